@@ -1,0 +1,3 @@
+//! The `bullet` command: arguments and printing, no logic.
+
+fn main() {}

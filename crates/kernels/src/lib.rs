@@ -1,0 +1,3 @@
+//! Hand-written kernels, one module an op family.
+
+pub mod cpu;

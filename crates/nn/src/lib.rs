@@ -1,0 +1,1 @@
+//! Modules, optimizers, data, training, generation and checkpoints.

@@ -1,0 +1,354 @@
+//! Element types: [`DType`], the [`Element`] trait that ties one to a Rust type, and NumPy's promotion rules.
+//!
+//! This is the only dtype enum of the workspace; every other layer names these.
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum DType {
+    /// One byte an element, 0 or 1.
+    Bool,
+    /// Unsigned 8-bit integer.
+    U8,
+    /// Signed 8-bit integer.
+    I8,
+    /// Signed 16-bit integer.
+    I16,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 64-bit integer.
+    I64,
+    /// IEEE 754 half precision: storage only, arithmetic is done in [`DType::F32`].
+    F16,
+    /// bfloat16: storage only, arithmetic is done in [`DType::F32`].
+    BF16,
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 double precision.
+    F64,
+}
+
+/// What kind of number a dtype holds; promotion goes up this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// `bool`.
+    Bool,
+    /// Signed and unsigned integers.
+    Int,
+    /// Floating point.
+    Float,
+}
+
+impl DType {
+    /// Every dtype, in declaration order.
+    pub const ALL: [DType; 10] = [
+        DType::Bool,
+        DType::U8,
+        DType::I8,
+        DType::I16,
+        DType::I32,
+        DType::I64,
+        DType::F16,
+        DType::BF16,
+        DType::F32,
+        DType::F64,
+    ];
+
+    /// The floating-point dtypes.
+    pub const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
+
+    /// Bytes an element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::Bool | DType::U8 | DType::I8 => 1,
+            DType::I16 | DType::F16 | DType::BF16 => 2,
+            DType::I32 | DType::F32 => 4,
+            DType::I64 | DType::F64 => 8,
+        }
+    }
+
+    /// The short name, as files and messages spell it: `f32`, `i64`, `bool`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::Bool => "bool",
+            DType::U8 => "u8",
+            DType::I8 => "i8",
+            DType::I16 => "i16",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+        }
+    }
+
+    /// The dtype of this [`name`](DType::name), NumPy name (`float32`) or safetensors name (`F32`).
+    pub fn parse(name: &str) -> Result<DType> {
+        Ok(match name {
+            "bool" | "BOOL" => DType::Bool,
+            "u8" | "uint8" | "U8" => DType::U8,
+            "i8" | "int8" | "I8" => DType::I8,
+            "i16" | "int16" | "I16" => DType::I16,
+            "i32" | "int32" | "I32" => DType::I32,
+            "i64" | "int64" | "I64" => DType::I64,
+            "f16" | "float16" | "F16" => DType::F16,
+            "bf16" | "bfloat16" | "BF16" => DType::BF16,
+            "f32" | "float32" | "F32" => DType::F32,
+            "f64" | "float64" | "F64" => DType::F64,
+            _ => {
+                return Err(Error::dtype(format!(
+                    "data type '{name}' not understood; expected one of bool, u8, i8, i16, i32, i64, f16, bf16, \
+                     f32, f64"
+                )));
+            }
+        })
+    }
+
+    /// Bool, integer or float.
+    pub const fn kind(self) -> Kind {
+        match self {
+            DType::Bool => Kind::Bool,
+            DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => Kind::Int,
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Kind::Float,
+        }
+    }
+
+    /// Whether this is one of [`DType::FLOATS`].
+    pub const fn is_float(self) -> bool {
+        matches!(self.kind(), Kind::Float)
+    }
+
+    /// The type arithmetic on this dtype is done in: i64 for bools and integers, f32 up to 32-bit floats, f64.
+    pub const fn compute(self) -> DType {
+        match self {
+            DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => DType::I64,
+            DType::F16 | DType::BF16 | DType::F32 => DType::F32,
+            DType::F64 => DType::F64,
+        }
+    }
+
+    /// The smallest dtype that holds both, by NumPy's rules (`u8` with `i8` is `i16`, `i32` with `f32` is `f64`,
+    /// `f16` with `bf16` is `f32`).
+    pub fn promote(self, other: DType) -> DType {
+        use DType::*;
+        if self == other {
+            return self;
+        }
+        let (lo, hi) =
+            if (self.kind(), self) <= (other.kind(), other) { (self, other) } else { (other, self) };
+        match (lo, hi) {
+            (Bool, hi) => hi,
+            (U8, I8) => I16,
+            (F16, BF16) => F32,
+            (lo, hi) if lo.kind() == hi.kind() => hi,
+            // Integers with a float: the smallest float that holds the integer exactly, as NumPy does.
+            (U8 | I8, hi) => hi,
+            (I16, F16 | BF16) => F32,
+            (I16, hi) => hi,
+            (_, _) => F64,
+        }
+    }
+
+    /// What true division and the transcendental functions of this dtype return: itself if it is a float, else f64
+    /// (f16 for 8-bit and f32 for 16-bit integers), as in NumPy.
+    pub const fn to_float(self) -> DType {
+        match self {
+            DType::Bool | DType::U8 | DType::I8 => DType::F16,
+            DType::I16 => DType::F32,
+            DType::I32 | DType::I64 => DType::F64,
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A Rust type that is the element of a tensor.
+///
+/// # Safety
+/// `DTYPE.size() == size_of::<Self>()`, and every bit pattern that the engine writes for `DTYPE` is a valid `Self`
+/// (for `bool` that is 0 and 1 only).
+pub unsafe trait Element: Copy + Send + Sync + PartialEq + fmt::Debug + Default + 'static {
+    /// The dtype whose elements these are.
+    const DTYPE: DType;
+    /// Nearest value of this type (integers: truncated toward zero and wrapped to the width; bool: non-zero).
+    fn from_f64(x: f64) -> Self;
+    /// Exact, but for i64 beyond 2^53.
+    fn to_f64(self) -> f64;
+    /// Wrapped to the width; bool: non-zero; floats: nearest.
+    fn from_i64(x: i64) -> Self;
+    /// Truncated toward zero; saturating; NaN is 0.
+    fn to_i64(self) -> i64;
+}
+
+/// A floating-point [`Element`], with the type its arithmetic is done in.
+pub trait Float: Element {
+    /// f32 for f16, bf16 and f32; f64 for f64.
+    type Compute: Compute;
+    /// Widens; exact.
+    fn up(self) -> Self::Compute;
+    /// Rounds to nearest, ties to even.
+    fn down(x: Self::Compute) -> Self;
+}
+
+/// The two types that kernels compute in: f32 and f64.
+pub trait Compute:
+    Float<Compute = Self>
+    + PartialOrd
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+    + std::ops::SubAssign
+    + std::ops::MulAssign
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// Negative infinity.
+    const NEG_INFINITY: Self;
+}
+
+macro_rules! int_element {
+    ($($ty:ty => $dtype:ident),*) => {$(
+        // SAFETY: the sizes are equal, and every bit pattern is a valid integer.
+        unsafe impl Element for $ty {
+            const DTYPE: DType = DType::$dtype;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self { x as i64 as $ty }
+            #[inline(always)]
+            fn to_f64(self) -> f64 { self as f64 }
+            #[inline(always)]
+            fn from_i64(x: i64) -> Self { x as $ty }
+            #[inline(always)]
+            fn to_i64(self) -> i64 { self as i64 }
+        }
+    )*};
+}
+int_element!(u8 => U8, i8 => I8, i16 => I16, i32 => I32, i64 => I64);
+
+// SAFETY: one byte, and kernels store only 0 and 1 into bool tensors.
+unsafe impl Element for bool {
+    const DTYPE: DType = DType::Bool;
+    #[inline(always)]
+    fn from_f64(x: f64) -> Self {
+        x != 0.0
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self as u8 as f64
+    }
+    #[inline(always)]
+    fn from_i64(x: i64) -> Self {
+        x != 0
+    }
+    #[inline(always)]
+    fn to_i64(self) -> i64 {
+        self as i64
+    }
+}
+
+macro_rules! float_element {
+    ($($ty:ty, $compute:ty => $dtype:ident, $from:expr, $to:expr, $down:expr, $up:expr);* $(;)?) => {$(
+        // SAFETY: the sizes are equal, and every bit pattern is a valid float.
+        unsafe impl Element for $ty {
+            const DTYPE: DType = DType::$dtype;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self { $from(x) }
+            #[inline(always)]
+            fn to_f64(self) -> f64 { $to(self) }
+            #[inline(always)]
+            fn from_i64(x: i64) -> Self { $from(x as f64) }
+            #[inline(always)]
+            fn to_i64(self) -> i64 { $to(self) as i64 }
+        }
+        impl Float for $ty {
+            type Compute = $compute;
+            #[inline(always)]
+            fn up(self) -> $compute { $up(self) }
+            #[inline(always)]
+            fn down(x: $compute) -> Self { $down(x) }
+        }
+    )*};
+}
+float_element! {
+    f16, f32 => F16, f16::from_f64, f16::to_f64, f16::from_f32, f16::to_f32;
+    bf16, f32 => BF16, bf16::from_f64, bf16::to_f64, bf16::from_f32, bf16::to_f32;
+    f32, f32 => F32, |x| x as f32, f64::from, |x| x, |x| x;
+    f64, f64 => F64, |x| x, |x| x, |x| x, |x| x;
+}
+
+macro_rules! compute {
+    ($($ty:ident),*) => {$(
+        impl Compute for $ty {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = $ty::NEG_INFINITY;
+        }
+    )*};
+}
+compute!(f32, f64);
+
+#[cfg(test)]
+mod tests {
+    use super::DType::*;
+    use super::*;
+
+    #[test]
+    fn promotion_is_numpys() {
+        for (a, b, want) in [
+            (Bool, I8, I8),
+            (U8, I8, I16),
+            (U8, I64, I64),
+            (I32, F32, F64),
+            (I16, F32, F32),
+            (I16, F16, F32),
+            (U8, F16, F16),
+            (I64, F16, F64),
+            (F16, BF16, F32),
+            (F32, F64, F64),
+        ] {
+            assert_eq!(a.promote(b), want, "{a} with {b}");
+            assert_eq!(b.promote(a), want, "{b} with {a}");
+        }
+    }
+
+    #[test]
+    fn promotion_is_commutative_and_idempotent() {
+        for a in DType::ALL {
+            assert_eq!(a.promote(a), a);
+            for b in DType::ALL {
+                assert_eq!(a.promote(b), b.promote(a));
+            }
+        }
+    }
+
+    #[test]
+    fn names_parse_back() {
+        for d in DType::ALL {
+            assert_eq!(DType::parse(d.name()).unwrap(), d);
+        }
+        assert!(DType::parse("f8").is_err());
+    }
+
+    #[test]
+    fn conversions_wrap_and_round() {
+        assert_eq!(u8::from_i64(257), 1);
+        assert_eq!(i8::from_f64(-1.9), -1);
+        assert!(bool::from_f64(0.5));
+        assert_eq!(f16::from_f64(1.0 + 1e-4).to_f64(), 1.0);
+    }
+}

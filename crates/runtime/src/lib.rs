@@ -1,0 +1,1 @@
+//! Devices, memory and streams: the driver trait and what runs over it.

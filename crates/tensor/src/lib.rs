@@ -1,0 +1,1 @@
+//! Tensors, dispatch and reverse-mode differentiation.
