@@ -2,6 +2,8 @@
 //!
 //! A kernel is written once, in plain Rust over short arrays (`[f32; 16]`) that LLVM turns into vector registers, as
 //! the `run` of a [`SimdOp`]. [`dispatch`] compiles it for each [`Isa`] and calls the one this machine has.
+//! Rust never contracts `a * b + c` to a fused multiply-add, and `mul_add` without the instruction is a slow library
+//! call; so the body takes a [`Target`] and writes `T::fma(a, b, c)`, which is whichever is fast there.
 //! `BULLET_ISA=avx2` forces a lower one, so that every path can be tested on one machine.
 
 use std::sync::OnceLock;
@@ -76,12 +78,68 @@ pub fn isa() -> Isa {
     })
 }
 
+/// What a kernel body may know of the instruction set it is being compiled for.
+pub trait Target: Copy {
+    /// Whether it has fused multiply-add.
+    const FMA: bool;
+    /// Number of f32 in a vector register, for loops that block by it.
+    const F32_LANES: usize;
+
+    /// `a * b + c`, fused where the hardware does that.
+    #[inline(always)]
+    fn fma<C: FusedMulAdd>(a: C, b: C, c: C) -> C {
+        if Self::FMA { a.fused(b, c) } else { a.unfused(b, c) }
+    }
+}
+
+/// The two ways to write `self * b + c`.
+pub trait FusedMulAdd: Copy {
+    /// With one rounding.
+    fn fused(self, b: Self, c: Self) -> Self;
+    /// With two.
+    fn unfused(self, b: Self, c: Self) -> Self;
+}
+
+macro_rules! fused_mul_add {
+    ($($ty:ty),*) => {$(
+        impl FusedMulAdd for $ty {
+            #[inline(always)]
+            fn fused(self, b: Self, c: Self) -> Self { self.mul_add(b, c) }
+            #[inline(always)]
+            fn unfused(self, b: Self, c: Self) -> Self { self * b + c }
+        }
+    )*};
+}
+fused_mul_add!(f32, f64);
+
+macro_rules! targets {
+    ($($(#[$doc:meta])* $name:ident: fma $fma:expr, lanes $lanes:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub struct $name;
+        impl Target for $name {
+            const FMA: bool = $fma;
+            const F32_LANES: usize = $lanes;
+        }
+    )*};
+}
+targets! {
+    /// [`Isa::Portable`].
+    Portable: fma cfg!(target_arch = "aarch64"), lanes 4;
+    /// [`Isa::Sse42`].
+    Sse42: fma false, lanes 4;
+    /// [`Isa::Avx2`].
+    Avx2: fma true, lanes 8;
+    /// [`Isa::Avx512`].
+    Avx512: fma true, lanes 16;
+}
+
 /// A kernel body that is compiled once for each instruction set.
 pub trait SimdOp {
     /// What it returns.
     type Output;
     /// The body; write `#[inline(always)]` on it and on all it calls, so that it takes on the caller's features.
-    fn run(self) -> Self::Output;
+    fn run<T: Target>(self) -> Self::Output;
 }
 
 /// Runs `op` with the instruction set of [`isa`].
@@ -105,25 +163,25 @@ pub fn dispatch_on<O: SimdOp>(isa: Isa, op: O) -> O::Output {
         }
     }
     let _ = isa;
-    op.run()
+    op.run::<Portable>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
 fn avx512<O: SimdOp>(op: O) -> O::Output {
-    op.run()
+    op.run::<Avx512>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2<O: SimdOp>(op: O) -> O::Output {
-    op.run()
+    op.run::<Avx2>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn sse42<O: SimdOp>(op: O) -> O::Output {
-    op.run()
+    op.run::<Sse42>()
 }
 
 #[cfg(test)]
@@ -134,8 +192,8 @@ mod tests {
     impl SimdOp for Dot<'_> {
         type Output = f32;
         #[inline(always)]
-        fn run(self) -> f32 {
-            self.0.iter().zip(self.1).map(|(a, b)| a * b).sum()
+        fn run<T: Target>(self) -> f32 {
+            self.0.iter().zip(self.1).fold(0.0, |sum, (&a, &b)| T::fma(a, b, sum))
         }
     }
 
