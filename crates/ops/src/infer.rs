@@ -1,0 +1,2 @@
+//! Result shapes and dtypes.
+pub struct Meta;
