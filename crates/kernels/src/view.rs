@@ -40,7 +40,7 @@ impl<'a> View<'a> {
     pub unsafe fn new(base: *const u8, dtype: DType, layout: Layout) -> View<'a> {
         // SAFETY: the offset is within the storage by the caller's promise.
         let ptr = unsafe { base.add(layout.offset * dtype.size()) };
-        View { ptr, dtype, layout: Layout { offset: 0, ..layout }, _memory: PhantomData }
+        View { ptr, dtype, layout: layout.at_origin(), _memory: PhantomData }
     }
 
     /// A row-major view of a slice, with this layout inside it.
@@ -104,7 +104,7 @@ impl<'a> ViewMut<'a> {
     pub unsafe fn new(base: *mut u8, dtype: DType, layout: Layout) -> ViewMut<'a> {
         // SAFETY: the offset is within the storage by the caller's promise.
         let ptr = unsafe { base.add(layout.offset * dtype.size()) };
-        ViewMut { ptr, dtype, layout: Layout { offset: 0, ..layout }, _memory: PhantomData }
+        ViewMut { ptr, dtype, layout: layout.at_origin(), _memory: PhantomData }
     }
 
     /// As [`View::of`], to be written.

@@ -220,6 +220,11 @@ impl Layout {
         Layout { shape, strides: all, offset }
     }
 
+    /// The same layout with offset 0.
+    pub fn at_origin(self) -> Layout {
+        Layout { offset: 0, ..self }
+    }
+
     /// Strides in elements, one an axis.
     pub fn strides(&self) -> &[isize] {
         &self.strides[..self.shape.rank()]
