@@ -1,1 +1,7 @@
 //! Modules, optimizers, data, training, generation and checkpoints.
+
+mod error;
+pub mod rng;
+pub mod tokenizer;
+
+pub use error::{Error, ErrorKind, Result};
