@@ -1,3 +1,66 @@
-//! Development tasks: `cargo xtask test`, `cargo xtask tidy`.
+//! Development tasks, run as `cargo xtask TASK`: the command line; each task is a module.
+//!
+//! | task | module | what it does |
+//! |---|---|---|
+//! | `test` | [`test`] | everything that must pass, on a fresh machine too |
+//! | `tidy` | [`tidy`] | rules of the code that rustc and clippy don't know |
+//! | `bench` | [`bench`] | Bullet and its peers side by side |
 
-fn main() {}
+mod bench;
+mod command;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// A task: its name, one line of help, and what runs it with the remaining arguments.
+struct Task {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result<(), String>,
+}
+
+/// Every task, in the order the help lists them.
+const TASKS: &[Task] = &[
+    Task { name: "test", help: test::HELP, run: test::run },
+    Task { name: "tidy", help: tidy::HELP, run: tidy::run },
+    Task { name: "bench", help: bench::HELP, run: bench::run },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(name) = arguments.first() else {
+        eprint!("{}", help());
+        return ExitCode::FAILURE;
+    };
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        let asked_for_help = ["-h", "--help", "help"].contains(&name.as_str());
+        if asked_for_help {
+            print!("{}", help());
+            return ExitCode::SUCCESS;
+        }
+        eprint!("xtask: there is no task `{name}`\n\n{}", help());
+        return ExitCode::FAILURE;
+    };
+    if arguments.iter().any(|argument| argument == "-h" || argument == "--help") {
+        println!("cargo xtask {name}: {}", task.help);
+        return ExitCode::SUCCESS;
+    }
+    match (task.run)(&arguments[1..]) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask {name}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from("usage: cargo xtask TASK [OPTIONS]\n\n");
+    for task in TASKS {
+        let summary = task.help.lines().next().unwrap_or_default();
+        text.push_str(&format!("  {:6} {summary}\n", task.name));
+    }
+    text.push_str("\n`cargo xtask TASK --help` lists a task's options.\n");
+    text
+}
