@@ -39,7 +39,7 @@ impl Isa {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn is_supported(self) -> bool {
+    pub(crate) fn is_supported(self) -> bool {
         match self {
             Isa::Portable => true,
             Isa::Sse42 => is_x86_feature_detected!("sse4.2"),
@@ -60,7 +60,7 @@ impl Isa {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn is_supported(self) -> bool {
+    pub(crate) fn is_supported(self) -> bool {
         self == Isa::Portable
     }
 }
