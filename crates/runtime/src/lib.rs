@@ -1,1 +1,34 @@
 //! Devices, memory and streams: the driver trait and what runs over it.
+//!
+//! A [`Driver`] is a device as CUDA sees one: raw memory, copies, streams, events, launches. A [`Device`] owns one and a
+//! caching pool of its memory, and hands out [`Buffer`]s and [`Stream`]s. `docs/runtime.md` explains how they fit.
+//!
+//! ```
+//! use bullet_runtime::Device;
+//! let device = Device::cpu();
+//! let mut buffer = device.alloc(1000)?;
+//! buffer.write(0, b"hello")?;
+//! let mut out = [0; 5];
+//! buffer.read(0, &mut out)?;
+//! assert_eq!(&out, b"hello");
+//! # Ok::<(), bullet_runtime::Error>(())
+//! ```
+
+pub mod driver;
+pub mod hardware;
+pub mod host;
+
+mod device;
+mod error;
+mod pool;
+mod stream;
+
+pub use device::{Buffer, Device, DeviceOptions, parse_bytes};
+pub use driver::{
+    DeviceKind, DevicePtr, Driver, DriverInfo, HostFn, KernelArg, KernelArgs, Launch, LaunchConfig,
+    MemoryInfo, Priority,
+};
+pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
+pub use host::HostDriver;
+pub use pool::MemoryStats;
+pub use stream::{Event, Stream};

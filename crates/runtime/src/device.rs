@@ -1,0 +1,407 @@
+//! [`Device`] and [`Buffer`]: what the layers above hold of a driver and its pool.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::driver::{DeviceKind, DevicePtr, Driver, Priority, StreamId};
+use crate::error::{Error, Result};
+use crate::host::HostDriver;
+use crate::pool::{Block, MemoryStats, Pool, PoolOptions};
+use crate::stream::{Event, Stream};
+
+/// How a device handles its memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeviceOptions {
+    /// Most bytes that buffers, their padding and the cache may take together; `None` for all there is.
+    pub memory_limit: Option<usize>,
+    /// Fill every buffer with 0xFF (NaN as a float) before it is handed out, so that reading what was never written
+    /// shows.
+    pub poison: bool,
+}
+
+impl DeviceOptions {
+    /// What `BULLET_MEMORY_LIMIT` (a size such as `2GiB`, `512MB` or `1000000`) and `BULLET_POISON` (1 or 0) say.
+    ///
+    /// # Errors
+    /// If a variable is set to what is neither.
+    pub fn from_env() -> Result<DeviceOptions> {
+        DeviceOptions::from_vars(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    }
+
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<DeviceOptions> {
+        let memory_limit = match var("BULLET_MEMORY_LIMIT").as_deref().map(str::trim) {
+            None | Some("") => None,
+            Some(text) => Some(parse_bytes(text).map_err(|e| {
+                Error::invalid(format!("the environment variable BULLET_MEMORY_LIMIT is wrong: {e}"))
+            })?),
+        };
+        let poison = match var("BULLET_POISON").as_deref().map(str::trim) {
+            None | Some("" | "0") => false,
+            Some("1") => true,
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "the environment variable BULLET_POISON is wrong: '{other}'; expected 1 or 0"
+                )));
+            }
+        };
+        Ok(DeviceOptions { memory_limit, poison })
+    }
+}
+
+/// The number of bytes that a size such as `2GiB`, `1.5 GB`, `512M` or `4096` means.
+///
+/// `KB`, `MB`, `GB`, `TB` are powers of 1000; `KiB` and the bare letters `K`, `M`, `G`, `T` are powers of 1024.
+///
+/// # Errors
+/// If it is none of these, not positive, or too large.
+pub fn parse_bytes(text: &str) -> Result<usize> {
+    let wrong = || {
+        Error::invalid(format!(
+            "'{text}' is not a size in bytes; expected a number such as 2GiB, 512MB or 1000000"
+        ))
+    };
+    let trimmed = text.trim();
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let base = |kilo: &str| if kilo == "b" { 1000f64 } else { 1024f64 };
+    let scale = match unit.as_str() {
+        "" | "b" => 1.0,
+        unit => {
+            let power = 1 + "kmgt".find(unit.get(..1).unwrap_or("?")).ok_or_else(wrong)?;
+            let rest = &unit[1..];
+            if !matches!(rest, "" | "b" | "i" | "ib") {
+                return Err(wrong());
+            }
+            base(rest).powi(power as i32)
+        }
+    };
+    let bytes = match number.parse::<u64>() {
+        Ok(whole) if scale == 1.0 => usize::try_from(whole).map_err(|_| wrong())?,
+        _ => (number.parse::<f64>().map_err(|_| wrong())? * scale) as usize,
+    };
+    if bytes == 0 || bytes >= 1 << 60 { Err(wrong()) } else { Ok(bytes) }
+}
+
+/// A handle to a device; clones are the same device, and equality is identity.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    kind: DeviceKind,
+    host_memory: bool,
+    /// A setting that was wrong; every allocation reports it, so that the way to a device cannot fail.
+    misconfigured: Option<Error>,
+    // Before the driver: dropping the pool gives its memory back.
+    pool: Pool,
+    driver: Arc<dyn Driver>,
+}
+
+impl Device {
+    /// The CPU. Its settings come from the environment (see [`DeviceOptions::from_env`]) at the first call; if they
+    /// are wrong, allocations report that.
+    pub fn cpu() -> Device {
+        static CPU: OnceLock<Device> = OnceLock::new();
+        let make = || {
+            let driver = Arc::new(HostDriver::new());
+            match DeviceOptions::from_env() {
+                Ok(options) => Device::build(driver, options, None),
+                Err(e) => Device::build(driver, DeviceOptions::default(), Some(e)),
+            }
+        };
+        CPU.get_or_init(make).clone()
+    }
+
+    /// A device over this driver, with a pool of its own and no limit.
+    pub fn with_driver(driver: Arc<dyn Driver>) -> Device {
+        Device::with_options(driver, DeviceOptions::default())
+    }
+
+    /// A device over this driver, with a pool of its own.
+    pub fn with_options(driver: Arc<dyn Driver>, options: DeviceOptions) -> Device {
+        Device::build(driver, options, None)
+    }
+
+    fn build(driver: Arc<dyn Driver>, options: DeviceOptions, misconfigured: Option<Error>) -> Device {
+        let info = driver.info();
+        // A host that runs out of memory does not refuse, it kills; so a cache does not grow into the last fifth.
+        let total = driver.memory().map_or(0, |m| m.total);
+        let trim_above = (info.host_memory && total > 0).then(|| total / 5 * 4);
+        let poison = options.poison.then_some(0xFF);
+        let pool_options = PoolOptions { limit: options.memory_limit, trim_above, poison };
+        Device(Arc::new(Inner {
+            kind: info.kind,
+            host_memory: info.host_memory,
+            misconfigured,
+            pool: Pool::new(Arc::clone(&driver), pool_options),
+            driver,
+        }))
+    }
+
+    /// The device of this name: `cpu`, `cuda` (the first), `cuda:1`, or `auto` for the best there is.
+    ///
+    /// # Errors
+    /// If there is no such device, the name is none of these, or the settings in the environment are wrong.
+    pub fn parse(name: &str) -> Result<Device> {
+        let cuda = |ordinal: &str| match ordinal.parse::<usize>() {
+            Ok(_) => Err(Error::driver_missing()),
+            Err(_) => Err(Error::invalid(format!(
+                "'{name}' is not a device; after 'cuda:' expected the number of a GPU, such as cuda:0"
+            ))),
+        };
+        let device = match name.trim() {
+            "cpu" | "auto" => Device::cpu(),
+            "cuda" => return cuda("0"),
+            other => match other.strip_prefix("cuda:") {
+                Some(ordinal) => return cuda(ordinal),
+                None => {
+                    return Err(Error::invalid(format!(
+                        "'{name}' is not a device; expected cpu, cuda, cuda:N or auto"
+                    )));
+                }
+            },
+        };
+        match &device.0.misconfigured {
+            Some(e) => Err(e.clone()),
+            None => Ok(device),
+        }
+    }
+
+    /// Which device it is.
+    pub fn kind(&self) -> DeviceKind {
+        self.0.kind
+    }
+
+    /// The product's name.
+    pub fn name(&self) -> &str {
+        &self.0.driver.info().name
+    }
+
+    /// The driver below.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.0.driver
+    }
+
+    /// Memory for work on the default stream. The contents are unspecified, but initialised.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory) if the device or the limit has no room, even with an empty cache.
+    pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        self.alloc_on(None, bytes)
+    }
+
+    pub(crate) fn alloc_on(&self, stream: Option<Stream>, bytes: usize) -> Result<Buffer> {
+        if let Some(e) = &self.0.misconfigured {
+            return Err(e.clone());
+        }
+        let id = stream.as_ref().map_or(StreamId::DEFAULT, Stream::id);
+        let block = if bytes == 0 { None } else { Some(self.0.pool.alloc(id, bytes)?) };
+        Ok(Buffer { block, len: bytes, device: self.clone(), stream, others: Mutex::new(Vec::new()) })
+    }
+
+    /// A new stream.
+    pub fn stream(&self, priority: Priority) -> Result<Stream> {
+        Stream::new(self, priority)
+    }
+
+    /// A new event; `timing` lets it measure.
+    pub fn event(&self, timing: bool) -> Result<Event> {
+        Event::new(self, timing)
+    }
+
+    /// What its memory is used for.
+    pub fn memory_stats(&self) -> MemoryStats {
+        self.0.pool.stats()
+    }
+
+    /// Starts the peaks of [`memory_stats`](Device::memory_stats) anew from what is used now.
+    pub fn reset_peak(&self) {
+        self.0.pool.reset_peak();
+    }
+
+    /// Gives cached memory back to the system or driver; returns how many bytes. Waits for the work that used it.
+    pub fn trim(&self) -> usize {
+        self.0.pool.trim()
+    }
+
+    pub(crate) fn retire(&self, stream: StreamId) {
+        self.0.pool.retire(stream);
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.kind.fmt(f)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
+    }
+}
+
+/// Memory of a device; goes back to the device's pool when dropped.
+///
+/// **Streams.** It belongs to the stream it was allocated for. Work on another stream that uses it must be ordered by
+/// events, and [`record_use`](Buffer::record_use) must be told, so that the memory is not reused too early.
+pub struct Buffer {
+    /// `None` if the length is 0, and after drop took it.
+    block: Option<Block>,
+    len: usize,
+    device: Device,
+    /// The stream it was allocated for; `None` for the default one.
+    stream: Option<Stream>,
+    /// Other streams that use it.
+    others: Mutex<Vec<Stream>>,
+}
+
+/// Where buffers of no bytes point to.
+const NOWHERE: DevicePtr = DevicePtr(256);
+
+impl Buffer {
+    /// The bytes asked for; more than that must not be used.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The address of the first byte; aligned, and never null.
+    pub fn ptr(&self) -> DevicePtr {
+        self.block.as_ref().map_or(NOWHERE, |block| block.ptr)
+    }
+
+    /// The address as a pointer, if the host can read and write it; aligned, and never null.
+    pub fn host_ptr(&self) -> Option<*mut u8> {
+        // The driver exposed the address of its allocation as a number; this is that pointer again.
+        self.device.0.host_memory.then(|| std::ptr::with_exposed_provenance_mut(self.ptr().0 as usize))
+    }
+
+    /// Declares that work on `stream` uses this buffer.
+    pub fn record_use(&self, stream: &Stream) {
+        if self.stream.as_ref().map(Stream::id) == Some(stream.id()) {
+            return;
+        }
+        let mut others = self.others.lock().unwrap_or_else(|e| e.into_inner());
+        if !others.iter().any(|other| other.id() == stream.id()) {
+            others.push(stream.clone());
+        }
+    }
+
+    /// Copies `data` in at `offset`, after all work that uses the buffer, and waits for that.
+    ///
+    /// # Errors
+    /// If it does not fit, or earlier work failed.
+    pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        self.check(offset, data.len(), "write")?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_others()?;
+        let (driver, stream) = (&self.device.0.driver, self.home());
+        // SAFETY: in bounds by the check; other streams have finished with the buffer, and we wait before `data` can go.
+        unsafe { driver.copy_to_device(stream, self.ptr().offset(offset), data.as_ptr(), data.len())? };
+        driver.synchronize(stream)
+    }
+
+    /// Copies bytes from `offset` on out, after all work that uses the buffer, and waits for that.
+    ///
+    /// # Errors
+    /// If there are not as many, or earlier work failed.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        self.check(offset, out.len(), "read")?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_others()?;
+        let (driver, stream) = (&self.device.0.driver, self.home());
+        // SAFETY: in bounds by the check; other streams have finished with the buffer, and we wait before `out` can go.
+        unsafe { driver.copy_to_host(stream, out.as_mut_ptr(), self.ptr().offset(offset), out.len())? };
+        driver.synchronize(stream)
+    }
+
+    /// Copies all of `src` (which may be on another device) to the start of this buffer, and waits for that.
+    ///
+    /// # Errors
+    /// If it does not fit, or earlier work failed.
+    pub fn copy_from(&mut self, src: &Buffer) -> Result<()> {
+        self.check(0, src.len, "write")?;
+        if src.is_empty() {
+            return Ok(());
+        }
+        if self.device != src.device {
+            let mut bytes = vec![0; src.len];
+            src.read(0, &mut bytes)?;
+            return self.write(0, &bytes);
+        }
+        self.wait_for_others()?;
+        src.wait_for_others()?;
+        let driver = &self.device.0.driver;
+        if src.home() != self.home() {
+            driver.synchronize(src.home())?;
+        }
+        // SAFETY: both have the bytes, are different buffers because one is borrowed for writing, and their other
+        // users have finished; we wait before either can go.
+        unsafe { driver.copy(self.home(), self.ptr(), src.ptr(), src.len)? };
+        driver.synchronize(self.home())
+    }
+
+    fn home(&self) -> StreamId {
+        self.stream.as_ref().map_or(StreamId::DEFAULT, Stream::id)
+    }
+
+    fn wait_for_others(&self) -> Result<()> {
+        let others = self.others.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        others.iter().try_for_each(Stream::synchronize)
+    }
+
+    fn check(&self, offset: usize, bytes: usize, verb: &str) -> Result<()> {
+        if offset.checked_add(bytes).is_some_and(|end| end <= self.len) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "cannot {verb} {bytes} bytes at offset {offset} of a buffer of {} bytes",
+            self.len
+        )))
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(block) = self.block.take() else { return };
+        let others = self.others.get_mut().unwrap_or_else(|e| e.into_inner());
+        let ids = if others.is_empty() { None } else { Some(others.iter().map(Stream::id).collect()) };
+        // The stream handles live until after this, so the pool never sees a destroyed stream.
+        self.device.0.pool.free(block, self.len, self.home(), ids);
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes at {:?} on {})", self.len, self.ptr(), self.device)
+    }
+}
