@@ -1,6 +1,7 @@
 //! Modules, optimizers, data, training, generation and checkpoints.
 
 mod error;
+pub mod format;
 pub mod rng;
 pub mod tokenizer;
 
