@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds the workers, makes the data and starts benches/run.py, which does the measuring.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use crate::command;
 
@@ -25,7 +25,7 @@ struct Options {
 }
 
 /// Runs the task.
-pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     let options = parse(arguments)?;
     let benches = command::root().join("benches");
     let python = python(&benches, &options)?;
@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         run.env("CANDLE_TARGET_DIR", build_candle(&benches)?);
     }
     workers.extend(options.peers);
-    command::run(run.arg(benches.join("run.py")).args(&options.rest).arg("--").args(workers))
+    command::run(run.arg(benches.join("run.py")).args(&options.rest).arg("--").args(workers))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn parse(arguments: &[String]) -> Result<Options, String> {

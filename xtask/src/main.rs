@@ -2,9 +2,9 @@
 //!
 //! | task | module | what it does |
 //! |---|---|---|
-//! | `test` | [`test`] | everything that must pass, on a fresh machine too |
+//! | `test` | [`mod@test`] | everything that must pass, on a fresh machine too |
 //! | `tidy` | [`tidy`] | rules of the code that rustc and clippy don't know |
-//! | `bench` | [`bench`] | Bullet and its peers side by side |
+//! | `bench` | [`mod@bench`] | Bullet and its peers side by side |
 
 mod bench;
 mod command;
@@ -13,11 +13,11 @@ mod tidy;
 
 use std::process::ExitCode;
 
-/// A task: its name, one line of help, and what runs it with the remaining arguments.
+/// A task: its name, its help (the first line says what it does), and what runs it with the remaining arguments.
 struct Task {
     name: &'static str,
     help: &'static str,
-    run: fn(&[String]) -> Result<(), String>,
+    run: fn(&[String]) -> Result<ExitCode, String>,
 }
 
 /// Every task, in the order the help lists them.
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match (task.run)(&arguments[1..]) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => {
             eprintln!("xtask {name}: {message}");
             ExitCode::FAILURE

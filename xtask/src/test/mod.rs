@@ -7,6 +7,7 @@ mod binaries;
 mod libtest;
 mod stages;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use binaries::Binary;
@@ -32,7 +33,7 @@ struct Stage {
 #[derive(Default)]
 struct Session {
     /// The test programs; built by the first stage that needs them.
-    binaries: Option<Vec<Binary>>,
+    binaries: Option<Result<Vec<Binary>, String>>,
     /// The counts of all stages so far.
     counts: Counts,
 }
@@ -54,12 +55,12 @@ struct Options {
 }
 
 /// Runs the task.
-pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     if arguments.iter().any(|argument| argument == "--list") {
         for stage in STAGES {
             println!("{:8} {}", stage.name, stage.help);
         }
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let options = parse(arguments)?;
     let start = Instant::now();
@@ -75,12 +76,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         }
     }
     summarise(&reports, &chosen, start.elapsed());
+    // The last line, for programs to read; nothing follows it.
     println!("{} passed, {} failed", session.counts.passed, session.counts.failed);
-    match reports.iter().filter(|report| report.failure.is_some()).count() {
-        0 => Ok(()),
-        1 => Err("1 stage failed".into()),
-        failed => Err(format!("{failed} stages failed")),
-    }
+    let all_passed = reports.iter().all(|report| report.failure.is_none());
+    Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Options {
@@ -144,6 +143,10 @@ fn summarise(reports: &[Report], chosen: &[&Stage], elapsed: Duration) {
     }
     for stage in &chosen[reports.len()..] {
         println!("{:8} not run", stage.name);
+    }
+    let failed: Vec<_> = reports.iter().filter(|r| r.failure.is_some()).map(|r| r.name).collect();
+    if !failed.is_empty() {
+        println!("\nFAILED: {}", failed.join(", "));
     }
 }
 

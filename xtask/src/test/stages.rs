@@ -64,17 +64,17 @@ fn fmt(_: &mut Session) -> Result<(), String> {
 }
 
 fn check_tidy(_: &mut Session) -> Result<(), String> {
-    tidy::run(&[])
+    tidy::check_checkout()
 }
 
 fn clippy(_: &mut Session) -> Result<(), String> {
-    let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let arguments =
+        ["clippy", "--quiet", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
     command::run(command::cargo().args(arguments))
 }
 
 fn build(session: &mut Session) -> Result<(), String> {
-    session.binaries = Some(binaries::build()?);
-    Ok(())
+    session.binaries().map(drop)
 }
 
 fn test(session: &mut Session) -> Result<(), String> {
@@ -144,12 +144,9 @@ fn doc(_: &mut Session) -> Result<(), String> {
 }
 
 impl Session {
-    /// The test programs, built if no stage did so before.
+    /// The test programs, built if no stage did so before. A build that failed is not tried again.
     fn binaries(&mut self) -> Result<Vec<Binary>, String> {
-        if self.binaries.is_none() {
-            self.binaries = Some(binaries::build()?);
-        }
-        Ok(self.binaries.clone().unwrap_or_default())
+        self.binaries.get_or_insert_with(binaries::build).clone()
     }
 }
 

@@ -9,6 +9,7 @@ mod sources;
 mod tree;
 
 use std::fmt;
+use std::process::ExitCode;
 
 use tree::Tree;
 
@@ -64,15 +65,21 @@ impl fmt::Display for Finding {
 }
 
 /// Runs the task.
-pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     match arguments {
         [] => {}
         [option] if option == "--list" => {
             RULES.iter().for_each(|rule| println!("{:10} {}", rule.name, rule.help));
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         [other, ..] => return Err(format!("unknown option `{other}`; --help lists them")),
     }
+    check_checkout()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what the rules find in the checkout; any finding is an error.
+pub(crate) fn check_checkout() -> Result<(), String> {
     let tree = Tree::of_checkout()?;
     let mut count = 0;
     for rule in RULES {
