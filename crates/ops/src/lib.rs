@@ -9,6 +9,7 @@ mod error;
 pub mod expr;
 mod infer;
 mod op;
+pub mod reference;
 mod shape;
 pub mod table;
 
