@@ -1,7 +1,9 @@
 //! Modules, optimizers, data, training, generation and checkpoints.
 
+pub mod data;
 mod error;
 pub mod format;
+pub mod log;
 pub mod rng;
 pub mod tokenizer;
 

@@ -18,7 +18,7 @@ pub struct CharLevel {
     /// `utf8[starts[i]..starts[i + 1]]` is character `i`.
     starts: Vec<u32>,
     /// Id of each ASCII character, `u32::MAX` if it has none: nearly all lookups end here.
-    ascii: [u32; 128],
+    ascii: Box<[u32; 128]>,
 }
 
 /// How a character vocabulary is saved.
@@ -60,7 +60,7 @@ impl CharLevel {
                 w[0], w[1]
             )));
         }
-        let mut ascii = [u32::MAX; 128];
+        let mut ascii = Box::new([u32::MAX; 128]);
         let mut utf8 = String::new();
         let mut starts = vec![0];
         for (id, &c) in alphabet.iter().enumerate() {
