@@ -1,5 +1,6 @@
 //! Modules, optimizers, data, training, generation and checkpoints.
 
+pub mod config;
 pub mod data;
 mod error;
 pub mod format;
