@@ -81,7 +81,7 @@ pub fn parse_bytes(text: &str) -> Result<usize> {
         Ok(whole) if scale == 1.0 => usize::try_from(whole).map_err(|_| wrong())?,
         _ => (number.parse::<f64>().map_err(|_| wrong())? * scale) as usize,
     };
-    if bytes == 0 || bytes >= 1 << 60 { Err(wrong()) } else { Ok(bytes) }
+    if bytes == 0 || bytes > 1 << 48 { Err(wrong()) } else { Ok(bytes) }
 }
 
 /// A handle to a device; clones are the same device, and equality is identity.
@@ -93,6 +93,8 @@ struct Inner {
     host_memory: bool,
     /// A setting that was wrong; every allocation reports it, so that the way to a device cannot fail.
     misconfigured: Option<Error>,
+    /// Streams without a handle that could not be waited for yet.
+    orphans: Mutex<Vec<StreamId>>,
     // Before the driver: dropping the pool gives its memory back.
     pool: Pool,
     driver: Arc<dyn Driver>,
@@ -134,6 +136,7 @@ impl Device {
             kind: info.kind,
             host_memory: info.host_memory,
             misconfigured,
+            orphans: Mutex::new(Vec::new()),
             pool: Pool::new(Arc::clone(&driver), pool_options),
             driver,
         }))
@@ -202,6 +205,7 @@ impl Device {
 
     /// A new stream.
     pub fn stream(&self, priority: Priority) -> Result<Stream> {
+        self.0.bury_orphans();
         Stream::new(self, priority)
     }
 
@@ -225,8 +229,44 @@ impl Device {
         self.0.pool.trim()
     }
 
-    pub(crate) fn retire(&self, stream: StreamId) {
-        self.0.pool.retire(stream);
+    /// Destroys a stream that has no handle any more, after its work is done.
+    pub(crate) fn bury(&self, stream: StreamId) {
+        if !self.0.bury(stream) {
+            self.0.orphans.lock().unwrap_or_else(|e| e.into_inner()).push(stream);
+        }
+    }
+}
+
+impl Inner {
+    /// Waits for the stream and destroys it. False if it could not be waited for: this is one of its own closures
+    /// dropping the last handle, say.
+    fn bury(&self, stream: StreamId) -> bool {
+        let driver = &self.driver;
+        // Blocks that the stream used go to others only once it is idle. Its errors stay unread: nobody is left to ask.
+        let idle = driver.create_event(false).and_then(|event| {
+            let idle = driver.record(event, stream).and_then(|()| driver.synchronize_event(event));
+            // SAFETY: made here and not used again. Failing to destroy it leaks it, which harms nobody.
+            let _ = unsafe { driver.destroy_event(event) };
+            idle
+        });
+        if idle.is_ok() {
+            self.pool.retire(stream);
+            // SAFETY: there is no handle: buffers hold one, and the pool has just forgotten the stream.
+            let _ = unsafe { driver.destroy_stream(stream) };
+        }
+        idle.is_ok()
+    }
+
+    fn bury_orphans(&self) {
+        let orphans = std::mem::take(&mut *self.orphans.lock().unwrap_or_else(|e| e.into_inner()));
+        let left: Vec<StreamId> = orphans.into_iter().filter(|&stream| !self.bury(stream)).collect();
+        self.orphans.lock().unwrap_or_else(|e| e.into_inner()).extend(left);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.bury_orphans();
     }
 }
 
@@ -321,7 +361,7 @@ impl Buffer {
         if data.is_empty() {
             return Ok(());
         }
-        self.wait_for_others()?;
+        self.wait_for_users()?;
         let (driver, stream) = (&self.device.0.driver, self.home());
         // SAFETY: in bounds by the check; other streams have finished with the buffer, and we wait before `data` can go.
         unsafe { driver.copy_to_device(stream, self.ptr().offset(offset), data.as_ptr(), data.len())? };
@@ -337,7 +377,7 @@ impl Buffer {
         if out.is_empty() {
             return Ok(());
         }
-        self.wait_for_others()?;
+        self.wait_for_users()?;
         let (driver, stream) = (&self.device.0.driver, self.home());
         // SAFETY: in bounds by the check; other streams have finished with the buffer, and we wait before `out` can go.
         unsafe { driver.copy_to_host(stream, out.as_mut_ptr(), self.ptr().offset(offset), out.len())? };
@@ -358,8 +398,8 @@ impl Buffer {
             src.read(0, &mut bytes)?;
             return self.write(0, &bytes);
         }
-        self.wait_for_others()?;
-        src.wait_for_others()?;
+        self.wait_for_users()?;
+        src.wait_for_users()?;
         let driver = &self.device.0.driver;
         if src.home() != self.home() {
             driver.synchronize(src.home())?;
@@ -374,9 +414,12 @@ impl Buffer {
         self.stream.as_ref().map_or(StreamId::DEFAULT, Stream::id)
     }
 
-    fn wait_for_others(&self) -> Result<()> {
+    /// Waits for other streams; where the host can read the memory, also for its own, so that a wait that cannot
+    /// succeed fails before a copy from or to the caller's memory is under way.
+    fn wait_for_users(&self) -> Result<()> {
         let others = self.others.lock().unwrap_or_else(|e| e.into_inner()).clone();
-        others.iter().try_for_each(Stream::synchronize)
+        others.iter().try_for_each(Stream::synchronize)?;
+        if self.device.0.host_memory { self.device.0.driver.synchronize(self.home()) } else { Ok(()) }
     }
 
     fn check(&self, offset: usize, bytes: usize, verb: &str) -> Result<()> {
@@ -403,5 +446,75 @@ impl Drop for Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} bytes at {:?} on {})", self.len, self.ptr(), self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse() {
+        for (text, bytes) in [
+            ("1000000", 1_000_000),
+            ("2GiB", 2 << 30),
+            ("512MB", 512_000_000),
+            ("512M", 512 << 20),
+            (" 1.5 gib ", 3 << 29),
+            ("64k", 65536),
+            ("7B", 7),
+            ("1TiB", 1 << 40),
+        ] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for text in
+            ["", "GiB", "2 apples", "-1", "0", "1e9", "2GiBB", "1..5MB", "99999TiB", "é", "5é", "2PiB"]
+        {
+            let e = parse_bytes(text).unwrap_err();
+            assert!(e.message.contains(&format!("'{text}'")) && e.message.contains("2GiB"), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn settings_come_from_the_environment() {
+        let vars = |limit: &'static str, poison: &'static str| {
+            move |name: &str| match name {
+                "BULLET_MEMORY_LIMIT" => Some(limit.to_string()),
+                "BULLET_POISON" => Some(poison.to_string()),
+                _ => None,
+            }
+        };
+        let options = DeviceOptions::from_vars(vars("1MiB", "1")).unwrap();
+        assert_eq!(options, DeviceOptions { memory_limit: Some(1 << 20), poison: true });
+        assert_eq!(DeviceOptions::from_vars(vars("", "0")).unwrap(), DeviceOptions::default());
+        assert_eq!(DeviceOptions::from_vars(|_| None).unwrap(), DeviceOptions::default());
+        assert!(
+            DeviceOptions::from_vars(vars("much", "")).unwrap_err().message.contains("BULLET_MEMORY_LIMIT")
+        );
+        assert!(DeviceOptions::from_vars(vars("", "yes")).unwrap_err().message.contains("BULLET_POISON"));
+    }
+
+    #[test]
+    fn wrong_settings_fail_allocations_not_the_device() {
+        let wrong = Error::invalid("a setting is wrong");
+        let device =
+            Device::build(Arc::new(HostDriver::new()), DeviceOptions::default(), Some(wrong.clone()));
+        assert_eq!(device.alloc(8).unwrap_err(), wrong);
+        assert_eq!(device.to_string(), "cpu");
+    }
+
+    #[test]
+    fn names_parse() {
+        assert_eq!(Device::parse("cpu").unwrap(), Device::cpu());
+        assert_eq!(Device::parse("auto").unwrap(), Device::cpu());
+        for name in ["cuda", "cuda:3"] {
+            let e = Device::parse(name).unwrap_err();
+            assert_eq!(e.kind, crate::ErrorKind::DriverMissing);
+            assert!(e.message.starts_with("CUDA driver not detected"));
+        }
+        for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            let e = Device::parse(name).unwrap_err();
+            assert_eq!(e.kind, crate::ErrorKind::InvalidArgument, "{name}");
+        }
     }
 }

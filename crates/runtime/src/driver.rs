@@ -1,7 +1,7 @@
 //! The [`Driver`] trait: what the runtime needs of a device, and nothing above it.
 //!
 //! Pool, streams and scheduler are written against this trait alone; [`host`](crate::host) implements it with host
-//! memory and threads, a fault-injecting driver wraps any other. The semantics are CUDA's, so that a CUDA driver is a
+//! memory and threads, [`fault`](crate::fault) wraps any other. The semantics are CUDA's, so that a CUDA driver is a
 //! thin mapping: streams are FIFO queues, calls that take a stream return before the work is done, an error of the
 //! work itself surfaces at a later synchronisation.
 //!
@@ -226,6 +226,9 @@ impl KernelArg for DevicePtr {
 }
 
 /// A closure that a host driver runs in its place in the stream; it may run more than once if a graph is replayed.
+///
+/// As CUDA's host functions, it must not call the driver, allocate from the device or wait for streams: work it waits
+/// for may be behind it in the queue.
 pub type HostFn = Arc<dyn Fn() + Send + Sync>;
 
 /// What to run on a stream.

@@ -15,6 +15,7 @@
 //! ```
 
 pub mod driver;
+pub mod fault;
 pub mod hardware;
 pub mod host;
 
@@ -25,10 +26,11 @@ mod stream;
 
 pub use device::{Buffer, Device, DeviceOptions, parse_bytes};
 pub use driver::{
-    DeviceKind, DevicePtr, Driver, DriverInfo, HostFn, KernelArg, KernelArgs, Launch, LaunchConfig,
-    MemoryInfo, Priority,
+    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, HostFn, KernelArg, KernelArgs, Launch,
+    LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
 };
 pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
+pub use fault::{Call, Counts, FaultDriver, Faults};
 pub use host::HostDriver;
 pub use pool::MemoryStats;
 pub use stream::{Event, Stream};

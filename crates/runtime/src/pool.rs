@@ -21,7 +21,7 @@ use crate::driver::{DevicePtr, Driver, StreamId};
 use crate::error::{Error, OutOfMemory, Result};
 
 use classes::{Class, class_of};
-use lanes::{Cached, Lanes, Marker};
+use lanes::{Cached, Lanes, Marker, Unready};
 
 /// Memory of a device as its pool sees it; sizes in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,6 +80,8 @@ pub(crate) struct Pool {
     driver: Arc<dyn Driver>,
     options: PoolOptions,
     state: Mutex<State>,
+    /// Held while blocks that are not in the cache are still tied to streams, so that these are not destroyed.
+    slow: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl Pool {
     pub(crate) fn new(driver: Arc<dyn Driver>, options: PoolOptions) -> Pool {
         let stats = MemoryStats { limit: options.limit, ..MemoryStats::default() };
         let state = State { stats, arriving: 0, leaving: 0, lanes: Lanes::new(Arc::clone(&driver)) };
-        Pool { driver, options, state: Mutex::new(state) }
+        Pool { driver, options, state: Mutex::new(state), slow: Mutex::new(()) }
     }
 
     /// A block of at least `bytes` (not 0) for work on `stream`.
@@ -147,7 +149,11 @@ impl Pool {
         };
         if let Some(value) = self.options.poison {
             // SAFETY: the block is this size, and the caller has not got it yet.
-            unsafe { self.driver.fill(stream, block.ptr, value, class.size())? };
+            let filled = unsafe { self.driver.fill(stream, block.ptr, value, class.size()) };
+            if let Err(e) = filled {
+                self.free(block, bytes, stream, None);
+                return Err(e);
+            }
         }
         Ok(block)
     }
@@ -171,6 +177,7 @@ impl Pool {
 
     /// Forgets a stream that has done all its work and is about to be destroyed.
     pub(crate) fn retire(&self, stream: StreamId) {
+        let _slow = self.slow.lock().unwrap_or_else(|e| e.into_inner());
         self.lock().lanes.retire(stream);
     }
 
@@ -252,8 +259,11 @@ impl Pool {
 
     /// A cached block whose last users are not known to have finished, after making `stream` wait for them.
     fn alloc_waiting(&self, stream: StreamId, class: Class, bytes: usize) -> Result<Option<DevicePtr>> {
+        let _slow = self.slow.lock().unwrap_or_else(|e| e.into_inner());
         let mut state = self.lock();
-        let Some((lane, cached, markers)) = state.lanes.take_unready(stream, class)? else { return Ok(None) };
+        let Some(Unready { lane, cached, markers }) = state.lanes.take_unready(stream, class)? else {
+            return Ok(None);
+        };
         state.hand_out(class, bytes, true);
         state.stats.waits += u64::from(!markers.is_empty());
         drop(state);
@@ -268,7 +278,9 @@ impl Pool {
 
     /// Gives at least `wanted` bytes of cached blocks back to the driver, or all there are; returns how many.
     fn reclaim(&self, wanted: usize) -> usize {
+        let _slow = self.slow.lock().unwrap_or_else(|e| e.into_inner());
         let mut taken: Vec<(StreamId, Class, Cached)> = Vec::new();
+        let mut freed: Vec<StreamId> = Vec::new();
         let mut bytes = 0;
         {
             let mut state = self.lock();
@@ -284,36 +296,47 @@ impl Pool {
             return 0;
         }
         let mut drained: Vec<StreamId> = Vec::new();
-        for (stream, class, cached) in &taken {
-            for &other in cached.others.iter().flatten() {
-                self.drain(other, &mut drained);
+        let mut kept: Vec<(StreamId, Class, Cached)> = Vec::new();
+        for (stream, class, cached) in taken {
+            if !cached.others.iter().flatten().all(|&other| self.drain(other, &mut drained)) {
+                kept.push((stream, class, cached));
+                continue;
             }
+            freed.push(stream);
             // SAFETY: nobody has the block, and those who used it on other streams have just been waited for. A driver
             // that cannot take it back loses it; there is nobody to tell.
-            let _ = unsafe { self.driver.free(*stream, cached.ptr, class.size()) };
+            let _ = unsafe { self.driver.free(stream, cached.ptr, class.size()) };
         }
         // Frees are done in the order of their streams; the memory is there for an allocation only after.
         drained.clear();
-        for (stream, ..) in &taken {
-            self.drain(*stream, &mut drained);
+        for &stream in &freed {
+            self.drain(stream, &mut drained);
         }
         let mut state = self.lock();
         state.leaving -= bytes;
-        state.stats.released += taken.len() as u64;
+        state.stats.released += freed.len() as u64;
+        for (stream, class, cached) in kept {
+            bytes -= class.size();
+            state.stats.cached += class.size();
+            state.lanes.put(stream, class, cached.ptr, cached.others);
+        }
         bytes
     }
 
-    /// Waits until `stream` has done what it has now, if `drained` does not name it yet. Leaves errors of that work
-    /// for the owner of the stream to see.
-    fn drain(&self, stream: StreamId, drained: &mut Vec<StreamId>) {
+    /// Waits until `stream` has done what it has now, if `drained` does not name it yet; false if that failed. Leaves
+    /// errors of that work for the owner of the stream to see.
+    fn drain(&self, stream: StreamId, drained: &mut Vec<StreamId>) -> bool {
         if drained.contains(&stream) {
-            return;
+            return true;
         }
-        drained.push(stream);
-        if let Ok(marker) = Marker::new(&self.driver) {
-            let recorded = self.driver.record(marker.event(), stream);
-            let _ = recorded.and_then(|()| self.driver.synchronize_event(marker.event()));
+        let passed = Marker::new(&self.driver).and_then(|marker| {
+            self.driver.record(marker.event(), stream)?;
+            self.driver.synchronize_event(marker.event())
+        });
+        if passed.is_ok() {
+            drained.push(stream);
         }
+        passed.is_ok()
     }
 
     fn out_of_memory(&self, requested: usize, largest_free: usize) -> Error {

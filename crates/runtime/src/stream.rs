@@ -90,18 +90,7 @@ impl Stream {
 
 impl Drop for StreamInner {
     fn drop(&mut self) {
-        let driver = self.device.driver();
-        // Blocks that the stream used go to others only once it is idle; who did not look at its errors does not want
-        // them. A stream that cannot even be waited for (by its own closure) is left alone rather than destroyed.
-        let idle = Event::new(&self.device, false).and_then(|event| {
-            driver.record(event.id, self.id)?;
-            driver.synchronize_event(event.id)
-        });
-        if idle.is_ok() {
-            self.device.retire(self.id);
-            // SAFETY: this is the last handle: buffers hold one, and the pool has just forgotten the stream.
-            let _ = unsafe { driver.destroy_stream(self.id) };
-        }
+        self.device.bury(self.id);
     }
 }
 

@@ -209,7 +209,12 @@ impl Driver for HostDriver {
 
     fn wait(&self, stream: StreamId, event: EventId) -> Result<()> {
         match self.event(event)?.mark() {
-            Some(mark) => self.enqueue(stream, Task::Wait(mark)),
+            Some(mark) => {
+                if stream == StreamId::DEFAULT && self.default.is_none() {
+                    stream::may_block()?;
+                }
+                self.enqueue(stream, Task::Wait(mark))
+            }
             None => Ok(()),
         }
     }
@@ -219,6 +224,7 @@ impl Driver for HostDriver {
     }
 
     fn synchronize_event(&self, event: EventId) -> Result<()> {
+        stream::may_block()?;
         if let Some(mark) = self.event(event)?.mark() {
             mark.wait();
         }

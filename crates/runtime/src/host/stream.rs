@@ -1,6 +1,7 @@
 //! Streams as worker threads, and the events that order them.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,6 +12,20 @@ use std::time::Instant;
 use super::memory;
 use crate::driver::{DevicePtr, HostFn};
 use crate::error::{Error, Result};
+
+thread_local! {
+    /// Whether this thread is a stream's.
+    static ON_STREAM: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses to block a stream's own thread: what it would wait for may be behind it in the queue. CUDA refuses all
+/// driver calls there.
+pub(super) fn may_block() -> Result<()> {
+    match ON_STREAM.get() {
+        true => Err(Error::invalid("a host closure on a stream cannot wait for a stream or an event")),
+        false => Ok(()),
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
@@ -84,6 +99,7 @@ impl Worker {
         let failure = Arc::new(Mutex::new(None));
         let failed = Arc::clone(&failure);
         let run = move || {
+            ON_STREAM.set(true);
             for task in tasks {
                 if let Err(e) = task.run() {
                     lock(&failed).get_or_insert(e);
@@ -103,9 +119,7 @@ impl Worker {
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
-        if thread::current().id() == self.id {
-            return Err(Error::invalid("a closure on a stream cannot wait for that same stream"));
-        }
+        may_block()?;
         let mark = Arc::new(Mark::default());
         self.enqueue(Task::Record(Arc::clone(&mark)))?;
         mark.wait();

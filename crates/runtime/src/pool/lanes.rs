@@ -40,6 +40,15 @@ pub(super) struct Cached {
     pub(super) others: Option<Box<[StreamId]>>,
 }
 
+/// A free block, and what must be waited for before it is used.
+#[derive(Debug)]
+pub(super) struct Unready {
+    /// The stream it was cached under.
+    pub(super) lane: StreamId,
+    pub(super) cached: Cached,
+    pub(super) markers: Vec<Arc<Marker>>,
+}
+
 /// What one stream used last.
 #[derive(Debug)]
 struct Lane {
@@ -130,7 +139,7 @@ impl Lanes {
                 return bin.pop();
             }
         }
-        if self.lanes.len() == 1 {
+        if self.lanes.len() == 1 && self.lanes[0].bins[class.index()].is_empty() {
             return None;
         }
         let ahead = match self.take_passed(stream, class) {
@@ -163,12 +172,8 @@ impl Lanes {
         Err(ahead)
     }
 
-    /// A block that `stream` may use after it has waited for the markers, and the stream it was cached under.
-    pub(super) fn take_unready(
-        &mut self,
-        stream: StreamId,
-        class: Class,
-    ) -> Result<Option<(StreamId, Cached, Vec<Arc<Marker>>)>> {
+    /// A block that `stream` may use after it has waited for the markers.
+    pub(super) fn take_unready(&mut self, stream: StreamId, class: Class) -> Result<Option<Unready>> {
         // The block freed first has the shortest wait ahead.
         let first = |lane: &Lane| {
             (0..lane.bins[class.index()].len()).min_by_key(|&i| lane.bins[class.index()][i].freed)
@@ -186,7 +191,8 @@ impl Lanes {
             });
         }
         let lane = &mut self.lanes[lane];
-        Ok(Some((lane.stream, lane.bins[class.index()].swap_remove(i), markers)))
+        let cached = lane.bins[class.index()].swap_remove(i);
+        Ok(Some(Unready { lane: lane.stream, cached, markers }))
     }
 
     /// The lanes that the `i`-th cached block still has to pass before `stream` may use it.
