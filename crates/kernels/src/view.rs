@@ -48,7 +48,11 @@ impl<'a> View<'a> {
     /// # Panics
     /// If the layout reaches beyond the slice.
     pub fn of<T: Element>(slice: &'a [T], layout: Layout) -> View<'a> {
-        assert!(layout.bounds().is_none_or(|(_, hi)| hi < slice.len()), "{layout:?} in {} elements", slice.len());
+        assert!(
+            layout.bounds().is_none_or(|(_, hi)| hi < slice.len()),
+            "{layout:?} in {} elements",
+            slice.len()
+        );
         // SAFETY: in bounds by the assertion; the borrow of `slice` lasts for 'a.
         unsafe { View::new(slice.as_ptr().cast(), T::DTYPE, layout) }
     }
@@ -109,7 +113,11 @@ impl<'a> ViewMut<'a> {
 
     /// As [`View::of`], to be written.
     pub fn of<T: Element>(slice: &'a mut [T], layout: Layout) -> ViewMut<'a> {
-        assert!(layout.bounds().is_none_or(|(_, hi)| hi < slice.len()), "{layout:?} in {} elements", slice.len());
+        assert!(
+            layout.bounds().is_none_or(|(_, hi)| hi < slice.len()),
+            "{layout:?} in {} elements",
+            slice.len()
+        );
         // SAFETY: in bounds by the assertion; exclusive as `slice` is borrowed mutably for 'a.
         unsafe { ViewMut::new(slice.as_mut_ptr().cast(), T::DTYPE, layout) }
     }
@@ -133,6 +141,15 @@ impl<'a> ViewMut<'a> {
     /// The first byte.
     pub fn bytes(&mut self) -> *mut u8 {
         self.ptr
+    }
+
+    /// Part of this view, to be written; the layout's offset is relative to this view's first element.
+    ///
+    /// # Safety
+    /// The layout reaches only elements that this view reaches.
+    pub unsafe fn part(&mut self, layout: Layout) -> ViewMut<'_> {
+        // SAFETY: by the caller's promise; this view is borrowed for as long as the part lives.
+        unsafe { ViewMut::new(self.ptr, self.dtype, layout) }
     }
 
     /// The elements, if they lie row-major without gaps.

@@ -1,1 +1,34 @@
-//! Tensors, dispatch and reverse-mode differentiation.
+//! Tensors: strided views of device memory, the ops on them, and reverse-mode differentiation.
+//!
+//! [`dispatch::run`] is the waist: every op that computes goes through it, as data ([`bullet_ops::Op`]), is checked by
+//! `Op::infer`, allocated, run by the device's kernels and recorded on the [tape]. Methods of [`Tensor`] are thin.
+//!
+//! ```
+//! use bullet_tensor::{Device, Tensor};
+//! let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0], &[3], &Device::cpu())?.requires_grad()?;
+//! x.square()?.sum(&[], false)?.backward()?;
+//! assert_eq!(x.grad().unwrap().to_vec::<f32>()?, [2.0, 4.0, 6.0]);
+//! # Ok::<(), bullet_tensor::Error>(())
+//! ```
+
+mod adjoint;
+pub mod dispatch;
+mod error;
+mod ops;
+pub mod optim;
+mod random;
+mod recompute;
+mod storage;
+pub mod tape;
+mod tensor;
+mod views;
+
+pub use bullet_kernels::cpu::par;
+pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
+pub use bullet_runtime::{Device, DeviceKind};
+pub use error::{Error, Result};
+pub use random::{Distribution, Generator};
+pub use recompute::recompute;
+pub use tape::{Backward, grad_enabled, no_grad, with_grad};
+pub use tensor::Tensor;
+pub use views::Slice;

@@ -1,0 +1,213 @@
+//! Running an [`Op`]: infer the results, allocate them, call the device's kernel, record on the tape.
+
+use std::sync::Arc;
+
+use bullet_kernels::{View, ViewMut, cpu};
+use bullet_ops::expr::Expr;
+use bullet_ops::{DType, Layout, Meta, Op, Shape};
+use bullet_runtime::{Device, DeviceKind};
+
+use crate::adjoint;
+use crate::error::{Error, Result};
+use crate::storage::{Guards, Storage};
+use crate::tape::{Autograd, Node, Saved, Step, grad_enabled};
+use crate::tensor::Tensor;
+
+/// Runs an op and records it where a gradient flows; returns all of its results, of which only the first is tracked.
+pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let mut outputs = execute(&op, inputs)?;
+    let tracked = grad_enabled() && inputs.iter().any(|t| t.is_tracked()) && adjoint::is_differentiable(&op);
+    if tracked && outputs[0].dtype().is_float() {
+        let kept = adjoint::reads(&op, inputs);
+        let all = inputs.iter().copied().chain(&outputs);
+        let saved = all.zip(kept).map(|(t, keep)| keep.then(|| Saved::new(t))).collect();
+        let metas = outputs.iter().map(Tensor::meta).collect();
+        let node = Node::record(Step::Op(op), inputs, metas, saved);
+        let first = &outputs[0];
+        outputs[0] = first.view_as(*first.layout(), Some(Autograd::Node(node, 0)));
+    }
+    Ok(outputs)
+}
+
+/// As [`run`], for the first result.
+pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
+    Ok(run(op, inputs)?.swap_remove(0))
+}
+
+/// Runs an op without recording.
+pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let device = common_device(inputs)?;
+    let metas: Vec<Meta> = inputs.iter().map(|t| t.meta()).collect();
+    let results = op.infer(&metas)?;
+    let outputs: Vec<Tensor> = results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
+    let dense: Vec<Tensor> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, t)| if cpu::takes_strided(op, i, t.layout()) { Ok(t.detach()) } else { t.detach().contiguous() })
+        .collect::<Result<_>>()?;
+    match device.kind() {
+        DeviceKind::Cpu => {
+            let reads: Vec<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
+            let _guards = Guards::take(&reads, &[]);
+            let views: Vec<View<'_>> = dense.iter().map(view).collect();
+            // SAFETY: the outputs are fresh; no one else can name their memory yet.
+            let mut outs: Vec<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
+            cpu::execute(op, &views, &mut outs)?;
+        }
+        DeviceKind::Cuda(_) => return Err(unsupported(device)),
+    }
+    Ok(outputs)
+}
+
+/// Evaluates an elementwise expression over broadcast operands into a new tensor; never recorded.
+pub(crate) fn run_expr(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    out: Meta,
+    device: &Device,
+) -> Result<Tensor> {
+    let result = Tensor::empty(out, device)?;
+    expr_into(expr, compute, inputs, &result, false)?;
+    Ok(result)
+}
+
+/// Evaluates an elementwise expression into `target`, whose version grows if it is an old tensor (`in_place`).
+fn expr_into(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
+    // An operand that overlaps the target otherwise than element on element would be overwritten before it is read.
+    let safe = |t: &Tensor| {
+        if in_place && t.shares_memory(target) && t.layout() != target.layout() { t.copy() } else { Ok(t.clone()) }
+    };
+    let operands: Vec<Option<Tensor>> = inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
+    match target.device().kind() {
+        DeviceKind::Cpu => {
+            let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
+            let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
+            let _guards = Guards::take(&reads, writes);
+            // SAFETY: the target is fresh, or held by the exclusive guard.
+            let mut out = unsafe { view_mut(target) };
+            let shape = *target.shape();
+            let views = operands.iter().map(|t| match t {
+                Some(t) => broadcast_view(t, shape),
+                // Unused by the expression; any view of the right shape will do.
+                None => Ok(View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?)),
+            });
+            let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
+            cpu::map(expr, compute, &views, &mut out);
+            Ok(())
+        }
+        DeviceKind::Cuda(_) => Err(unsupported(target.device())),
+    }
+}
+
+/// Sets every element of `target`.
+pub(crate) fn fill(target: &Tensor, value: f64) -> Result<()> {
+    let expr = Expr::build(0, |_| value.into());
+    expr_into(&expr, target.dtype().compute(), &[], target, true)
+}
+
+/// Whether an in-place op may touch this tensor now.
+pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
+    if grad_enabled() && target.is_tracked() {
+        return Err(Error::Autograd(
+            "an in-place operation on a tensor that requires gradients would lose its history; use the op without \
+             underscore, or detach() or no_grad if that is meant"
+                .into(),
+        ));
+    }
+    let strides = target.layout().strides().iter().zip(&target.shape()[..]);
+    if strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
+        return Err(Error::Autograd(
+            "an in-place operation on a broadcast view would write several elements to one memory location; call \
+             copy() first"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Overwrites `target` with an expression of `inputs`, which broadcast to it.
+pub(crate) fn update(target: &Tensor, expr: &Expr, inputs: &[&Tensor]) -> Result<()> {
+    check_in_place(target)?;
+    let mut all = vec![target];
+    all.extend(inputs);
+    common_device(&all)?;
+    for input in inputs {
+        if input.layout().broadcast_to(*target.shape()).is_err() {
+            return Err(bullet_ops::Error::shape(format!(
+                "non-broadcastable output operand with shape {} doesn't match the broadcast shape of {}",
+                target.shape(),
+                input.shape()
+            ))
+            .into());
+        }
+    }
+    let joint = inputs.iter().map(|t| t.dtype()).fold(target.dtype(), DType::promote);
+    let inputs: Vec<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
+    expr_into(expr, joint.compute(), &inputs, target, true)
+}
+
+/// Overwrites `target` with the converted elements of `source`.
+pub(crate) fn copy_into(target: &Tensor, source: &Tensor) -> Result<()> {
+    let moved;
+    let source = if source.device() == target.device() {
+        source
+    } else {
+        moved = source.to_device(target.device())?;
+        &moved
+    };
+    // The source alone decides the type of the copy: nothing is computed.
+    check_in_place(target)?;
+    let expr = Expr::build(1, |x| x[0]);
+    source.layout().broadcast_to(*target.shape())?;
+    expr_into(&expr, source.dtype().compute(), &[Some(source)], target, true)
+}
+
+/// A view of the tensor's memory.
+///
+/// The caller holds a guard of the storage for as long as it uses the view.
+pub(crate) fn view(t: &Tensor) -> View<'_> {
+    // SAFETY: layouts stay inside their storage (views are checked when they are made), and the guard that the caller
+    // holds keeps writers out.
+    unsafe { View::new(t.storage().host_ptr(), t.dtype(), *t.layout()) }
+}
+
+fn broadcast_view(t: &Tensor, shape: Shape) -> Result<View<'_>> {
+    // SAFETY: as in `view`; broadcasting reaches no further element.
+    Ok(unsafe { View::new(t.storage().host_ptr(), t.dtype(), t.layout().broadcast_to(shape)?) })
+}
+
+/// A writable view of the tensor's memory.
+///
+/// # Safety
+/// The storage is fresh, or the caller holds an exclusive guard of it for as long as it uses the view.
+pub(crate) unsafe fn view_mut(t: &Tensor) -> ViewMut<'_> {
+    // SAFETY: exclusive by the caller's promise, inside the storage as every layout is.
+    unsafe { ViewMut::new(t.storage().host_ptr(), t.dtype(), *t.layout()) }
+}
+
+/// The device of all of these.
+pub(crate) fn common_device<'a>(inputs: &[&'a Tensor]) -> Result<&'a Device> {
+    let Some(first) = inputs.first() else {
+        return Err(bullet_ops::Error::argument("need at least one tensor, got none").into());
+    };
+    match inputs.iter().find(|t| t.device() != first.device()) {
+        Some(t) => Err(Error::DeviceMismatch(first.device().to_string(), t.device().to_string())),
+        None => Ok(first.device()),
+    }
+}
+
+pub(crate) fn unsupported(device: &Device) -> Error {
+    Error::Op(bullet_ops::Error::argument(format!("this build computes on the CPU only, not on {device}")))
+}
+
+/// Storages of tensors, for [`Guards::take`].
+pub(crate) fn storages<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<&'a Storage> {
+    tensors.into_iter().map(|t| Arc::as_ref(t.storage())).collect()
+}

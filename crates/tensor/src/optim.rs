@@ -1,0 +1,189 @@
+//! Optimizer steps: many parameters updated in place by one call, with every number that changes from step to step
+//! (step count, learning rate, loss scale, whether to skip) in device tensors, so that nothing is read back to the host
+//! and a captured step replays right.
+//!
+//! One training step is: [`gradient_scale`] over all gradients, then [`adam_step`] or [`sgd_step`], then, under mixed
+//! precision, [`update_loss_scale`].
+
+use bullet_kernels::cpu;
+pub use bullet_kernels::cpu::optim::{Adam, Sgd};
+use bullet_kernels::{View, ViewMut};
+use bullet_ops::DType;
+use bullet_runtime::DeviceKind;
+
+use crate::dispatch::{common_device, storages, unsupported, view, view_mut};
+use crate::error::{Error, Result};
+use crate::storage::Guards;
+use crate::tensor::Tensor;
+
+/// A parameter with its gradient and the optimizer's running moments. All are contiguous and of one shape.
+pub struct Slot<'a> {
+    /// Overwritten with the new value; any floating-point dtype.
+    pub param: &'a Tensor,
+    /// Read; any floating-point dtype.
+    pub grad: &'a Tensor,
+    /// Overwritten: first and second moment (Adam), or momentum (SGD; none without momentum). f32, or f64 for an f64
+    /// parameter.
+    pub moments: &'a [Tensor],
+}
+
+/// The scalars of one step, each a device tensor without axes.
+pub struct StepState<'a> {
+    /// i64: steps taken so far; grows by one unless the step is skipped.
+    pub step: &'a Tensor,
+    /// f32: the learning rate.
+    pub lr: &'a Tensor,
+    /// f32: factor on every gradient (clipping, loss scale).
+    pub grad_scale: &'a Tensor,
+    /// bool: leave parameters, moments and the count as they are, for a gradient was not finite.
+    pub skip: &'a Tensor,
+}
+
+/// What [`gradient_scale`] found.
+pub struct GradientScale {
+    /// f32: the global Euclidean norm of the gradients, the loss scale divided out.
+    pub norm: Tensor,
+    /// f32: what each gradient must be multiplied by: 1 / loss scale, and less where the norm is clipped.
+    pub factor: Tensor,
+    /// bool: some gradient is infinite or NaN.
+    pub non_finite: Tensor,
+}
+
+/// The global norm of all gradients and the factor that clips it to `max_norm`, in one pass.
+pub fn gradient_scale(
+    grads: &[&Tensor],
+    loss_scale: Option<&Tensor>,
+    max_norm: Option<f64>,
+) -> Result<GradientScale> {
+    let device = common_device(grads)?;
+    match device.kind() {
+        DeviceKind::Cpu => {}
+        DeviceKind::Cuda(_) => return Err(unsupported(device)),
+    }
+    let mut all = grads.to_vec();
+    all.extend(loss_scale);
+    let _guards = Guards::take(&storages(all), &[]);
+    let views: Vec<View<'_>> = grads.iter().map(|t| view(t)).collect();
+    let (sum, finite) = cpu::optim::sum_of_squares(&views);
+    let scale = loss_scale.map_or(1.0, |t| f64::from(view(t).slice::<f32>()[0]));
+    let norm = sum.sqrt() / scale;
+    // As PyTorch's clip_grad_norm_: a norm of exactly the limit is left alone, and 0 is not divided by.
+    let clip = max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0));
+    Ok(GradientScale {
+        norm: Tensor::scalar(norm as f32, device)?,
+        factor: Tensor::scalar((clip / scale) as f32, device)?,
+        non_finite: Tensor::scalar(!finite, device)?,
+    })
+}
+
+/// One step of Adam or AdamW over all slots (Kingma and Ba 2015; Loshchilov and Hutter 2019).
+pub fn adam_step(slots: &[Slot<'_>], state: &StepState<'_>, hyper: &Adam) -> Result<()> {
+    step_all(slots, 2, state, |scalars, params, grads, moments| {
+        cpu::optim::adam(params, grads, moments, hyper, scalars);
+    })
+}
+
+/// One step of stochastic gradient descent over all slots, with momentum where `hyper` has it (Sutskever et al. 2013).
+pub fn sgd_step(slots: &[Slot<'_>], state: &StepState<'_>, hyper: &Sgd) -> Result<()> {
+    let moments = usize::from(hyper.momentum != 0.0);
+    step_all(slots, moments, state, |scalars, params, grads, moments| {
+        cpu::optim::sgd(params, grads, moments, hyper, scalars);
+    })
+}
+
+fn step_all(
+    slots: &[Slot<'_>],
+    moments: usize,
+    state: &StepState<'_>,
+    kernel: impl FnOnce(cpu::optim::Scalars, &mut [ViewMut<'_>], &[View<'_>], &mut [ViewMut<'_>]),
+) -> Result<()> {
+    for slot in slots {
+        check(slot, moments)?;
+    }
+    let written: Vec<&Tensor> = slots.iter().flat_map(|s| [s.param].into_iter().chain(s.moments)).collect();
+    let mut read: Vec<&Tensor> = slots.iter().map(|s| s.grad).collect();
+    read.extend([state.lr, state.grad_scale, state.skip]);
+    let device = common_device(&[&written[..], &read[..], &[state.step]].concat())?;
+    match device.kind() {
+        DeviceKind::Cpu => {}
+        DeviceKind::Cuda(_) => return Err(unsupported(device)),
+    }
+    let mut targets = storages(written.iter().copied());
+    targets.push(state.step.storage());
+    let _guards = Guards::take(&storages(read), &targets);
+    // Optimizer scalars are device memory; on the CPU that is host memory, so reading them here is no transfer.
+    if view(state.skip).slice::<bool>()[0] {
+        return Ok(());
+    }
+    // SAFETY: the guards hold the storages of step, parameters and moments exclusively, and all are distinct tensors.
+    let mut step = unsafe { view_mut(state.step) };
+    step.slice::<i64>()[0] += 1;
+    let scalars = cpu::optim::Scalars {
+        step: step.slice::<i64>()[0],
+        lr: f64::from(view(state.lr).slice::<f32>()[0]),
+        grad_scale: f64::from(view(state.grad_scale).slice::<f32>()[0]),
+    };
+    // SAFETY: as above.
+    let mut params: Vec<ViewMut<'_>> = slots.iter().map(|s| unsafe { view_mut(s.param) }).collect();
+    let grads: Vec<View<'_>> = slots.iter().map(|s| view(s.grad)).collect();
+    // SAFETY: as above.
+    let mut moments: Vec<ViewMut<'_>> = slots.iter().flat_map(|s| s.moments).map(|t| unsafe { view_mut(t) }).collect();
+    kernel(scalars, &mut params, &grads, &mut moments);
+    Ok(())
+}
+
+fn check(slot: &Slot<'_>, moments: usize) -> Result<()> {
+    let shape = slot.param.shape();
+    let wide = if slot.param.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let fits = |t: &Tensor| t.shape() == shape && t.is_contiguous() && t.dtype().is_float();
+    let ok = fits(slot.param)
+        && fits(slot.grad)
+        && slot.moments.len() == moments
+        && slot.moments.iter().all(|m| fits(m) && m.dtype() == wide);
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Op(bullet_ops::Error::argument(format!(
+        "optimizer: a parameter of shape {shape} needs a contiguous floating-point gradient and {moments} {wide} moments of \
+         its shape; got a {} gradient of shape {} and {} moments",
+        slot.grad.dtype(),
+        slot.grad.shape(),
+        slot.moments.len()
+    ))))
+}
+
+/// How a dynamic loss scale moves (Micikevicius et al. 2018).
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LossScaling {
+    /// Factor after `interval` steps without overflow.
+    pub growth: f32,
+    /// Factor after an overflow.
+    pub backoff: f32,
+    /// Clean steps before it grows.
+    pub interval: i64,
+}
+
+/// Moves the loss scale (f32) and its count of clean steps (i64), both on the device: back after a step whose gradients
+/// were not finite, up after enough clean ones.
+pub fn update_loss_scale(scale: &Tensor, clean: &Tensor, non_finite: &Tensor, rule: &LossScaling) -> Result<()> {
+    let device = common_device(&[scale, clean, non_finite])?;
+    match device.kind() {
+        DeviceKind::Cpu => {}
+        DeviceKind::Cuda(_) => return Err(unsupported(device)),
+    }
+    let _guards = Guards::take(&storages([non_finite]), &storages([scale, clean]));
+    let overflow = view(non_finite).slice::<bool>()[0];
+    // SAFETY: the guards hold both storages exclusively.
+    let (mut scale, mut clean) = unsafe { (view_mut(scale), view_mut(clean)) };
+    let (scale, clean) = (&mut scale.slice::<f32>()[0], &mut clean.slice::<i64>()[0]);
+    *clean = if overflow { 0 } else { *clean + 1 };
+    if overflow {
+        // 1 is the floor: below it scaling does harm only.
+        *scale = (*scale * rule.backoff).max(1.0);
+    } else if *clean >= rule.interval {
+        *clean = 0;
+        // A scale beyond f16's range could never be backed off in time.
+        *scale = (*scale * rule.growth).min(2f32.powi(24));
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Random tensors and the state that dropout draws from.
+//!
+//! All randomness is counter-based (Philox, Salmon et al. 2011): a number is a function of seed, step, stream and
+//! position, so that nothing depends on threads or on order, a training step can be captured and replayed, and saving
+//! (seed, step) saves everything.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bullet_kernels::cpu;
+use bullet_ops::{DType, Meta, Shape};
+use bullet_runtime::{Device, DeviceKind};
+
+use crate::dispatch;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// Source of randomness for one model in training.
+///
+/// Its state (seed, step) lives on the device. Each use within a step draws from its own stream, numbered in the order
+/// of calls since [`Generator::begin_step`].
+pub struct Generator {
+    state: Tensor,
+    seed: u64,
+    stream: AtomicU64,
+}
+
+impl Generator {
+    /// A generator at step 0.
+    pub fn new(seed: u64, device: &Device) -> Result<Generator> {
+        let state = Tensor::from_slice(&[seed as i64, 0], &[2], device)?;
+        Ok(Generator { state, seed, stream: AtomicU64::new(0) })
+    }
+
+    /// The seed it was made with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Moves to training step `step`, and to its first stream.
+    pub fn begin_step(&self, step: u64) -> Result<()> {
+        self.stream.store(0, Ordering::Relaxed);
+        let state = Tensor::from_slice(&[self.seed as i64, step as i64], &[2], self.state.device())?;
+        self.state.copy_(&state)
+    }
+
+    /// The device tensor that random ops read: i64 (seed, step).
+    pub fn state(&self) -> &Tensor {
+        &self.state
+    }
+
+    /// Takes the next stream of this step.
+    pub fn next_stream(&self) -> u64 {
+        self.stream.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number of streams taken in this step.
+    pub fn streams(&self) -> u64 {
+        self.stream.load(Ordering::Relaxed)
+    }
+
+    /// Goes back (or forth) to a stream of this step, for running a part of it again.
+    pub fn set_streams(&self, streams: u64) {
+        self.stream.store(streams, Ordering::Relaxed);
+    }
+}
+
+/// A distribution to fill a tensor from.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Distribution {
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Uniform over `low..high`.
+    Uniform {
+        /// Lower end, included.
+        low: f64,
+        /// Upper end, excluded.
+        high: f64,
+    },
+}
+
+impl Tensor {
+    /// A tensor of random numbers: a function of `seed` and `stream` alone.
+    pub fn random(
+        distribution: Distribution,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+        (seed, stream): (u64, u64),
+    ) -> Result<Tensor> {
+        let host = Device::cpu();
+        let shape = Shape::new(shape)?;
+        let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let tensor = Tensor::empty(Meta::new(shape, wide), &host)?;
+        debug_assert_eq!(host.kind(), DeviceKind::Cpu);
+        // SAFETY: the tensor is fresh; no one else can name its memory yet.
+        let mut out = unsafe { dispatch::view_mut(&tensor) };
+        let (a, b, normal) = match distribution {
+            Distribution::Normal { mean, std } => (mean, std, true),
+            Distribution::Uniform { low, high } => (low, high, false),
+        };
+        cpu::fill_random(&mut out, normal, a, b, seed, stream);
+        tensor.cast(dtype)?.to_device(device)
+    }
+
+    /// Standard normal numbers.
+    pub fn randn(shape: &[usize], dtype: DType, device: &Device, seed: u64) -> Result<Tensor> {
+        Tensor::random(Distribution::Normal { mean: 0.0, std: 1.0 }, shape, dtype, device, (seed, 0))
+    }
+}

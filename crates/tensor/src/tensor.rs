@@ -1,0 +1,332 @@
+//! [`Tensor`]: a strided view of shared storage, with its place on the tape; making, reading and moving tensors.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
+use bullet_runtime::Device;
+
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::storage::{Guards, Storage};
+use crate::tape::{Autograd, Leaf};
+
+/// An n-dimensional array on a device.
+///
+/// Cloning is cheap and shares the memory, as views ([`Tensor::permute`], [`Tensor::slice`], ..) do. Ops return new
+/// tensors; the few that overwrite one end in an underscore.
+#[derive(Clone)]
+pub struct Tensor(Arc<Inner>);
+
+struct Inner {
+    storage: Arc<Storage>,
+    layout: Layout,
+    dtype: DType,
+    autograd: Option<Autograd>,
+}
+
+impl Tensor {
+    pub(crate) fn from_parts(
+        storage: Arc<Storage>,
+        layout: Layout,
+        dtype: DType,
+        autograd: Option<Autograd>,
+    ) -> Tensor {
+        Tensor(Arc::new(Inner { storage, layout, dtype, autograd }))
+    }
+
+    /// A new row-major tensor with unspecified contents.
+    pub(crate) fn empty(meta: Meta, device: &Device) -> Result<Tensor> {
+        let storage = Storage::new(device, meta.shape.numel() * meta.dtype.size())?;
+        Ok(Tensor::from_parts(storage, Layout::contiguous(meta.shape), meta.dtype, None))
+    }
+
+    /// A tensor of `data`, in row-major order.
+    ///
+    /// # Errors
+    /// `data` has another number of elements than `shape`; out of memory.
+    pub fn from_slice<T: Element>(data: &[T], shape: &[usize], device: &Device) -> Result<Tensor> {
+        let shape = Shape::new(shape)?;
+        if data.len() != shape.numel() {
+            return Err(bullet_ops::Error::shape(format!(
+                "cannot reshape array of size {} into shape {shape}",
+                data.len()
+            ))
+            .into());
+        }
+        // SAFETY: any `Element` is plain bytes without padding.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
+        Ok(Tensor::from_parts(Storage::of(device, bytes)?, Layout::contiguous(shape), T::DTYPE, None))
+    }
+
+    /// A tensor of raw little-endian elements, in row-major order.
+    ///
+    /// # Errors
+    /// `bytes` has another length than shape and dtype need.
+    pub fn from_bytes(bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
+        let meta = Meta::new(Shape::new(shape)?, dtype);
+        let need = meta.shape.numel() * dtype.size();
+        if bytes.len() != need {
+            return Err(bullet_ops::Error::shape(format!(
+                "a {dtype} tensor of shape {} takes {need} bytes, got {}",
+                meta.shape,
+                bytes.len()
+            ))
+            .into());
+        }
+        let storage = if dtype == DType::Bool {
+            // Only 0 and 1 are bools.
+            let bytes: Vec<u8> = bytes.iter().map(|&b| u8::from(b != 0)).collect();
+            Storage::of(device, &bytes)?
+        } else {
+            Storage::of(device, bytes)?
+        };
+        Ok(Tensor::from_parts(storage, Layout::contiguous(meta.shape), dtype, None))
+    }
+
+    /// A scalar tensor (no axes).
+    pub fn scalar<T: Element>(value: T, device: &Device) -> Result<Tensor> {
+        Tensor::from_slice(&[value], &[], device)
+    }
+
+    /// A tensor whose elements are all `value`, converted to `dtype`.
+    pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let tensor = Tensor::empty(Meta::new(Shape::new(shape)?, dtype), device)?;
+        dispatch::fill(&tensor, value)?;
+        Ok(tensor)
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        Tensor::full(0.0, shape, dtype, device)
+    }
+
+    /// A tensor of ones.
+    pub fn ones(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        Tensor::full(1.0, shape, dtype, device)
+    }
+
+    /// Zeros of this tensor's shape, dtype and device.
+    pub fn zeros_like(&self) -> Result<Tensor> {
+        Tensor::zeros(self.shape(), self.dtype(), self.device())
+    }
+
+    /// `start, start + 1, ..`: `len` integers (i64).
+    pub fn arange(start: i64, len: usize, device: &Device) -> Result<Tensor> {
+        let data: Vec<i64> = (0..len as i64).map(|i| start + i).collect();
+        Tensor::from_slice(&data, &[len], device)
+    }
+
+    /// Axis lengths.
+    pub fn shape(&self) -> &Shape {
+        &self.0.layout.shape
+    }
+
+    /// Length of one axis.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    pub fn dim(&self, axis: usize) -> usize {
+        self.shape()[axis]
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape().rank()
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape().numel()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Where the memory is.
+    pub fn device(&self) -> &Device {
+        self.0.storage.device()
+    }
+
+    /// Shape, strides and offset in the storage.
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    /// Whether the elements lie row-major without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        self.0.layout.is_contiguous()
+    }
+
+    pub(crate) fn meta(&self) -> Meta {
+        Meta::new(*self.shape(), self.0.dtype)
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.0.storage
+    }
+
+    pub(crate) fn autograd(&self) -> Option<&Autograd> {
+        self.0.autograd.as_ref()
+    }
+
+    /// Whether nothing but this handle can reach the memory, so that it may be overwritten unseen.
+    pub(crate) fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && Arc::strong_count(&self.0.storage) == 1
+    }
+
+    /// Whether both view the same storage.
+    pub fn shares_memory(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.0.storage, &other.0.storage)
+    }
+
+    /// How often the memory was overwritten in place.
+    pub fn version(&self) -> u64 {
+        self.0.storage.version()
+    }
+
+    /// The same memory, cut off the tape.
+    pub fn detach(&self) -> Tensor {
+        self.view_as(self.0.layout, None)
+    }
+
+    /// Another view of the same memory.
+    pub(crate) fn view_as(&self, layout: Layout, autograd: Option<Autograd>) -> Tensor {
+        Tensor::from_parts(self.0.storage.clone(), layout, self.0.dtype, autograd)
+    }
+
+    /// The same memory as a leaf of the tape: [`Tensor::backward`] fills its [`Tensor::grad`].
+    ///
+    /// # Errors
+    /// The dtype is not floating-point.
+    pub fn requires_grad(&self) -> Result<Tensor> {
+        if !self.dtype().is_float() {
+            return Err(Error::Autograd(format!(
+                "only floating-point tensors can require gradients, not {}",
+                self.dtype()
+            )));
+        }
+        Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::default())))))
+    }
+
+    /// Whether a gradient flows to or through this tensor.
+    pub fn is_tracked(&self) -> bool {
+        self.0.autograd.is_some()
+    }
+
+    /// The gradient that backward passes have accumulated in this leaf.
+    pub fn grad(&self) -> Option<Tensor> {
+        match &self.0.autograd {
+            Some(Autograd::Leaf(leaf)) => leaf.grad(),
+            Some(Autograd::Node(..)) | None => None,
+        }
+    }
+
+    /// Sets or clears the gradient of this leaf; nothing happens to other tensors.
+    pub fn set_grad(&self, grad: Option<Tensor>) {
+        if let Some(Autograd::Leaf(leaf)) = &self.0.autograd {
+            leaf.set(grad);
+        }
+    }
+
+    /// This tensor if it is row-major without gaps, else a copy that is.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// A row-major copy.
+    pub fn copy(&self) -> Result<Tensor> {
+        dispatch::run_one(Op::Copy, &[self])
+    }
+
+    /// The elements, in row-major order.
+    ///
+    /// # Errors
+    /// `T` is not the dtype.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if T::DTYPE != self.dtype() {
+            return Err(Error::WrongType { holds: self.dtype(), asked: T::DTYPE });
+        }
+        let mut out = vec![T::default(); self.numel()];
+        // SAFETY: the vector's memory as bytes; bool storage holds only 0 and 1.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), size_of_val(&out[..])) };
+        self.read_bytes(bytes)?;
+        Ok(out)
+    }
+
+    /// The elements as raw bytes, in row-major order.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = vec![0; self.numel() * self.dtype().size()];
+        self.read_bytes(&mut out)?;
+        Ok(out)
+    }
+
+    fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
+        let dense = crate::tape::no_grad(|| self.contiguous())?;
+        let storage = dense.storage();
+        let _guards = Guards::take(&[storage], &[]);
+        storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;
+        Ok(())
+    }
+
+    /// The elements as f64, in row-major order, whatever the dtype.
+    pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
+        crate::tape::no_grad(|| self.cast(DType::F64))?.to_vec()
+    }
+
+    /// The only element, as f64.
+    ///
+    /// # Errors
+    /// There is not exactly one element.
+    pub fn item(&self) -> Result<f64> {
+        if self.numel() != 1 {
+            return Err(bullet_ops::Error::shape(format!(
+                "can only convert an array of size 1 to a scalar, got shape {}",
+                self.shape()
+            ))
+            .into());
+        }
+        Ok(self.to_f64_vec()?[0])
+    }
+
+    /// Overwrites the elements with those of `source`, which broadcasts and is converted.
+    ///
+    /// # Errors
+    /// This tensor is tracked by the tape and gradients are on; shapes don't broadcast.
+    pub fn copy_(&self, source: &Tensor) -> Result<()> {
+        dispatch::copy_into(self, source)
+    }
+
+    /// Overwrites every element.
+    ///
+    /// # Errors
+    /// This tensor is tracked by the tape and gradients are on.
+    pub fn fill_(&self, value: f64) -> Result<()> {
+        dispatch::check_in_place(self)?;
+        dispatch::fill(self, value)
+    }
+
+    /// A copy on `device`, or this tensor if it is there.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        if self.device() == device {
+            return Ok(self.clone());
+        }
+        let bytes = self.to_bytes()?;
+        Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(f, "Tensor({}, {}, {}", self.dtype(), self.shape(), self.device())?;
+        if self.numel() <= SHOWN
+            && let Ok(values) = self.to_f64_vec()
+        {
+            write!(f, ", {values:?}")?;
+        }
+        f.write_str(if self.is_tracked() { ", tracked)" } else { ")" })
+    }
+}

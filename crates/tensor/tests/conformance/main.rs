@@ -1,0 +1,9 @@
+//! Conformance: every op of the table, on every dtype, device and memory layout, against the f64 oracle, and every
+//! gradient against finite differences. The cases come from the table (`bullet_ops::reference::cases`), so that a new
+//! row is tested when it is written.
+
+mod forward;
+mod gradients;
+mod harness;
+mod semantics;
+mod stops;
