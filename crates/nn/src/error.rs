@@ -86,6 +86,12 @@ impl From<bullet_ops::Error> for Error {
     }
 }
 
+impl From<bullet_tensor::Error> for Error {
+    fn from(e: bullet_tensor::Error) -> Error {
+        Error::new(ErrorKind::Tensor, e.to_string())
+    }
+}
+
 /// `1 byte`, `999 bytes`, `1.5 kB`, `12.3 MB`: for messages.
 pub(crate) fn human_bytes(n: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];

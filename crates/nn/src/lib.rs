@@ -5,7 +5,9 @@ pub mod data;
 mod error;
 pub mod format;
 pub mod log;
+pub mod module;
 pub mod rng;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Result};
+pub use module::{Module, Pass, StateDict};
