@@ -21,10 +21,11 @@ pub mod host;
 
 mod device;
 mod error;
+mod options;
 mod pool;
 mod stream;
 
-pub use device::{Buffer, Device, DeviceOptions, parse_bytes};
+pub use device::{Buffer, Device};
 pub use driver::{
     DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, HostFn, KernelArg, KernelArgs, Launch,
     LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
@@ -32,5 +33,6 @@ pub use driver::{
 pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
 pub use fault::{Call, Counts, FaultDriver, Faults};
 pub use host::HostDriver;
+pub use options::{DeviceOptions, parse_bytes};
 pub use pool::MemoryStats;
 pub use stream::{Event, Stream};

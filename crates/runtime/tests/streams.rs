@@ -8,7 +8,7 @@ use std::time::Duration;
 use bullet_runtime::{
     Buffer, Device, DeviceOptions, ErrorKind, HostDriver, KernelArgs, Launch, LaunchConfig, Priority, Stream,
 };
-use common::{Flag, Gate, fill, run};
+use common::{Flag, Gate, Rng, fill, run};
 
 fn device() -> Device {
     Device::with_driver(Arc::new(HostDriver::new()))
@@ -276,4 +276,51 @@ fn a_simulated_device_is_asynchronous_throughout() {
     assert_eq!(out, data);
     drop(copy);
     assert_eq!(device.trim(), 2 << 16);
+}
+
+#[test]
+fn streams_and_threads_share_a_pool_without_mixing_up_memory() {
+    let options = DeviceOptions { memory_limit: Some(512 << 10), poison: true };
+    let device = Device::with_options(Arc::new(HostDriver::new()), options);
+    std::thread::scope(|scope| {
+        for thread in 1..=4u8 {
+            let device = &device;
+            scope.spawn(move || {
+                let mut rng = Rng(u64::from(thread) * 991);
+                let mut stream = device.stream(Priority::Normal).unwrap();
+                for round in 0..400 {
+                    let bytes = 20_000 + rng.below(20_000);
+                    let buffer = stream
+                        .alloc(bytes)
+                        .expect("4 x 40 kB fit in 512 KiB, if streams wait for each other");
+                    fill(&stream, &buffer, thread);
+                    let (at, len) = (buffer.ptr().0 as usize, bytes);
+                    run(&stream, move || {
+                        // SAFETY: the pool keeps the memory from others until this stream has passed its drop.
+                        let seen = unsafe { std::slice::from_raw_parts(at as *const u8, len) };
+                        assert!(seen.iter().all(|&b| b == thread), "another stream wrote here");
+                    });
+                    drop(buffer);
+                    if round % 50 == 49 {
+                        stream.synchronize().unwrap();
+                        stream = device.stream(Priority::Normal).unwrap();
+                    }
+                }
+                stream.synchronize().unwrap();
+            });
+        }
+    });
+    let stats = device.memory_stats();
+    assert_eq!((stats.used, stats.buffers), (0, 0));
+    assert!(stats.peak_held <= 512 << 10);
+}
+
+#[test]
+fn recording_on_no_stream_leaves_the_event_as_it_was() {
+    let device = device();
+    let event = device.event(false).unwrap();
+    // SAFETY: the host driver looks the number up, and refuses one it does not know.
+    let nobody = unsafe { bullet_runtime::StreamId::from_raw(999_999) };
+    assert_eq!(device.driver().record(event.id(), nobody).unwrap_err().kind, ErrorKind::InvalidArgument);
+    event.synchronize().unwrap();
 }

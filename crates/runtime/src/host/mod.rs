@@ -21,7 +21,7 @@ use crate::driver::{
 use crate::error::{Error, Result};
 use crate::hardware;
 
-use stream::{Event, Task, Worker};
+use stream::{Event, Mark, Task, Worker};
 
 /// The CPU as a device.
 #[derive(Debug)]
@@ -203,8 +203,10 @@ impl Driver for HostDriver {
     }
 
     fn record(&self, event: EventId, stream: StreamId) -> Result<()> {
-        let mark = self.event(event)?.renew();
-        self.enqueue(stream, Task::Record(mark))
+        let (event, mark) = (self.event(event)?, Arc::new(Mark::default()));
+        self.enqueue(stream, Task::Record(Arc::clone(&mark)))?;
+        event.set(mark);
+        Ok(())
     }
 
     fn wait(&self, stream: StreamId, event: EventId) -> Result<()> {

@@ -175,11 +175,9 @@ impl Event {
         Event { timing, latest: Mutex::new(None) }
     }
 
-    /// A new recording, that replaces the last.
-    pub(super) fn renew(&self) -> Arc<Mark> {
-        let mark = Arc::new(Mark::default());
-        *lock(&self.latest) = Some(Arc::clone(&mark));
-        mark
+    /// Makes this the latest recording; it is in a stream already, so it will be reached.
+    pub(super) fn set(&self, mark: Arc<Mark>) {
+        *lock(&self.latest) = Some(mark);
     }
 
     /// The latest recording, if any.

@@ -67,16 +67,14 @@ impl Lane {
         Lane { stream, bins, marker: None, marked: 0, passed: 0 }
     }
 
-    /// Whether the stream has passed a free at this time, as far as the marker tells.
-    fn has_passed(&mut self, driver: &dyn Driver, freed: u64) -> bool {
-        if self.passed <= freed
-            && self.marked > self.passed
+    /// Looks whether the stream has reached the marker.
+    fn look(&mut self, driver: &dyn Driver) {
+        if self.marked > self.passed
             && let Some(marker) = &self.marker
             && driver.query(marker.event()).unwrap_or(false)
         {
             self.passed = self.marked;
         }
-        self.passed > freed
     }
 
     /// A marker behind everything freed before `now`.
@@ -159,6 +157,7 @@ impl Lanes {
 
     /// A block that all its users but `stream` are known to have passed; else the lanes that blocks wait for.
     fn take_passed(&mut self, stream: StreamId, class: Class) -> Result<Cached, Vec<usize>> {
+        self.lanes.iter_mut().for_each(|lane| lane.look(&*self.driver));
         let mut ahead = Vec::new();
         for lane in 0..self.lanes.len() {
             for i in (0..self.lanes[lane].bins[class.index()].len()).rev() {
@@ -202,11 +201,7 @@ impl Lanes {
         let others: Vec<StreamId> = cached.others.iter().flatten().copied().collect();
         let mut users = vec![lane];
         users.extend(others.into_iter().map(|other| self.find_or_add(other)));
-        let driver = &*self.driver;
-        users.retain(|&user| {
-            let user = &mut self.lanes[user];
-            user.stream != stream && !user.has_passed(driver, freed)
-        });
+        users.retain(|&user| self.lanes[user].stream != stream && self.lanes[user].passed <= freed);
         users
     }
 
