@@ -6,9 +6,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bullet_kernels::cpu;
+use bullet_kernels::cpu::random;
+pub use bullet_kernels::cpu::random::Distribution;
 use bullet_ops::{DType, Meta, Shape};
-use bullet_runtime::{Device, DeviceKind};
+use bullet_runtime::Device;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -64,25 +65,6 @@ impl Generator {
     }
 }
 
-/// A distribution to fill a tensor from.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Distribution {
-    /// Normal.
-    Normal {
-        /// Mean.
-        mean: f64,
-        /// Standard deviation.
-        std: f64,
-    },
-    /// Uniform over `low..high`.
-    Uniform {
-        /// Lower end, included.
-        low: f64,
-        /// Upper end, excluded.
-        high: f64,
-    },
-}
-
 impl Tensor {
     /// A tensor of random numbers: a function of `seed` and `stream` alone.
     pub fn random(
@@ -96,14 +78,13 @@ impl Tensor {
         let shape = Shape::new(shape)?;
         let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let tensor = Tensor::empty(Meta::new(shape, wide), &host)?;
-        debug_assert_eq!(host.kind(), DeviceKind::Cpu);
         // SAFETY: the tensor is fresh; no one else can name its memory yet.
         let mut out = unsafe { dispatch::view_mut(&tensor) };
-        let (a, b, normal) = match distribution {
-            Distribution::Normal { mean, std } => (mean, std, true),
-            Distribution::Uniform { low, high } => (low, high, false),
-        };
-        cpu::fill_random(&mut out, normal, a, b, seed, stream);
+        let counter = random::Counter { seed, stream, step: 0 };
+        match wide {
+            DType::F64 => random::fill::<f64>(distribution, counter, out.slice()),
+            _ => random::fill::<f32>(distribution, counter, out.slice()),
+        }
         tensor.cast(dtype)?.to_device(device)
     }
 

@@ -57,7 +57,8 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         Op::Map(_) | Op::Cast(_) | Op::Copy | Op::Reduce { .. } | Op::ArgReduce { .. } => true,
         Op::MatMul | Op::Concat { .. } | Op::Pad { .. } | Op::Rope(_) => true,
         Op::Linear { .. } => i == 1,
-        Op::Attention(_) | Op::AttentionGrad(_) => models::attention_takes(i, layout),
+        Op::Attention(_) => models::attention_takes(false, i, layout),
+        Op::AttentionGrad(_) => models::attention_takes(true, i, layout),
         Op::Softmax
         | Op::SoftmaxGrad
         | Op::LogSoftmax
