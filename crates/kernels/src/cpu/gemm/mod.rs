@@ -10,6 +10,7 @@ mod block;
 mod gemv;
 mod micro;
 mod pack;
+mod packed;
 mod scratch;
 pub(crate) mod vector;
 mod view;
@@ -17,8 +18,9 @@ mod view;
 pub use bullet_ops::Activation;
 use bullet_ops::{Compute, Error, Float, Result};
 
-pub(crate) use activation::exp;
+pub(crate) use gemv::{Dots, Sums};
 pub(crate) use pack::widen;
+pub(crate) use packed::Packed;
 pub(crate) use scratch::Scratch;
 pub use view::{MatLayout, MatMut, MatRef};
 
