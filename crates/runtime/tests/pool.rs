@@ -218,3 +218,33 @@ fn threads_share_a_pool() {
     drop(device);
     assert_eq!(driver.counts().live_bytes, 0);
 }
+
+#[test]
+fn threads_under_pressure_never_pass_the_limit() {
+    let limit = 256 << 10;
+    let (device, driver) = limited(limit);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let device = &device;
+            scope.spawn(move || {
+                let mut rng = Rng(thread * 31 + 7);
+                let mut live: Vec<Buffer> = Vec::new();
+                for _ in 0..3000 {
+                    match device.alloc(rng.size(96 << 10)) {
+                        Ok(mut buffer) => {
+                            tag(&mut buffer, thread as u8);
+                            live.push(buffer);
+                        }
+                        Err(e) => assert!(e.is_out_of_memory(), "{e}"),
+                    }
+                    if live.len() > 2 {
+                        check_tag(&live.swap_remove(0), thread as u8);
+                    }
+                }
+            });
+        }
+    });
+    let counts = driver.counts();
+    assert!(counts.peak_bytes <= limit, "{} of {limit}", counts.peak_bytes);
+    assert!(counts.frees > 1000, "there was no pressure: {} frees", counts.frees);
+}

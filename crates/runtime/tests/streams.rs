@@ -60,16 +60,14 @@ fn without_an_event_a_reader_is_early() {
     a.record(&written).unwrap();
     assert!(!written.query().unwrap());
     b.wait(&written).unwrap();
-    let opener = std::thread::spawn({
-        let gate = gate.clone();
-        move || {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(20));
             gate.open();
-        }
+        });
+        assert_eq!(peek(&b, &buffer), 2, "b waited for the event");
     });
-    assert_eq!(peek(&b, &buffer), 2, "b waited for the event");
     assert!(written.query().unwrap());
-    opener.join().unwrap();
 }
 
 #[test]
@@ -198,10 +196,41 @@ fn when_memory_is_short_a_stream_waits_for_another() {
     let reused = b.alloc(1 << 20).unwrap();
     assert_eq!((reused.ptr(), device.memory_stats().waits), (at, 1));
     fill(&b, &reused, 2);
+    let filled = Flag::default();
+    filled.set_on(&b);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!filled.get(), "b did not wait for a");
     gate.open();
     assert_eq!(peek(&b, &reused), 2, "b's fill came before a's");
     a.synchronize().unwrap();
     assert_eq!(peek(&b, &reused), 2, "a's fill came after b's");
+}
+
+#[test]
+fn a_stream_waits_behind_the_free_not_behind_an_older_marker() {
+    let options = DeviceOptions { memory_limit: Some(1 << 20), ..DeviceOptions::default() };
+    let device = Device::with_options(Arc::new(HostDriver::new()), options);
+    let (a, b) = two_streams(&device);
+    let (first, second) = (Gate::default(), Gate::default());
+    first.hold(&a);
+    let early = a.alloc(64 << 10).unwrap();
+    drop(early);
+    // Leaves a marker on a, behind the first gate.
+    let _fresh = b.alloc(64 << 10).unwrap();
+    let late = a.alloc(768 << 10).unwrap();
+    let at = late.ptr();
+    second.hold(&a);
+    fill(&a, &late, 1);
+    drop(late);
+    let reused = b.alloc(768 << 10).unwrap();
+    assert_eq!((reused.ptr(), device.memory_stats().waits), (at, 1));
+    let started = Flag::default();
+    started.set_on(&b);
+    first.open();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!started.get(), "b went ahead while a still used the block");
+    second.open();
+    b.synchronize().unwrap();
 }
 
 #[test]

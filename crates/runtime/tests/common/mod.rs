@@ -34,8 +34,8 @@ pub fn faulty(faults: Faults) -> (Device, Arc<FaultDriver>) {
     (Device::with_driver(driver.clone()), driver)
 }
 
-/// Holds a stream up until it is opened.
-#[derive(Clone, Default)]
+/// Holds streams up until it is opened or dropped, so that a test that fails does not hang.
+#[derive(Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
@@ -46,13 +46,19 @@ impl Gate {
 
     /// Work behind this on `stream` starts when the gate is open.
     pub fn hold(&self, stream: &Stream) {
-        let gate = self.clone();
+        let gate = Arc::clone(&self.0);
         run(stream, move || {
-            let mut open = gate.0.0.lock().unwrap();
+            let mut open = gate.0.lock().unwrap();
             while !*open {
-                open = gate.0.1.wait(open).unwrap();
+                open = gate.1.wait(open).unwrap();
             }
         });
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.open();
     }
 }
 
