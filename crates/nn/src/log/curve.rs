@@ -22,7 +22,7 @@ const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// `(step, loss)`; points that are not finite interrupt the line.
+    /// `(step, loss)`; a point that is not finite, or beyond 1e100, interrupts the line.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -62,8 +62,7 @@ impl Curve {
 
     /// The drawing, an SVG document of 800 x 480.
     pub fn to_svg(&self) -> String {
-        let finite =
-            || self.series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && p.1.is_finite());
+        let finite = || self.series.iter().flat_map(|s| &s.points).filter(|p| drawable(p));
         let x = Axis::over(finite().map(|p| p.0), 8);
         let y = Axis::over(finite().map(|p| p.1), 6);
         let mut svg = format!(
@@ -145,14 +144,14 @@ impl Axis {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        // Far from zero two steps of the smallest size that still differ in print; huge values stay finite.
+        // Far from zero, steps that no longer differ in print would only show rounding.
         let least = (low.abs().max(high.abs()) * 1e-6).max(f64::MIN_POSITIVE * 1e20);
         if high - low < least {
-            let middle = low / 2.0 + high / 2.0;
+            let middle = (low + high) / 2.0;
             let half = if middle == 0.0 { 0.5 } else { middle.abs() * 0.05 };
             (low, high) = (middle - half, middle + half);
         }
-        let raw = high / f64::from(wanted) - low / f64::from(wanted);
+        let raw = (high - low) / f64::from(wanted);
         let power = 10f64.powf(raw.log10().floor());
         let step = [1.0, 2.0, 5.0].into_iter().map(|m| m * power).find(|&s| s >= raw).unwrap_or(10.0 * power);
         Axis { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
@@ -164,9 +163,9 @@ impl Axis {
         (0..=count as u32).map(move |i| (first + f64::from(i)) * step)
     }
 
-    /// From 0 to 1 along the axis. Halves, so that the difference of huge values stays finite.
+    /// From 0 to 1 along the axis.
     fn place(&self, v: f64) -> f64 {
-        (v / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0)
+        (v - self.low) / (self.high - self.low)
     }
 
     /// As many decimals as the step has; powers of ten beyond a million or below a ten-thousandth.
@@ -179,6 +178,11 @@ impl Axis {
     }
 }
 
+/// Whether arithmetic on the point stays finite.
+fn drawable(p: &(f64, f64)) -> bool {
+    p.0.abs() < 1e100 && p.1.abs() < 1e100
+}
+
 fn place_x(x: &Axis, v: f64) -> f64 {
     LEFT + x.place(v) * (WIDTH - LEFT - RIGHT)
 }
@@ -188,8 +192,7 @@ fn place_y(y: &Axis, v: f64) -> f64 {
 }
 
 fn draw_line(svg: &mut String, series: &Series, colour: &str, x: &Axis, y: &Axis) {
-    let places =
-        |&(a, b): &(f64, f64)| (a.is_finite() && b.is_finite()).then(|| (place_x(x, a), place_y(y, b)));
+    let places = |&(a, b): &(f64, f64)| drawable(&(a, b)).then(|| (place_x(x, a), place_y(y, b)));
     let mut path = String::new();
     for run in series.points.split(|p| places(p).is_none()).filter(|run| !run.is_empty()) {
         for (i, (px, py)) in thin(run.iter().filter_map(places)).into_iter().enumerate() {
