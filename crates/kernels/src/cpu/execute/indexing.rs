@@ -77,9 +77,10 @@ fn around(layout: &Layout, axis: usize) -> (usize, usize, usize) {
 
 pub(super) fn embedding(x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
     let table = x[0].layout().shape;
-    indices(&x[1], |i| {
-        with_bits!(x[0].dtype(), W => index::embedding::<W>(bits(&x[0]), table[0], table[1], i, bits_mut(out)))
-    })
+    indices(
+        &x[1],
+        |i| with_bits!(x[0].dtype(), W => index::embedding::<W>(bits(&x[0]), table[0], table[1], i, bits_mut(out))),
+    )
 }
 
 pub(super) fn embedding_grad<T: Storage>(rows: usize, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
@@ -89,9 +90,10 @@ pub(super) fn embedding_grad<T: Storage>(rows: usize, x: &[View<'_>], out: &mut 
 
 pub(super) fn gather(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
     let (shape, picks) = (x[0].layout().shape, x[1].layout().shape);
-    indices(&x[1], |i| {
-        with_bits!(x[0].dtype(), W => index::gather::<W>(bits(&x[0]), shape, i, picks, axis, bits_mut(out)))
-    })
+    indices(
+        &x[1],
+        |i| with_bits!(x[0].dtype(), W => index::gather::<W>(bits(&x[0]), shape, i, picks, axis, bits_mut(out))),
+    )
 }
 
 pub(super) fn scatter_add(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
@@ -105,9 +107,10 @@ pub(super) fn scatter_add(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) ->
 
 pub(super) fn index_select(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
     let (outer, len, inner) = around(x[0].layout(), axis);
-    indices(&x[1], |i| {
-        with_bits!(x[0].dtype(), W => index::index_select::<W>(bits(&x[0]), outer, len, inner, axis, i, bits_mut(out)))
-    })
+    indices(
+        &x[1],
+        |i| with_bits!(x[0].dtype(), W => index::index_select::<W>(bits(&x[0]), outer, len, inner, axis, i, bits_mut(out))),
+    )
 }
 
 pub(super) fn index_add(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {

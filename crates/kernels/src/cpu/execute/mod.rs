@@ -55,7 +55,8 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
     }
     match op {
         Op::Map(_) | Op::Cast(_) | Op::Copy | Op::Reduce { .. } | Op::ArgReduce { .. } => true,
-        Op::MatMul | Op::Concat { .. } | Op::Pad { .. } | Op::Rope(_) => true,
+        Op::MatMul | Op::Concat { .. } | Op::Pad { .. } => true,
+        Op::Rope(_) => models::dense_rows(layout),
         Op::Linear { .. } => i == 1,
         Op::Attention(_) => models::attention_takes(false, i, layout),
         Op::AttentionGrad(_) => models::attention_takes(true, i, layout),

@@ -5,15 +5,16 @@ use bullet_ops::{AttentionSpec, ConvSpec, DType, Layout, Op, Result, RopeSpec, S
 use super::{Wide, with_float};
 use crate::cpu::attention::{Attention, HeadsLayout, HeadsMut, HeadsRef, Mask, Saved, StridedMask};
 use crate::cpu::attention::{attention_backward, attention_forward};
+use crate::cpu::conv::Conv1d;
 use crate::cpu::convert::Storage;
-use crate::cpu::{cross_entropy, random};
+use crate::cpu::rope::{Positions, Rope};
+use crate::cpu::{cross_entropy, random, rope};
 use crate::{View, ViewMut};
 
 /// Whether operand `i` of attention (of its adjoint, if `grad`) may have this layout.
 pub(super) fn attention_takes(grad: bool, i: usize, layout: &Layout) -> bool {
     let mask = if grad { 6 } else { 3 };
-    let dense_rows = layout.shape.last() == Some(&1) || layout.strides().last() == Some(&1);
-    i == mask || (i < 3 && dense_rows)
+    i == mask || (i < 3 && dense_rows(layout))
 }
 
 pub(super) fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
@@ -51,7 +52,11 @@ fn dropout<T: Storage>(p: f64, stream: u64, x: &[View<'_>], out: &mut [ViewMut<'
     Ok(())
 }
 
-fn cross_entropy<T: Storage>(spec: cross_entropy::Spec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+fn cross_entropy<T: Storage>(
+    spec: cross_entropy::Spec,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
     let [loss, lse, count] = out else { unreachable!("cross_entropy has three results") };
     let classes = x[0].layout().shape[1];
     let found = cross_entropy::forward::<T>(spec, x[0].slice(), classes, x[1].slice(), lse.slice())?;
@@ -61,7 +66,11 @@ fn cross_entropy<T: Storage>(spec: cross_entropy::Spec, x: &[View<'_>], out: &mu
     Ok(())
 }
 
-fn cross_entropy_grad<T: Storage>(spec: cross_entropy::Spec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+fn cross_entropy_grad<T: Storage>(
+    spec: cross_entropy::Spec,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
     let [logits, targets, lse, count, g] = x else { unreachable!("cross_entropy_grad has five operands") };
     let scalar = |x: &View<'_>| bullet_ops::Element::to_f64(x.slice::<Wide<T>>()[0]);
     let (classes, count) = (logits.layout().shape[1], scalar(count) as usize);
@@ -196,33 +205,52 @@ fn packed_grad<T: Storage>(
     attention_backward(&saved, &spec, part_mut(q), part_mut(k), part_mut(v))
 }
 
-// TEMPORARY: through the oracle, until rope.rs and conv.rs are in.
-fn rope<T: Storage>(spec: RopeSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    oracle(&Op::Rope(spec), x, out)
+/// Whether the last axis is dense, as kernels that work on whole heads want it.
+pub(super) fn dense_rows(layout: &Layout) -> bool {
+    layout.shape.last() == Some(&1) || layout.strides().last() == Some(&1)
 }
-fn conv1d<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    oracle(&Op::Conv1d(spec), x, out)
-}
-fn conv1d_grad_input<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let length = out[0].layout().shape[2];
-    oracle(&Op::Conv1dGradInput { spec, length }, x, out)
-}
-fn conv1d_grad_weight<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let taps = out[0].layout().shape[2];
-    oracle(&Op::Conv1dGradWeight { spec, taps }, x, out)
-}
-fn oracle(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    use bullet_ops::reference::{Array, eval};
-    let arrays: Vec<Array> = x
-        .iter()
-        .map(|v| {
-            let mut data = vec![0f64; v.layout().shape.numel()];
-            crate::cpu::copy::copy(v, &mut ViewMut::of(&mut data, Layout::contiguous(v.layout().shape)));
-            Array { shape: v.layout().shape, dtype: v.dtype(), data }
-        })
-        .collect();
-    for (y, o) in eval(op, &arrays)?.iter().zip(out) {
-        crate::cpu::copy::copy(&View::of(&y.data, Layout::contiguous(y.shape)), o);
+
+/// The layout of `[batch, seq, heads, dim]` with any strides but that of `dim`.
+fn by_position_strided(layout: &Layout) -> HeadsLayout {
+    let (d, s) = (layout.shape, layout.strides());
+    HeadsLayout {
+        batch: d[0],
+        heads: d[2],
+        seq: d[1],
+        dim: d[3],
+        batch_stride: s[0],
+        head_stride: s[2],
+        seq_stride: s[1],
     }
-    Ok(())
+}
+
+fn rope<T: Storage>(spec: RopeSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let rope = Rope {
+        base: spec.base,
+        interleaved: spec.interleaved,
+        inverse: spec.inverse,
+        heads: spec.heads,
+        positions: Positions::From(spec.offset),
+    };
+    let layout = by_position(out[0].layout());
+    rope::rope(heads::<T>(&x[0], by_position_strided(x[0].layout())), &rope, heads_mut(&mut out[0], layout))
+}
+
+fn conv1d<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let conv = Conv1d::new(sizes(x[0].layout()), sizes(x[1].layout()), spec)?;
+    conv.forward::<T>(x[0].slice(), x[1].slice(), x.get(2).map(View::slice), out[0].slice())
+}
+
+fn conv1d_grad_input<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let conv = Conv1d::new(sizes(out[0].layout()), sizes(x[0].layout()), spec)?;
+    conv.grad_input::<T>(x[0].slice(), x[1].slice(), out[0].slice())
+}
+
+fn conv1d_grad_weight<T: Storage>(spec: ConvSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let conv = Conv1d::new(sizes(x[0].layout()), sizes(out[0].layout()), spec)?;
+    conv.grad_weight::<T>(x[0].slice(), x[1].slice(), out[0].slice())
+}
+
+fn sizes(layout: &Layout) -> [usize; 3] {
+    [layout.shape[0], layout.shape[1], layout.shape[2]]
 }
