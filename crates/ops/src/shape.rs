@@ -332,7 +332,8 @@ impl Layout {
     pub fn slice(&self, axis: usize, start: usize, len: usize, step: isize) -> Layout {
         let mut out = *self;
         out.shape.dims[axis] = len;
-        if len > 0 {
+        // A view of nothing stays where it is: of an empty tensor there is no other place inside the storage.
+        if out.shape.numel() > 0 {
             out.offset = (self.offset as isize + start as isize * self.strides[axis]) as usize;
         }
         out.strides[axis] = self.strides[axis] * step;
@@ -429,6 +430,13 @@ mod tests {
         assert!(l.is_contiguous());
         assert!(Layout::strided(shape(&[0, 3]), &[9, 9], 0).is_contiguous());
         assert!(!Layout::strided(shape(&[2, 3]), &[1, 2], 0).is_contiguous());
+    }
+
+    #[test]
+    fn slices_of_nothing_stay_inside_the_storage() {
+        let none = Layout::contiguous(shape(&[4, 0]));
+        assert_eq!(none.slice(0, 3, 1, 1).offset, 0);
+        assert_eq!(Layout::contiguous(shape(&[4, 2])).slice(0, 4, 0, 1).offset, 0);
     }
 
     #[test]
