@@ -4,10 +4,16 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod format;
+pub mod generate;
+pub mod init;
+pub mod layers;
 pub mod log;
 pub mod module;
 pub mod rng;
 pub mod tokenizer;
+pub mod transformer;
 
 pub use error::{Error, ErrorKind, Result};
+pub use init::{Fill, Init};
 pub use module::{Module, Pass, StateDict};
+pub use transformer::{LanguageModel, Transformer, TransformerConfig};

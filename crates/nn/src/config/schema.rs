@@ -36,6 +36,8 @@ choice! {
         GeluTanh = "gelu_tanh",
         /// Linear, ReLU, linear.
         Relu = "relu",
+        /// Linear, SiLU, linear.
+        Silu = "silu",
         /// Gated by SiLU, as in LLaMA.
         SwiGlu = "swiglu",
     }

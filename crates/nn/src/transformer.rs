@@ -1,0 +1,402 @@
+//! [`Transformer`], the decoder-only language model, its configuration, and [`LanguageModel`], what trainer and
+//! generation need of a model.
+
+use std::sync::Arc;
+
+use bullet_tensor::{DType, Device, Tensor, no_grad};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{FeedForward, ModelConfig, Norm, Positions};
+use crate::error::{Error, Result};
+use crate::init::{Fill, Init};
+use crate::layers::{
+    AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, TransformerBlock,
+};
+use crate::module::{Module, Pass, join};
+
+/// Targets of this value count for nothing in [`LanguageModel::loss`] (PyTorch's default).
+pub const IGNORE_INDEX: i64 = -100;
+
+/// A model that predicts the next token.
+pub trait LanguageModel: Module {
+    /// Number of token ids.
+    fn vocab(&self) -> usize;
+
+    /// Longest sequence that it takes.
+    fn max_seq(&self) -> usize;
+
+    /// Token ids (batch, sequence) to logits (batch, sequence, vocab) in the dtype of the pass.
+    ///
+    /// # Errors
+    /// A sequence that is empty or longer than [`LanguageModel::max_seq`]; an id outside the vocabulary.
+    fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor>;
+
+    /// Mean cross-entropy in nats of `targets` (batch, sequence): a scalar, f32 even where activations are f16 or bf16.
+    fn loss(&self, tokens: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
+        Ok(self.forward(tokens, pass)?.cross_entropy(targets, IGNORE_INDEX, 0.0)?)
+    }
+
+    /// An empty cache for decoding `batch` sequences of up to [`LanguageModel::max_seq`] tokens.
+    fn new_cache(&self, batch: usize, pass: &Pass) -> Result<KvCache>;
+
+    /// Logits (batch, vocab) of what follows `tokens` (batch, new), which follow those already in `cache`; no gradients.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::forward`], and where the cache has no room; the cache is then as it was.
+    fn forward_cached(&self, tokens: &Tensor, cache: &mut KvCache, pass: &Pass) -> Result<Tensor>;
+}
+
+/// Keys and values of the tokens seen so far, in every layer: memory of a fixed size, written in place.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    batch: usize,
+    len: usize,
+    capacity: usize,
+    device: Device,
+}
+
+impl KvCache {
+    /// Tokens that it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Where it lives, and so where tokens must be.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Forgets all tokens after the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+/// Sizes and kinds of a [`Transformer`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Number of token ids.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Attention heads of a block; divides `dim`.
+    pub heads: usize,
+    /// Heads of keys and values; divides `heads`; 0: as many as `heads`.
+    #[serde(default)]
+    pub kv_heads: usize,
+    /// Width inside the feed-forward part.
+    pub ff: usize,
+    /// Longest sequence.
+    pub max_seq: usize,
+    /// How a position enters the model.
+    pub positions: Positions,
+    /// Base of the rotary embedding's angles, where `positions` is `rope`.
+    #[serde(default = "default_rope_base")]
+    pub rope_base: f64,
+    /// Normalisation before each part, and before the output layer.
+    pub norm: Norm,
+    /// Added to the variance, or mean square, in the norms.
+    #[serde(default = "default_norm_eps")]
+    pub norm_eps: f64,
+    /// The feed-forward part.
+    pub feed_forward: FeedForward,
+    /// Whether linear layers and layer norms have biases.
+    pub bias: bool,
+    /// Whether the output layer has a bias; not if it is tied.
+    #[serde(default)]
+    pub head_bias: bool,
+    /// Whether the output layer shares the weights of the token embedding (Press and Wolf 2017).
+    pub tie_embeddings: bool,
+    /// Probability of dropping an element of the embeddings and of what each part adds to the residual stream, in
+    /// training. Attention weights, which are never stored, are not dropped.
+    pub dropout: f64,
+}
+
+fn default_rope_base() -> f64 {
+    10_000.0
+}
+
+fn default_norm_eps() -> f64 {
+    1e-5
+}
+
+impl TransformerConfig {
+    /// The model that the settings of a run describe; `vocab` is the tokenizer's size, used where `model.vocab` is 0.
+    pub fn from_settings(model: &ModelConfig, vocab: usize) -> TransformerConfig {
+        TransformerConfig {
+            vocab: if model.vocab == 0 { vocab } else { model.vocab },
+            dim: model.dim,
+            layers: model.layers,
+            heads: model.heads,
+            kv_heads: model.kv_heads,
+            ff: model.ff,
+            max_seq: model.seq,
+            positions: model.positions,
+            rope_base: default_rope_base(),
+            norm: model.norm,
+            norm_eps: default_norm_eps(),
+            feed_forward: model.feed_forward,
+            bias: model.bias,
+            head_bias: false,
+            tie_embeddings: model.tied,
+            dropout: model.dropout,
+        }
+    }
+
+    /// Heads of keys and values, 0 resolved.
+    pub fn kv_heads(&self) -> usize {
+        if self.kv_heads == 0 { self.heads } else { self.kv_heads }
+    }
+
+    /// # Errors
+    /// Every field that makes no sense: its name, its value and what would do, in one error.
+    pub fn validate(&self) -> Result<()> {
+        let mut wrong: Vec<String> = self.sizes_problem().into_iter().collect();
+        if wrong.is_empty() {
+            wrong.extend(self.heads_problems());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            wrong.push(format!("dropout = {} must be at least 0 and less than 1", self.dropout));
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
+            wrong.push(format!("norm_eps = {} must be positive, such as 1e-5", self.norm_eps));
+        }
+        if self.positions == Positions::Rope && !(self.rope_base > 1.0 && self.rope_base.is_finite()) {
+            wrong.push(format!("rope_base = {} must be greater than 1, such as 10000", self.rope_base));
+        }
+        if self.tie_embeddings && self.head_bias {
+            wrong.push(
+                "head_bias = true does not go with tie_embeddings = true: set one of them to false".into(),
+            );
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::argument(format!("transformer: {}", wrong.join("; "))))
+        }
+    }
+
+    fn sizes_problem(&self) -> Option<String> {
+        let sizes = [
+            ("vocab", self.vocab),
+            ("dim", self.dim),
+            ("layers", self.layers),
+            ("heads", self.heads),
+            ("ff", self.ff),
+            ("max_seq", self.max_seq),
+        ];
+        let zero: Vec<&str> = sizes.iter().filter(|(_, size)| *size == 0).map(|(name, _)| *name).collect();
+        (!zero.is_empty()).then(|| format!("{} = 0: each must be at least 1", zero.join(" = 0, ")))
+    }
+
+    /// Sizes are not 0 here.
+    fn heads_problems(&self) -> Option<String> {
+        let divisors = |n: usize| {
+            let all: Vec<String> = (1..=n).filter(|d| n % d == 0).map(|d| d.to_string()).collect();
+            all.join(", ")
+        };
+        let TransformerConfig { dim, heads, .. } = *self;
+        if dim % heads != 0 {
+            return Some(format!("heads = {heads} must divide dim = {dim}: one of {}", divisors(dim)));
+        }
+        if heads % self.kv_heads() != 0 {
+            let kv_heads = self.kv_heads;
+            return Some(format!(
+                "kv_heads = {kv_heads} must divide heads = {heads}: one of {}",
+                divisors(heads)
+            ));
+        }
+        if self.positions == Positions::Rope && (dim / heads) % 2 != 0 {
+            return Some(format!(
+                "positions = rope needs an even head width, but dim / heads = {dim} / {heads} = {}: change dim or heads, or \
+                 use positions = learned",
+                dim / heads
+            ));
+        }
+        None
+    }
+
+    fn block(&self) -> BlockConfig {
+        let attention = AttentionConfig {
+            dim: self.dim,
+            heads: self.heads,
+            kv_heads: self.kv_heads(),
+            causal: true,
+            rope: (self.positions == Positions::Rope).then_some(self.rope_base),
+            bias: self.bias,
+            out: Fill::residual(self.layers),
+        };
+        BlockConfig {
+            attention,
+            ff: self.ff,
+            feed_forward: self.feed_forward,
+            norm: self.norm,
+            norm_eps: self.norm_eps,
+            dropout: self.dropout,
+        }
+    }
+}
+
+/// A decoder-only transformer, normalised before each part: GPT-2 (Radford et al. 2019), or LLaMA (Touvron et al. 2023)
+/// with rotary positions, RMS norms, SwiGLU and no biases.
+#[derive(Debug)]
+pub struct Transformer {
+    /// Token ids to vectors.
+    pub tok_embedding: Embedding,
+    /// Positions to vectors, where they are learned.
+    pub pos_embedding: Option<Embedding>,
+    /// The blocks.
+    pub blocks: Vec<Arc<TransformerBlock>>,
+    /// Before the output layer.
+    pub ln_f: NormLayer,
+    /// The output layer.
+    pub head: Linear,
+    config: TransformerConfig,
+}
+
+impl Transformer {
+    /// A model initialised as GPT-2.
+    ///
+    /// # Errors
+    /// [`TransformerConfig::validate`]'s; out of memory.
+    pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
+        config.validate()?;
+        let (dim, vocab) = (config.dim, config.vocab);
+        let tok_embedding = Embedding::new(&init.at("tok_embedding"), vocab, dim, Fill::GPT2)?;
+        let learned = config.positions == Positions::Learned;
+        let positions = || Embedding::new(&init.at("pos_embedding"), config.max_seq, dim, Fill::GPT2);
+        let pos_embedding = learned.then(positions).transpose()?;
+        let block = |i: usize| TransformerBlock::new(&init.at("blocks").at(&i.to_string()), config.block());
+        let blocks = (0..config.layers).map(|i| block(i).map(Arc::new)).collect::<Result<_>>()?;
+        let ln_f = NormLayer::new(&init.at("ln_f"), config.norm, dim, config.bias, config.norm_eps)?;
+        let head = if config.tie_embeddings {
+            Linear::tied(&tok_embedding.weight)
+        } else {
+            Linear::new(&init.at("head"), dim, vocab, config.head_bias, Fill::GPT2)?
+        };
+        Ok(Transformer { tok_embedding, pos_embedding, blocks, ln_f, head, config })
+    }
+
+    /// Its sizes and kinds.
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// A copy with parameters of `dtype` on `device`: for generation in half precision, which would otherwise cast every
+    /// weight for every token.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Transformer> {
+        let copy = Transformer::new(self.config.clone(), &Init::new(0, dtype, device))?;
+        let pairs = copy.named_parameters().into_iter().zip(self.named_parameters());
+        no_grad(|| pairs.into_iter().try_for_each(|((_, to), (_, from))| to.copy_(&from)))?;
+        Ok(copy)
+    }
+
+    /// Token vectors with those of the positions `past..`.
+    fn embed(&self, tokens: &Tensor, past: usize, pass: &Pass) -> Result<Tensor> {
+        self.check_tokens(tokens, past)?;
+        let x = self.tok_embedding.forward(tokens, pass)?;
+        let x = match &self.pos_embedding {
+            Some(table) => x.add(&table.rows(past, tokens.dim(1), pass)?)?,
+            None => x,
+        };
+        pass.dropout(&x, self.config.dropout)
+    }
+
+    fn check_tokens(&self, tokens: &Tensor, past: usize) -> Result<()> {
+        if tokens.rank() != 2 || tokens.numel() == 0 {
+            return Err(Error::argument(format!(
+                "token ids must have shape (batch, sequence) with at least one token, got {}",
+                tokens.shape()
+            )));
+        }
+        let (len, max_seq) = (tokens.dim(1), self.config.max_seq);
+        if past + len > max_seq {
+            let seen = if past == 0 { String::new() } else { format!(" after {past} cached ones") };
+            return Err(Error::argument(format!(
+                "a sequence of {len} tokens{seen} is longer than the {max_seq} positions of the model (max_seq); shorten \
+                 it, or make a model with a larger max_seq"
+            )));
+        }
+        Ok(())
+    }
+
+    fn decode(&self, tokens: &Tensor, cache: &KvCache, pass: &Pass) -> Result<Tensor> {
+        let mut x = self.embed(tokens, cache.len, pass)?;
+        for (block, layer) in self.blocks.iter().zip(&cache.layers) {
+            x = block.forward_cached(&x, layer, cache.len, pass)?;
+        }
+        // Only the last position says what comes next.
+        let last = x.select(1, -1)?;
+        self.head.forward(&self.ln_f.forward(&last, pass)?, pass)
+    }
+}
+
+impl LanguageModel for Transformer {
+    fn vocab(&self) -> usize {
+        self.config.vocab
+    }
+
+    fn max_seq(&self) -> usize {
+        self.config.max_seq
+    }
+
+    fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let mut x = self.embed(tokens, 0, pass)?;
+        for block in &self.blocks {
+            x = if pass.recompute { block.forward_recomputed(&x, pass)? } else { block.forward(&x, pass)? };
+        }
+        self.head.forward(&self.ln_f.forward(&x, pass)?, pass)
+    }
+
+    fn new_cache(&self, batch: usize, pass: &Pass) -> Result<KvCache> {
+        let weight = &self.tok_embedding.weight;
+        let (dtype, capacity) = (pass.compute.unwrap_or(weight.dtype()), self.config.max_seq);
+        let attention = self.config.block().attention;
+        let layer = |_| LayerCache::new(&attention, batch, capacity, dtype, weight.device());
+        let layers = (0..self.config.layers).map(layer).collect::<Result<_>>()?;
+        Ok(KvCache { layers, batch, len: 0, capacity, device: weight.device().clone() })
+    }
+
+    fn forward_cached(&self, tokens: &Tensor, cache: &mut KvCache, pass: &Pass) -> Result<Tensor> {
+        if tokens.rank() == 2 && tokens.dim(0) != cache.batch || cache.layers.len() != self.blocks.len() {
+            return Err(Error::argument(format!(
+                "tokens of shape {} don't fit a cache of {} sequences and {} layers; make one with new_cache",
+                tokens.shape(),
+                cache.batch,
+                cache.layers.len()
+            )));
+        }
+        let pass = Pass { training: false, recompute: false, ..pass.clone() };
+        let logits = no_grad(|| self.decode(tokens, cache, &pass))?;
+        cache.len += tokens.dim(1);
+        Ok(logits)
+    }
+}
+
+impl Module for Transformer {
+    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, &Tensor)) {
+        self.tok_embedding.visit(&join(path, "tok_embedding"), f);
+        if let Some(table) = &self.pos_embedding {
+            table.visit(&join(path, "pos_embedding"), f);
+        }
+        for (i, block) in self.blocks.iter().enumerate() {
+            block.visit(&join(path, &format!("blocks.{i}")), f);
+        }
+        self.ln_f.visit(&join(path, "ln_f"), f);
+        self.head.visit(&join(path, "head"), f);
+    }
+}
