@@ -261,6 +261,18 @@ unsafe impl Element for bool {
     }
 }
 
+/// `x` in f32, rounded to odd (the `half` crate's own conversion from f64 drops low bits before it rounds): rounding that to 16 bits gives what is nearest to `x` itself, where rounding to nearest
+/// twice would not (Boldo and Melquiond 2008).
+fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let (bits, back) = (near.to_bits(), f64::from(near));
+    if back == x || near.is_nan() || bits & 1 == 1 {
+        return near;
+    }
+    // `near` is even and not exact, so its neighbour on the other side of `x` is odd.
+    f32::from_bits(if back.abs() > x.abs() { bits - 1 } else { bits + 1 })
+}
+
 macro_rules! float_element {
     ($($ty:ty, $compute:ty => $dtype:ident, $from:expr, $to:expr, $down:expr, $up:expr);* $(;)?) => {$(
         // SAFETY: the sizes are equal, and every bit pattern is a valid float.
@@ -285,8 +297,8 @@ macro_rules! float_element {
     )*};
 }
 float_element! {
-    f16, f32 => F16, f16::from_f64, f16::to_f64, f16::from_f32, f16::to_f32;
-    bf16, f32 => BF16, bf16::from_f64, bf16::to_f64, bf16::from_f32, bf16::to_f32;
+    f16, f32 => F16, |x| f16::from_f32(to_odd(x)), f16::to_f64, f16::from_f32, f16::to_f32;
+    bf16, f32 => BF16, |x| bf16::from_f32(to_odd(x)), bf16::to_f64, bf16::from_f32, bf16::to_f32;
     f32, f32 => F32, |x| x as f32, f64::from, |x| x, |x| x;
     f64, f64 => F64, |x| x, |x| x, |x| x, |x| x;
 }
@@ -342,6 +354,27 @@ mod tests {
             assert_eq!(DType::parse(d.name()).unwrap(), d);
         }
         assert!(DType::parse("f8").is_err());
+    }
+
+    #[test]
+    fn sixteen_bits_are_rounded_once() {
+        // Just above and below the middle of two neighbours, and it: ties go to even.
+        let middle = 1.0 + 2f64.powi(-8);
+        for (x, want) in [(middle, 1.0), (middle + 1e-12, 1.0 + 2f64.powi(-7)), (middle - 1e-12, 1.0)] {
+            assert_eq!(<bf16 as Element>::from_f64(x).to_f64(), want, "{x}");
+            assert_eq!(<bf16 as Element>::from_f64(-x).to_f64(), -want, "{x}");
+        }
+        let middle = 1.0 + 2f64.powi(-11);
+        for (x, want) in [(middle, 1.0), (middle + 1e-13, 1.0 + 2f64.powi(-10)), (middle - 1e-13, 1.0)] {
+            assert_eq!(<f16 as Element>::from_f64(x).to_f64(), want, "{x}");
+        }
+        assert_eq!(<f16 as Element>::from_f64(65519.999).to_f64(), 65504.0);
+        assert_eq!(<f16 as Element>::from_f64(65520.0).to_f64(), f64::INFINITY);
+        assert_eq!(<bf16 as Element>::from_f64(1e300).to_f64(), f64::INFINITY);
+        assert_eq!(<f16 as Element>::from_f64(1e-300).to_f64(), 0.0);
+        assert_eq!(<f16 as Element>::from_f64(2f64.powi(-25)).to_f64(), 0.0);
+        assert_eq!(<f16 as Element>::from_f64(2f64.powi(-25) * 1.0001).to_f64(), 2f64.powi(-24));
+        assert!(<f16 as Element>::from_f64(f64::NAN).is_nan());
     }
 
     #[test]

@@ -241,23 +241,29 @@ fn reduce_adjoint(kind: Reduce, axes: bullet_ops::AxisSet, cx: &Context<'_>, g: 
     let kept = shape.reduce(axes, true);
     let n = axes.iter().map(|a| shape[a]).product::<usize>() as f64;
     let g = g.reshape_to(kept)?;
+    // As the op has them: to the methods of Tensor no axes means all of them.
+    let over_axes = |kind, x: &Tensor| first(execute(&Op::Reduce { kind, axes, keepdims: true }, &[x]));
     match kind {
         Reduce::Sum => g.broadcast_to(&shape),
-        Reduce::Mean => g.mul_scalar(1.0 / n)?.broadcast_to(&shape),
+        Reduce::Mean => scaled(&g, 1.0 / n)?.broadcast_to(&shape),
         Reduce::Max | Reduce::Min => {
             let x = cx.x(0);
             let hits = x.eq(&cx.y(0).reshape_to(kept)?)?.cast(g.dtype())?;
-            let all: Vec<isize> = axes.iter().map(|a| a as isize).collect();
-            let share = g.div(&hits.sum(&all, true)?)?;
+            let share = g.div(&over_axes(Reduce::Sum, &hits)?)?;
             hits.mul(&share)
         }
         Reduce::Var { correction } => {
             let x = cx.x(0);
-            let all: Vec<isize> = axes.iter().map(|a| a as isize).collect();
-            let deviation = x.sub(&x.mean(&all, true)?)?;
-            deviation.mul(&g.mul_scalar(2.0 / (n - correction).max(0.0))?)
+            let deviation = x.sub(&over_axes(Reduce::Mean, x)?)?;
+            deviation.mul(&scaled(&g, 2.0 / (n - correction).max(0.0))?)
         }
     }
+}
+
+/// `g` times a factor that stays in the type of the computation: 1/n of a large n is 0 in f16.
+fn scaled(g: &Tensor, factor: f64) -> Result<Tensor> {
+    let expr = Expr::build(1, |x| x[0] * factor);
+    run_expr(&expr, g.dtype().compute(), &[Some(g)], g.meta(), g.device())
 }
 
 fn linear_adjoint(activation: Activation, cx: &Context<'_>, g: Tensor) -> Result<Vec<Option<Tensor>>> {

@@ -1,6 +1,6 @@
 //! Elementwise ops (by the table's expressions) and reductions.
 
-use super::{Array, indices, round};
+use super::{Array, indices, round, sum};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::infer::Meta;
@@ -42,7 +42,7 @@ pub(super) fn reduce(kind: Reduce, axes: AxisSet, x: &Array, out: Meta) -> Resul
 
 fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
     let n = x.len() as f64;
-    let sum: f64 = x.iter().sum();
+    let total = sum(x.iter().copied());
     let no_identity = |name: &str| {
         Error::argument(format!("zero-size array to reduction operation {name} which has no identity"))
     };
@@ -51,13 +51,13 @@ fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
         if any_nan { Some(f64::NAN) } else { x.iter().copied().reduce(pick) }
     };
     match kind {
-        Reduce::Sum => Ok(sum),
-        Reduce::Mean => Ok(sum / n),
+        Reduce::Sum => Ok(total),
+        Reduce::Mean => Ok(total / n),
         Reduce::Max => nan_or(f64::max).ok_or_else(|| no_identity("maximum")),
         Reduce::Min => nan_or(f64::min).ok_or_else(|| no_identity("minimum")),
         Reduce::Var { correction } => {
-            let mean = sum / n;
-            let squares: f64 = x.iter().map(|v| (v - mean) * (v - mean)).sum();
+            let mean = total / n;
+            let squares = sum(x.iter().map(|v| (v - mean) * (v - mean)));
             Ok(squares / (n - correction).max(0.0))
         }
     }

@@ -149,6 +149,19 @@ fn position(shape: &Shape, index: &[usize]) -> usize {
     })
 }
 
+/// The sum, with what each addition rounds off carried along (Neumaier 1974): a backend that adds in f64, in whatever
+/// order, is further from the truth than this.
+fn sum(terms: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut lost) = (0.0f64, 0.0);
+    for x in terms {
+        let next = sum + x;
+        lost += if sum.abs() >= x.abs() { (sum - next) + x } else { (x - next) + sum };
+        sum = next;
+    }
+    // Infinities lose NaN.
+    if sum.is_finite() { sum + lost } else { sum }
+}
+
 /// The results of `op` on these operands, in f64.
 ///
 /// The operands of an adjoint (`..._grad`) are those that its forward op had and gave.
@@ -217,7 +230,8 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
 /// For each result of [`eval`], what a rounding error in it is to be measured against, element by element.
 ///
 /// A sum's error grows with its terms, which may cancel. Ops that are linear in each operand are therefore measured
-/// against the sum of their terms' absolute values; of the others an element against the largest finite result.
+/// against the sum of their terms' absolute values, and layer normalisation, which magnifies the difference of element
+/// and mean, against both magnified; of the others an element against the largest finite result.
 pub fn magnitudes(op: &Op, x: &[Array], results: &[Array]) -> Vec<Array> {
     if is_multilinear(op) {
         let absolute: Vec<Array> =
@@ -225,6 +239,9 @@ pub fn magnitudes(op: &Op, x: &[Array], results: &[Array]) -> Vec<Array> {
         if let Ok(sums) = eval(op, &absolute) {
             return sums;
         }
+    }
+    if let (Op::LayerNorm { .. }, [_, mean, rstd]) = (op, results) {
+        return rows::layer_norm_magnitudes(x, mean, rstd, results);
     }
     results
         .iter()
@@ -263,6 +280,14 @@ mod tests {
         assert_eq!(all, [[0, 0], [0, 1], [1, 0], [1, 1]]);
         assert_eq!(indices(&Shape::SCALAR).collect::<Vec<_>>(), [[]; 1]);
         assert_eq!(indices(&Shape::new(&[3, 0]).unwrap()).count(), 0);
+    }
+
+    #[test]
+    fn sums_lose_nothing() {
+        assert_eq!(sum([1.0, 1e100, 1.0, -1e100]), 2.0);
+        assert_eq!(sum([1.0, f64::INFINITY, 1.0]), f64::INFINITY);
+        assert!(sum([f64::INFINITY, f64::NEG_INFINITY]).is_nan());
+        assert_eq!(sum([]), 0.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use super::Array;
+use super::{Array, sum};
 use crate::infer::Meta;
 use crate::op::Activation;
 
@@ -9,7 +9,7 @@ pub(super) fn matmul(a: &Array, b: &Array, out: Meta) -> Array {
     let inner = a.shape[a.shape.rank() - 1];
     Array::from_fn(out, |index| {
         let (lead, ij) = index.split_at(index.len() - 2);
-        (0..inner).map(|p| at(a, lead, ij[0], p) * at(b, lead, p, ij[1])).sum()
+        sum((0..inner).map(|p| at(a, lead, ij[0], p) * at(b, lead, p, ij[1])))
     })
 }
 
@@ -29,7 +29,7 @@ pub(super) fn linear(activation: Activation, x: &[Array], out: Meta) -> Vec<Arra
     let pre = Array::from_fn(out, |index| {
         let (&j, lead) = index.split_last().expect("a row has an axis");
         let term = |p| input.at(&[lead, &[p]].concat()) * weight.at(&[j, p]);
-        (0..weight.shape[1]).map(term).sum::<f64>() + bias.map_or(0.0, |b| b.at(&[j]))
+        sum((0..weight.shape[1]).map(term)) + bias.map_or(0.0, |b| b.at(&[j]))
     });
     match activation.map() {
         None => vec![pre],

@@ -1,6 +1,6 @@
 //! Functions of whole rows (the last axis): softmax and the normalisations, with their adjoints.
 
-use super::Array;
+use super::{Array, sum};
 use crate::infer::Meta;
 
 /// The rows of an array: its last axis, of length `row_len`.
@@ -38,7 +38,7 @@ pub(super) fn log_sum_exp(x: &[f64]) -> f64 {
     if largest == f64::NEG_INFINITY {
         return largest;
     }
-    largest + x.iter().map(|v| (v - largest).exp()).sum::<f64>().ln()
+    largest + sum(x.iter().map(|v| (v - largest).exp())).ln()
 }
 
 /// `y_i = e^(x_i) / sum over j of e^(x_j)`.
@@ -53,7 +53,7 @@ pub(super) fn softmax(x: &Array) -> Array {
 /// `dx_i = y_i (g_i - sum over j of g_j y_j)`.
 pub(super) fn softmax_grad(y: &Array, g: &Array) -> Array {
     let row = |(y, g): (&[f64], &[f64])| {
-        let dot: f64 = y.iter().zip(g).map(|(y, g)| y * g).sum();
+        let dot = sum(y.iter().zip(g).map(|(y, g)| y * g));
         y.iter().zip(g).map(|(y, g)| y * (g - dot)).collect::<Vec<_>>()
     };
     like(y, rows(y).zip(rows(g)).flat_map(row).collect())
@@ -71,8 +71,8 @@ pub(super) fn log_softmax(x: &Array) -> Array {
 /// `dx_i = g_i - e^(y_i) sum over j of g_j`.
 pub(super) fn log_softmax_grad(y: &Array, g: &Array) -> Array {
     let row = |(y, g): (&[f64], &[f64])| {
-        let sum: f64 = g.iter().sum();
-        y.iter().zip(g).map(|(y, g)| g - y.exp() * sum).collect::<Vec<_>>()
+        let total = sum(g.iter().copied());
+        y.iter().zip(g).map(|(y, g)| g - y.exp() * total).collect::<Vec<_>>()
     };
     like(y, rows(y).zip(rows(g)).flat_map(row).collect())
 }
@@ -84,8 +84,8 @@ pub(super) fn layer_norm(eps: f64, x: &[Array], out: &[Meta]) -> Vec<Array> {
     for r in 0..row_count(input) {
         let x = row(input, r);
         let n = x.len() as f64;
-        let mean = x.iter().sum::<f64>() / n;
-        let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+        let mean = sum(x.iter().copied()) / n;
+        let variance = sum(x.iter().map(|v| (v - mean) * (v - mean))) / n;
         let rstd = 1.0 / (variance + eps).sqrt();
         for (i, v) in x.iter().enumerate() {
             y.push((v - mean) * rstd * weight.map_or(1.0, |w| w.data[i]) + bias.map_or(0.0, |b| b.data[i]));
@@ -94,6 +94,23 @@ pub(super) fn layer_norm(eps: f64, x: &[Array], out: &[Meta]) -> Vec<Array> {
         rstds.push(rstd);
     }
     vec![of(out[0], y), of(out[1], means), of(out[2], rstds)]
+}
+
+/// What errors of layer normalisation are measured against: `(|x| + |mean|) rstd |w| + |b|`, `|mean|` and `rstd`.
+pub(super) fn layer_norm_magnitudes(
+    operands: &[Array],
+    mean: &Array,
+    rstd: &Array,
+    results: &[Array],
+) -> Vec<Array> {
+    let n = row_len(&operands[0]);
+    let parameter = |which: usize, i: usize| operands.get(which).map(|p| p.data[i % n].abs());
+    let scale = |(i, x): (usize, &f64)| {
+        let magnified = (x.abs() + mean.data[i / n].abs()) * rstd.data[i / n];
+        magnified * parameter(1, i).unwrap_or(1.0) + parameter(2, i).unwrap_or(0.0)
+    };
+    let y = operands[0].data.iter().enumerate().map(scale).collect();
+    vec![like(&results[0], y), like(mean, mean.data.iter().map(|m| m.abs()).collect()), rstd.clone()]
 }
 
 /// With `h = (x - mean) rstd` and `d = g w`: `dx = rstd (d - mean(d) - h mean(d h))`, and over the rows
@@ -106,8 +123,8 @@ pub(super) fn layer_norm_grad(x: &[Array], out: &[Meta]) -> Vec<Array> {
         let (x, g) = (row(input, r), row(g, r));
         let h: Vec<f64> = x.iter().map(|v| (v - mean.data[r]) * rstd.data[r]).collect();
         let d: Vec<f64> = (0..n).map(|i| g[i] * weight.map_or(1.0, |w| w.data[i])).collect();
-        let mean_d = d.iter().sum::<f64>() / n as f64;
-        let mean_dh = (0..n).map(|i| d[i] * h[i]).sum::<f64>() / n as f64;
+        let mean_d = sum(d.iter().copied()) / n as f64;
+        let mean_dh = sum((0..n).map(|i| d[i] * h[i])) / n as f64;
         for i in 0..n {
             dx.push(rstd.data[r] * (d[i] - mean_d - h[i] * mean_dh));
             dw[i] += g[i] * h[i];
@@ -127,7 +144,7 @@ pub(super) fn rms_norm(eps: f64, x: &[Array], out: &[Meta]) -> Vec<Array> {
     let (mut y, mut rstds) = (Vec::new(), Vec::new());
     for r in 0..row_count(input) {
         let x = row(input, r);
-        let mean_square = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
+        let mean_square = sum(x.iter().map(|v| v * v)) / x.len() as f64;
         let rstd = 1.0 / (mean_square + eps).sqrt();
         for (i, v) in x.iter().enumerate() {
             y.push(v * rstd * weight.map_or(1.0, |w| w.data[i]));
@@ -146,7 +163,7 @@ pub(super) fn rms_norm_grad(x: &[Array], out: &[Meta]) -> Vec<Array> {
         let (x, g) = (row(input, r), row(g, r));
         let h: Vec<f64> = x.iter().map(|v| v * rstd.data[r]).collect();
         let d: Vec<f64> = (0..n).map(|i| g[i] * weight.map_or(1.0, |w| w.data[i])).collect();
-        let mean_dh = (0..n).map(|i| d[i] * h[i]).sum::<f64>() / n as f64;
+        let mean_dh = sum((0..n).map(|i| d[i] * h[i])) / n as f64;
         for i in 0..n {
             dx.push(rstd.data[r] * (d[i] - h[i] * mean_dh));
             dw[i] += g[i] * h[i];

@@ -8,7 +8,7 @@ use bullet_runtime::{Device, DeviceOptions, HostDriver};
 use bullet_tensor::{Result, Slice, Tensor};
 
 /// The devices under test. Their memory is poisoned, so that a result no one wrote is a NaN or a -1.
-pub fn devices() -> &'static [Device] {
+pub(crate) fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
         let options = DeviceOptions { poison: true, ..DeviceOptions::default() };
@@ -17,7 +17,7 @@ pub fn devices() -> &'static [Device] {
 }
 
 /// Uniform numbers in 0..1, a function of the seed alone (SplitMix64, Steele et al. 2014).
-pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
+pub(crate) fn uniform(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -29,7 +29,7 @@ pub fn uniform(seed: u64) -> impl FnMut() -> f64 {
 }
 
 /// A seed for a name, so that a failing case can be run alone and draws the same numbers.
-pub fn seed(name: &str) -> u64 {
+pub(crate) fn seed(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
@@ -45,7 +45,7 @@ macro_rules! with_type {
 }
 
 /// The tensor with these values, without help of the ops under test.
-pub fn upload(x: &Array, device: &Device) -> Result<Tensor> {
+pub(crate) fn upload(x: &Array, device: &Device) -> Result<Tensor> {
     with_type!(x.dtype, T => {
         let data: Vec<T> = x.data.iter().map(|&v| <T as Element>::from_f64(v)).collect();
         Tensor::from_slice(&data, &x.shape, device)
@@ -53,14 +53,14 @@ pub fn upload(x: &Array, device: &Device) -> Result<Tensor> {
 }
 
 /// The values of a contiguous tensor, without help of the ops under test.
-pub fn download(t: &Tensor) -> Result<Array> {
+pub(crate) fn download(t: &Tensor) -> Result<Array> {
     let data = with_type!(t.dtype(), T => t.to_vec::<T>()?.into_iter().map(Element::to_f64).collect());
     Ok(Array { shape: *t.shape(), dtype: t.dtype(), data })
 }
 
 /// How an operand lies in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Variation {
+pub(crate) enum Variation {
     /// Row-major.
     Contiguous,
     /// Axes stored in reverse order.
@@ -76,7 +76,7 @@ pub enum Variation {
 }
 
 impl Variation {
-    pub const ALL: [Variation; 6] = [
+    pub(crate) const ALL: [Variation; 6] = [
         Variation::Contiguous,
         Variation::Transposed,
         Variation::Strided,
@@ -94,17 +94,17 @@ enum Step {
 }
 
 /// An operand as a view of a larger (or smaller) tensor.
-pub struct Laid {
+pub(crate) struct Laid {
     /// The values that the operand has.
-    pub value: Array,
+    pub(crate) value: Array,
     /// What is stored: contiguous.
-    pub base: Array,
+    pub(crate) base: Array,
     steps: Vec<Step>,
 }
 
 impl Laid {
     /// `x` laid out as `variation` says; where stride 0 asks for it, with other values.
-    pub fn new(x: &Array, variation: Variation) -> Laid {
+    pub(crate) fn new(x: &Array, variation: Variation) -> Laid {
         let rank = x.shape.rank();
         let plain = |steps| Laid { value: x.clone(), base: x.clone(), steps };
         match variation {
@@ -159,7 +159,7 @@ impl Laid {
     }
 
     /// The operand, as a view of the uploaded `base`.
-    pub fn view(&self, base: &Tensor) -> Result<Tensor> {
+    pub(crate) fn view(&self, base: &Tensor) -> Result<Tensor> {
         self.steps.iter().try_fold(base.clone(), |t, step| match step {
             Step::Permute(axes) => t.permute(axes),
             Step::Slice(axis, slice) => t.slice(*axis, *slice),
@@ -177,7 +177,7 @@ fn remap(x: &Array, dims: &[usize], source: impl Fn(&[usize]) -> Option<Vec<usiz
 }
 
 /// Rounding error of one operation in this dtype, relative: the gap after 1. Integers have none.
-pub fn epsilon(dtype: DType) -> f64 {
+pub(crate) fn epsilon(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => half::f16::EPSILON.to_f64(),
         DType::BF16 => half::bf16::EPSILON.to_f64(),

@@ -98,11 +98,8 @@ fn broadcasting_follows_the_rule() {
         let mut b = random_dims(&mut rng, 0);
         if rng() < 0.7 {
             // Half of random shapes don't fit: make b from a.
-            b = a
-                .iter()
-                .map(|&d| if rng() < 0.3 { 1 } else { d })
-                .skip(below(&mut rng, a.len() + 1))
-                .collect();
+            let skipped = below(&mut rng, a.len() + 1);
+            b = a.iter().map(|&d| if rng() < 0.3 { 1 } else { d }).skip(skipped).collect();
         }
         let (x, y) = (counted(&a), counted(&b));
         let sum = upload(&x, device).unwrap().add(&upload(&y, device).unwrap());
