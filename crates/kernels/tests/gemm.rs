@@ -5,27 +5,8 @@ use bullet_kernels::cpu::simd::Isa;
 use bullet_ops::{Float, expr};
 use half::{bf16, f16};
 
-/// SplitMix64 (Steele et al. 2014): small, seeded, good enough for test data.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
+mod common;
+use common::Rng;
 
 /// A layout for `batch` matrices of these sizes: row- or column-major, with gaps, perhaps with both strides above 1 or
 /// negative; and how many elements it needs before and after its first.

@@ -44,6 +44,21 @@ pub fn attention_backward<T: Float<Compute: Real>>(
     dk: HeadsMut<'_, T>,
     dv: HeadsMut<'_, T>,
 ) -> Result<()> {
+    attention_backward_on(simd::isa(), saved, spec, dq, dk, dv)
+}
+
+/// [`attention_backward`] with the instruction set `isa`, or the portable code where this machine hasn't got it.
+///
+/// # Errors
+/// As [`attention_backward`].
+pub fn attention_backward_on<T: Float<Compute: Real>>(
+    isa: Isa,
+    saved: &Saved<'_, T>,
+    spec: &Attention<'_, T>,
+    dq: HeadsMut<'_, T>,
+    dk: HeadsMut<'_, T>,
+    dv: HeadsMut<'_, T>,
+) -> Result<()> {
     let (q, k) = (&saved.q.layout, &saved.k.layout);
     spec.check(q, k, &saved.v.layout, &saved.o.layout)?;
     spec.check(&dq.layout, &dk.layout, &dv.layout, &saved.grad.layout)?;
@@ -55,7 +70,7 @@ pub fn attention_backward<T: Float<Compute: Real>>(
             "attention: gradients and log-sum-exp do not have the sizes of the forward pass".to_owned(),
         ));
     }
-    let backward = Backward { isa: simd::isa(), saved, spec, dq, dk, dv };
+    let backward = Backward { isa, saved, spec, dq, dk, dv };
     let run = |task: usize| {
         // SAFETY: the views reach what their layouts say, and tasks write disjoint heads.
         unsafe { backward.head(task / k.heads, task % k.heads) };

@@ -31,6 +31,22 @@ pub fn attention_forward<T: Float<Compute: Real>>(
     o: HeadsMut<'_, T>,
     lse: &mut [T::Compute],
 ) -> Result<()> {
+    attention_forward_on(simd::isa(), q, k, v, spec, o, lse)
+}
+
+/// [`attention_forward`] with the instruction set `isa`, or the portable code where this machine hasn't got it.
+///
+/// # Errors
+/// As [`attention_forward`].
+pub fn attention_forward_on<T: Float<Compute: Real>>(
+    isa: Isa,
+    q: HeadsRef<'_, T>,
+    k: HeadsRef<'_, T>,
+    v: HeadsRef<'_, T>,
+    spec: &Attention<'_, T>,
+    o: HeadsMut<'_, T>,
+    lse: &mut [T::Compute],
+) -> Result<()> {
     spec.check(&q.layout, &k.layout, &v.layout, &o.layout)?;
     let HeadsLayout { batch, heads, seq, dim, .. } = q.layout;
     let keys = k.layout.seq;
@@ -44,7 +60,7 @@ pub fn attention_forward<T: Float<Compute: Real>>(
         return Ok(());
     }
     let lse = SharedMut::new(lse);
-    let forward = Forward { isa: simd::isa(), q, k, v, spec, o, lse };
+    let forward = Forward { isa, q, k, v, spec, o, lse };
     // With few heads their queries are divided, at block bounds, so that every thread has some.
     let blocks = seq.div_ceil(BLOCK);
     let parts = (4 * par::threads()).div_ceil(batch * heads).min(blocks);

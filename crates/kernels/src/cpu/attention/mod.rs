@@ -11,8 +11,8 @@ mod rows;
 
 use bullet_ops::{Error, Float, Result};
 
-pub use backward::{Saved, attention_backward};
-pub use forward::attention_forward;
+pub use backward::{Saved, attention_backward, attention_backward_on};
+pub use forward::{attention_forward, attention_forward_on};
 
 use super::gemm::widen;
 use super::math::Real;
