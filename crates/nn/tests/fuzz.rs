@@ -159,7 +159,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn mutated_files_never_panic_and_never_allocate_much() {
+fn fuzz_mutated_files_never_panic_and_never_allocate_much() {
     let folder = Folder::new();
     let (bullet, st) = (folder.path("m.bullet"), folder.path("m.safetensors"));
     let tensors = sample_tensors();

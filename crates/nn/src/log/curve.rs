@@ -67,7 +67,7 @@ impl Curve {
         let y = Axis::over(finite().map(|p| p.1), 6);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-             height=\"{HEIGHT}\" role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"13\" \
+             height=\"{HEIGHT}\" role=\"img\" font-family=\"system-ui, Helvetica, Arial, sans-serif\" font-size=\"13\" \
              fill=\"#333333\">\n<title>{}</title>\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#ffffff\"/>\n",
             escape(&self.title)
         );
@@ -204,7 +204,7 @@ fn draw_line(svg: &mut String, series: &Series, colour: &str, x: &Axis, y: &Axis
     if !path.is_empty() {
         let _ = writeln!(
             svg,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-linejoin=\"round\" \
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.75\" stroke-linejoin=\"round\" \
              stroke-linecap=\"round\"/>"
         );
     }
