@@ -1,13 +1,13 @@
 //! A model file appears whole or not at all: full disks, limits, missing folders, leftovers of killed processes.
 
-mod common;
+mod files;
 
 use std::process::Command;
 
 use bullet_nn::ErrorKind;
 use bullet_nn::format::{AtomicFile, BulletFile, Header, TensorRef, write};
 use bullet_ops::DType;
-use common::{Folder, sample_header, sample_tensors, views};
+use files::{Folder, sample_header, sample_tensors, views};
 
 const PATH: &str = "BULLET_TEST_WRITE_TO";
 

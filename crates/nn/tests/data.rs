@@ -1,6 +1,6 @@
 //! Text loading, splits and batches.
 
-mod common;
+mod files;
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use bullet_nn::data::{
     Encoding, IGNORE_INDEX, Sampler, TextOptions, TextSource, TokenDataset, Tokens, eval_windows,
 };
 use bullet_nn::tokenizer::Tokenizer;
-use common::Folder;
+use files::Folder;
 
 fn load(path: &std::path::Path) -> bullet_nn::Result<TextSource> {
     TextSource::load(path, &TextOptions::default())

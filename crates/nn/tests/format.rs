@@ -1,7 +1,7 @@
 //! `.bullet` and safetensors: what is written comes back, and every kind of damaged or hostile file is refused with
 //! words that say why.
 
-mod common;
+mod files;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use bullet_nn::format::{
 use bullet_nn::tokenizer::Tokenizer;
 use bullet_nn::{ErrorKind, format};
 use bullet_ops::DType;
-use common::{Folder, assemble, sample_header, sample_tensors, views, with_json};
+use files::{Folder, assemble, sample_header, sample_tensors, views, with_json};
 use serde_json::{Value, json};
 
 fn sample(path: &Path) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! Runs two seconds; `BULLET_FUZZ_SECONDS=600` runs longer, `BULLET_FUZZ_SEED=n` elsewhere. A failure prints the input
 //! in hexadecimal.
 
-mod common;
+mod files;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bullet_nn::format::{BulletFile, SafetensorsFile, write, write_safetensors};
 use bullet_nn::rng::Rng;
-use common::{Folder, sample_header, sample_tensors, views, with_json};
+use files::{Folder, sample_header, sample_tensors, views, with_json};
 
 /// The system's allocator, noting the largest request of each thread.
 struct Watching;

@@ -1,9 +1,9 @@
 //! Run logs, decoded again by decoders written here.
 
-mod common;
+mod files;
 
 use bullet_nn::log::{Curve, EventWriter, JsonlLog};
-use common::Folder;
+use files::Folder;
 use serde_json::json;
 
 #[test]
