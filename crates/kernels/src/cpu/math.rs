@@ -62,8 +62,9 @@ pub fn exp<T: Target>(x: f32) -> f32 {
 pub fn exp_nonpositive<T: Target>(x: f32) -> f32 {
     let clamped = if x < -86.5 { -86.5 } else { x };
     let (r, bits) = reduce_exp::<T>(clamped);
-    // The low bits of `bits` go straight to the exponent: no overflow is possible here.
-    let y = f32::from_bits((1.0 + expm1_small::<T>(r)).to_bits().wrapping_add(bits << 23));
+    // 2^n, normal here; multiplied in rather than added to the exponent, so that NaN stays NaN.
+    let scale = f32::from_bits((bits << 23).wrapping_add(0x3f80_0000));
+    let y = T::fma(scale, expm1_small::<T>(r), scale);
     if x < -86.5 { 0.0 } else { y }
 }
 
