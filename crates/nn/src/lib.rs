@@ -9,8 +9,10 @@ pub mod init;
 pub mod layers;
 pub mod log;
 pub mod module;
+pub mod optim;
 pub mod rng;
 pub mod tokenizer;
+pub mod train;
 pub mod transformer;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,108 +1,155 @@
-//! What the tests of model files share: folders that vanish, a sample model, files put together by hand.
-#![allow(dead_code)] // Each test binary uses its own part.
+//! Tiny runs, shared by the tests of training.
+
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bullet_nn::format::{Header, MAGIC, TensorRef, TensorSpec, VERSION};
-use bullet_nn::tokenizer::Tokenizer;
-use bullet_ops::DType;
-use serde_json::{Value, json};
+use bullet_nn::config::Config;
+use bullet_nn::train::{
+    Callback, CheckpointKind, Evaluation, Flow, Progress, Report, Trainer, TrainerBuilder,
+};
 
-/// A fresh folder, removed when dropped.
-pub(crate) struct Folder(PathBuf);
+/// A folder that is removed at the end.
+pub struct Scratch(PathBuf);
 
-impl Folder {
-    pub(crate) fn new() -> Folder {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("bullet-nn-test-{}-{n}", std::process::id()));
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("bullet-train-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        Scratch(path)
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub(crate) fn root(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// Every entry, hidden ones too, sorted.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
     }
 }
 
-impl Drop for Folder {
+impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-pub(crate) fn sample_header() -> Header {
-    Header {
-        model: json!({ "kind": "gpt", "layers": 2, "dropout": 0.1, "name": "größe \u{1F600}" }),
-        tokenizer: Some(Tokenizer::train_bpe("the cat sat on the mat, the cat sat", 270).unwrap()),
-        training: Some(json!({ "step": 18446744073709551615u64, "lr": 0.1 + 0.2, "scale": 65536.0 })),
-        metadata: [("author", "ä\n\"b\""), ("bullet.model", "not ours"), ("", "")]
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .into(),
+/// Text with some structure to learn.
+pub fn text() -> String {
+    let words = ["the cat ", "sat on ", "a mat; ", "who saw ", "it there? ", "not I, ", "said the dog.\n"];
+    (0..400).map(|i: usize| words[(i * i + i / 3) % words.len()]).collect()
+}
+
+/// A model that takes milliseconds a step, in `folder`.
+pub fn config(folder: &Path) -> Config {
+    let mut config = Config::default();
+    for pair in [
+        "model.dim=16",
+        "model.layers=2",
+        "model.heads=2",
+        "model.ff=32",
+        "model.seq=12",
+        "tokenizer.kind=char",
+        "train.batch_size=4",
+        "train.steps=20",
+        "train.log_interval=5",
+        "train.eval_interval=10",
+        "train.eval_batches=2",
+        "train.save_interval=10",
+    ] {
+        config.set_pair(pair).unwrap();
+    }
+    config.train.runs = folder.display().to_string();
+    config
+}
+
+/// [`config`] with these settings changed: `key=value` pairs with spaces between.
+pub fn config_with(folder: &Path, pairs: &str) -> Config {
+    let mut config = config(folder);
+    pairs.split_whitespace().for_each(|pair| config.set_pair(pair).unwrap());
+    config
+}
+
+/// A run on [`text`].
+pub fn builder(config: Config) -> TrainerBuilder {
+    Trainer::builder(config).text(text())
+}
+
+/// What a run told its callback, in order.
+#[derive(Clone, Default)]
+pub struct Seen(pub Arc<Mutex<Vec<Event>>>);
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    Step(u64),
+    Log(Progress),
+    Eval(Evaluation),
+    Checkpoint(CheckpointKind, PathBuf),
+    Warning(String),
+    End(Report),
+}
+
+impl Seen {
+    fn push(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn logs(&self) -> Vec<Progress> {
+        self.events().into_iter().filter_map(|e| if let Event::Log(p) = e { Some(p) } else { None }).collect()
+    }
+
+    pub fn evals(&self) -> Vec<Evaluation> {
+        self.events()
+            .into_iter()
+            .filter_map(|e| if let Event::Eval(v) = e { Some(v) } else { None })
+            .collect()
+    }
+
+    pub fn warnings(&self) -> Vec<String> {
+        self.events()
+            .into_iter()
+            .filter_map(|e| if let Event::Warning(w) = e { Some(w) } else { None })
+            .collect()
     }
 }
 
-/// Every dtype, in an order that is neither by size nor by name; a scalar, and empty tensors.
-pub(crate) fn sample_tensors() -> Vec<(TensorSpec, Vec<u8>)> {
-    let mut specs = vec![("embedding", DType::F32, vec![3, 5]), ("scalar", DType::F64, vec![])];
-    specs.push(("empty.b", DType::I64, vec![0, 7]));
-    specs.push(("empty.a", DType::F32, vec![4, 0]));
-    let names = ["z0", "z1", "a2", "z3", "z4", "b5", "z6", "z7", "z8", "c9"];
-    specs.extend(names.into_iter().zip(DType::ALL).map(|(name, dtype)| (name, dtype, vec![3])));
-    let mut next = 0u8;
-    let build = |(name, dtype, shape): (&str, DType, Vec<usize>)| {
-        let spec = TensorSpec { name: name.to_string(), dtype, shape };
-        let bytes = (0..spec.byte_len().unwrap())
-            .map(|_| {
-                next = next.wrapping_mul(5).wrapping_add(17);
-                if dtype == DType::Bool { next & 1 } else { next }
-            })
-            .collect();
-        (spec, bytes)
-    };
-    specs.into_iter().map(build).collect()
+impl Callback for Seen {
+    fn on_step(&mut self, step: u64, _: u64) -> Flow {
+        self.push(Event::Step(step));
+        Flow::Continue
+    }
+    fn on_log(&mut self, progress: &Progress) -> Flow {
+        self.push(Event::Log(progress.clone()));
+        Flow::Continue
+    }
+    fn on_eval(&mut self, evaluation: &Evaluation) -> Flow {
+        self.push(Event::Eval(evaluation.clone()));
+        Flow::Continue
+    }
+    fn on_checkpoint(&mut self, kind: CheckpointKind, path: &Path) {
+        self.push(Event::Checkpoint(kind, path.to_path_buf()));
+    }
+    fn on_warning(&mut self, message: &str) {
+        self.push(Event::Warning(message.to_string()));
+    }
+    fn on_end(&mut self, report: &Report) {
+        self.push(Event::End(report.clone()));
+    }
 }
 
-pub(crate) fn views(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<TensorRef<'_>> {
-    tensors
-        .iter()
-        .map(|(spec, bytes)| TensorRef { name: &spec.name, dtype: spec.dtype, shape: &spec.shape, bytes })
-        .collect()
+/// A hook that runs at one step.
+pub struct AtStep<F: FnMut() -> Flow + Send>(pub u64, pub F);
+
+impl<F: FnMut() -> Flow + Send> Callback for AtStep<F> {
+    fn on_step(&mut self, step: u64, _: u64) -> Flow {
+        if step == self.0 { (self.1)() } else { Flow::Continue }
+    }
 }
 
-/// A `.bullet` file with this header and data, written from the specification and not with the library.
-pub(crate) fn assemble(header: &Value, data: &[u8]) -> Vec<u8> {
-    with_json(header.to_string().as_bytes(), data)
-}
-
-/// As [`assemble`], where the header need not even be JSON.
-pub(crate) fn with_json(json: &[u8], data: &[u8]) -> Vec<u8> {
-    let start = (32 + json.len()).next_multiple_of(64);
-    let mut file = Vec::new();
-    file.extend(MAGIC);
-    file.extend(VERSION.to_le_bytes());
-    let mut rest = Vec::new();
-    rest.extend((json.len() as u64).to_le_bytes());
-    rest.extend(((start + data.len()) as u64).to_le_bytes());
-    rest.extend(json);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&file), &rest);
-    file.extend(crc.to_le_bytes());
-    file.extend(rest);
-    file.resize(start, 0);
-    file.extend(data);
-    file
+/// Every tensor of a checkpoint by name, as bytes.
+pub fn tensors(path: impl AsRef<Path>) -> Vec<(String, Vec<u8>)> {
+    let file = bullet_nn::format::BulletFile::open_verified(path).unwrap();
+    file.tensors().map(|t| (t.name.to_string(), t.bytes.to_vec())).collect()
 }

@@ -1,0 +1,303 @@
+//! Optimizers (SGD, Adam, AdamW), parameter groups, learning-rate schedules, loss scaling.
+//!
+//! **Nothing here reads from the device.** Step count, learning rate, clipping factor and loss scale are device tensors
+//! that kernels read; a step whose gradients are not finite skips itself there.
+
+mod scaler;
+mod schedule;
+mod state;
+
+use bullet_tensor::optim::{Adam, GradientScale, Sgd, Slot, StepState, adam_step, gradient_scale, sgd_step};
+use bullet_tensor::{DType, Tensor, no_grad};
+
+pub use scaler::LossScaler;
+pub use schedule::{Decay, Schedule};
+pub use state::StateEntries;
+
+use crate::error::{Error, Result};
+use crate::module::StateDict;
+
+/// An update rule with what is common to all parameters; learning rate and weight decay are of the group.
+///
+/// Each does what PyTorch's optimizer of the same name documents.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Rule {
+    /// Stochastic gradient descent; with momentum, the first step takes the gradient as the velocity
+    /// (Sutskever et al. 2013).
+    Sgd {
+        /// Share of the velocity that carries over; 0 for none.
+        momentum: f64,
+        /// Looks ahead along the velocity.
+        nesterov: bool,
+    },
+    /// Adam (Kingma and Ba 2015); weight decay adds to the gradient.
+    Adam {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the root of the mean square.
+        eps: f64,
+    },
+    /// Adam with weight decay that scales the parameter instead (Loshchilov and Hutter 2019).
+    AdamW {
+        /// Decay of the mean of gradients.
+        beta1: f64,
+        /// Decay of the mean of squared gradients.
+        beta2: f64,
+        /// Added to the root of the mean square.
+        eps: f64,
+    },
+}
+
+impl Rule {
+    /// AdamW with PyTorch's defaults.
+    pub const ADAMW: Rule = Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 };
+    /// Plain gradient descent.
+    pub const SGD: Rule = Rule::Sgd { momentum: 0.0, nesterov: false };
+
+    /// `sgd`, `adam` or `adamw`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Rule::Sgd { .. } => "sgd",
+            Rule::Adam { .. } => "adam",
+            Rule::AdamW { .. } => "adamw",
+        }
+    }
+
+    /// What the running averages of a parameter are called in a checkpoint.
+    const fn moments(&self) -> &'static [&'static str] {
+        match self {
+            Rule::Sgd { momentum, .. } if *momentum == 0.0 => &[],
+            Rule::Sgd { .. } => &["velocity"],
+            Rule::Adam { .. } | Rule::AdamW { .. } => &["mean", "square"],
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let (shares, eps): (&[(&str, f64)], f64) = match self {
+            Rule::Sgd { momentum, nesterov } => {
+                if *nesterov && *momentum == 0.0 {
+                    return Err(Error::argument(
+                        "sgd: Nesterov's method needs a momentum above 0; 0.9 is usual",
+                    ));
+                }
+                (&[("momentum", *momentum)], 0.0)
+            }
+            Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
+                (&[("beta1", *beta1), ("beta2", *beta2)], *eps)
+            }
+        };
+        if let Some((name, value)) = shares.iter().find(|(_, x)| !(0.0..1.0).contains(x)) {
+            return Err(Error::argument(format!(
+                "{}: {name} = {value} must be in 0..1, 1 excluded",
+                self.name()
+            )));
+        }
+        if eps.is_nan() || eps < 0.0 {
+            return Err(Error::argument(format!("{}: eps = {eps} must not be negative", self.name())));
+        }
+        Ok(())
+    }
+}
+
+/// What the parameters of one group share.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupOptions {
+    /// Factor on the learning rate.
+    pub lr_scale: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for GroupOptions {
+    /// The learning rate as it is, no decay.
+    fn default() -> GroupOptions {
+        GroupOptions { lr_scale: 1.0, weight_decay: 0.0 }
+    }
+}
+
+/// A parameter with its running averages.
+struct Member {
+    name: String,
+    param: Tensor,
+    moments: Vec<Tensor>,
+}
+
+/// Parameters that are stepped by one call, with the scalars that the call reads on the device.
+struct Group {
+    options: GroupOptions,
+    /// f32, no axes.
+    lr: Tensor,
+    /// i64, no axes: steps taken, skipped ones not counted.
+    step: Tensor,
+    members: Vec<Member>,
+}
+
+/// An update rule, the parameters it updates in place, and its state.
+pub struct Optimizer {
+    rule: Rule,
+    groups: Vec<Group>,
+}
+
+impl Optimizer {
+    /// An optimizer of `parameters` (as [`Module::named_parameters`](crate::Module::named_parameters) gives them);
+    /// those for which `options` says the same make a group. The learning rate is 0 until [`Optimizer::set_lr`].
+    ///
+    /// # Errors
+    /// No parameters; a hyper-parameter out of range; out of memory.
+    pub fn new(
+        rule: Rule,
+        parameters: Vec<(String, Tensor)>,
+        options: impl Fn(&str, &Tensor) -> GroupOptions,
+    ) -> Result<Optimizer> {
+        rule.check()?;
+        if parameters.is_empty() {
+            return Err(Error::argument("optimizer: the model has no parameters to train"));
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        for (name, param) in parameters {
+            let options = options(&name, &param);
+            check_options(&name, options)?;
+            let wide = if param.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let zeros = || Tensor::zeros(param.shape(), wide, param.device());
+            let moments = rule.moments().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
+            let device = param.device().clone();
+            let member = Member { name, param, moments };
+            match groups.iter_mut().find(|g| g.options == options) {
+                Some(group) => group.members.push(member),
+                None => groups.push(Group {
+                    options,
+                    lr: Tensor::zeros(&[], DType::F32, &device)?,
+                    step: Tensor::zeros(&[], DType::I64, &device)?,
+                    members: vec![member],
+                }),
+            }
+        }
+        Ok(Optimizer { rule, groups })
+    }
+
+    /// The update rule.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// The options of each group with the names of its parameters.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupOptions, Vec<&str>)> {
+        self.groups.iter().map(|g| (g.options, g.members.iter().map(|m| &*m.name).collect()))
+    }
+
+    /// i64, no axes: how many steps were taken; those skipped for gradients that were not finite don't count.
+    pub fn steps_taken(&self) -> &Tensor {
+        &self.groups[0].step
+    }
+
+    /// Writes the learning rate of the next steps to the device, times each group's factor.
+    pub fn set_lr(&self, lr: f64) -> Result<()> {
+        for group in &self.groups {
+            group.lr.fill_(lr * group.options.lr_scale)?;
+        }
+        Ok(())
+    }
+
+    /// Drops every gradient.
+    pub fn zero_grad(&self) {
+        self.members().for_each(|m| m.param.set_grad(None));
+    }
+
+    /// The global norm of the gradients and the factor that undoes the loss scale, then clips to `max_norm`.
+    ///
+    /// # Errors
+    /// No parameter has a gradient.
+    pub fn gradient_scale(
+        &self,
+        loss_scale: Option<&Tensor>,
+        max_norm: Option<f64>,
+    ) -> Result<GradientScale> {
+        let grads: Vec<Tensor> = self.members().filter_map(|m| m.param.grad()).collect();
+        if grads.is_empty() {
+            return Err(Error::argument(
+                "optimizer: no parameter has a gradient; run the forward pass and call backward on the loss first",
+            ));
+        }
+        Ok(gradient_scale(&grads.iter().collect::<Vec<_>>(), loss_scale, max_norm)?)
+    }
+
+    /// One step with the gradients that backward left, times `scale.factor`; the device skips it if
+    /// `scale.non_finite`. Parameters without gradient stay as they are.
+    pub fn step(&self, scale: &GradientScale) -> Result<()> {
+        no_grad(|| self.groups.iter().try_for_each(|g| self.step_group(g, scale)))
+    }
+
+    fn step_group(&self, group: &Group, scale: &GradientScale) -> Result<()> {
+        let grads: Vec<(&Member, Tensor)> =
+            group.members.iter().filter_map(|m| Some((m, m.param.grad()?))).collect();
+        let slots: Vec<Slot<'_>> =
+            grads.iter().map(|(m, grad)| Slot { param: &m.param, grad, moments: &m.moments }).collect();
+        let state = StepState {
+            step: &group.step,
+            lr: &group.lr,
+            grad_scale: &scale.factor,
+            skip: &scale.non_finite,
+        };
+        let weight_decay = group.options.weight_decay;
+        match self.rule {
+            Rule::Sgd { momentum, nesterov } => {
+                let hyper = Sgd { momentum, nesterov, weight_decay, ..Sgd::default() };
+                sgd_step(&slots, &state, &hyper)?;
+            }
+            Rule::Adam { beta1, beta2, eps } => {
+                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: false, ..Adam::default() };
+                adam_step(&slots, &state, &hyper)?;
+            }
+            Rule::AdamW { beta1, beta2, eps } => {
+                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: true, ..Adam::default() };
+                adam_step(&slots, &state, &hyper)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> + Clone {
+        self.groups.iter().flat_map(|g| &g.members)
+    }
+
+    /// The parameters in the order of their groups.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> + Clone {
+        self.members().map(|m| (&*m.name, &m.param))
+    }
+
+    /// Its tensors by the names they have in a checkpoint: `optim.step`, and `optim.mean.NAME` and
+    /// `optim.square.NAME` (Adam) or `optim.velocity.NAME` (SGD with momentum) of each parameter.
+    pub fn state(&self) -> StateEntries {
+        let mut entries = vec![("optim.step".to_string(), self.steps_taken().clone())];
+        for member in self.members() {
+            for (kind, moment) in self.rule.moments().iter().zip(&member.moments) {
+                entries.push((format!("optim.{kind}.{}", member.name), moment.clone()));
+            }
+        }
+        entries
+    }
+
+    /// Overwrites its tensors with those of a checkpoint.
+    ///
+    /// # Errors
+    /// One is missing or has another shape or dtype; nothing is overwritten then.
+    pub fn load(&self, state: &StateDict) -> Result<()> {
+        state::overwrite(&self.state(), state)?;
+        // All groups step together, so that one count in the file stands for all.
+        self.groups[1..].iter().try_for_each(|g| g.step.copy_(self.steps_taken()))?;
+        Ok(())
+    }
+}
+
+fn check_options(name: &str, options: GroupOptions) -> Result<()> {
+    let GroupOptions { lr_scale, weight_decay } = options;
+    if lr_scale >= 0.0 && weight_decay >= 0.0 && lr_scale.is_finite() && weight_decay.is_finite() {
+        return Ok(());
+    }
+    Err(Error::argument(format!(
+        "optimizer: parameter {name} has lr_scale = {lr_scale} and weight_decay = {weight_decay}; both must be finite and \
+         not negative"
+    )))
+}

@@ -1,0 +1,160 @@
+//! From settings to the parts of a run.
+
+use std::path::Path;
+
+use bullet_tensor::{DType, Device, Tensor};
+
+use crate::config::{Config, OptimizerKind, Precision, ScheduleKind, TextEncoding, TokenizerKind};
+use crate::data::{Encoding, TextOptions, TextSource, TokenDataset};
+use crate::error::{Error, Result};
+use crate::format::BulletFile;
+use crate::init::Init;
+use crate::module::{Module, Pass};
+use crate::optim::{Decay, GroupOptions, Optimizer, Rule, Schedule};
+use crate::tokenizer::Tokenizer;
+use crate::transformer::{LanguageModel, Transformer, TransformerConfig};
+
+use super::step::{Objective, StepOptions};
+
+/// Tiny Shakespeare (public domain): the text of the demo, and of runs that name no other.
+pub const TINY_SHAKESPEARE: &str = include_str!("../../../../data/tinyshakespeare.txt");
+
+impl Objective for Transformer {
+    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
+        LanguageModel::loss(self, inputs, targets, pass)
+    }
+}
+
+/// The learning rate of every step that `config` describes.
+pub fn schedule(config: &Config) -> Schedule {
+    let o = &config.optim;
+    let (end, floor) = (config.decay_steps() as u64, o.min_lr);
+    let decay = match o.schedule {
+        ScheduleKind::Constant => Decay::Constant,
+        ScheduleKind::Cosine => Decay::Cosine { end, floor },
+        ScheduleKind::Linear => Decay::Linear { end, floor },
+        ScheduleKind::Step => Decay::Step { every: o.step_size as u64, gamma: o.step_gamma, floor },
+    };
+    Schedule { base: o.lr, warmup: o.warmup as u64, decay }
+}
+
+/// The optimizer that `config` describes, for the parameters of `model`.
+///
+/// # Errors
+/// A hyper-parameter out of range; out of memory.
+pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Optimizer> {
+    let o = &config.optim;
+    let rule = match o.kind {
+        OptimizerKind::Sgd => Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
+        OptimizerKind::Adam => Rule::Adam { beta1: o.beta1, beta2: o.beta2, eps: o.eps },
+        OptimizerKind::AdamW => Rule::AdamW { beta1: o.beta1, beta2: o.beta2, eps: o.eps },
+    };
+    let decays = |t: &Tensor| t.rank() >= o.decay_min_rank;
+    Optimizer::new(rule, model.named_parameters(), |_, t| GroupOptions {
+        lr_scale: 1.0,
+        weight_decay: if decays(t) { o.weight_decay } else { 0.0 },
+    })
+}
+
+/// How `config` wants its steps.
+pub fn step_options(config: &Config) -> StepOptions {
+    let t = &config.train;
+    let scaled = t.precision == Precision::F16 && t.loss_scale > 0.0;
+    StepOptions {
+        batch: [t.batch_size, config.model.seq],
+        accumulation: t.accumulation,
+        schedule: schedule(config),
+        compute: compute(t.precision),
+        loss_scale: scaled.then_some((t.loss_scale, t.scale_interval as u64)),
+        grad_clip: (config.optim.grad_clip > 0.0).then_some(config.optim.grad_clip),
+        recompute: t.recompute,
+        seed: t.seed,
+    }
+}
+
+/// The dtype of activations; that of the weights if `None`.
+fn compute(precision: Precision) -> Option<DType> {
+    match precision {
+        Precision::F32 => None,
+        Precision::F16 => Some(DType::F16),
+        Precision::Bf16 => Some(DType::BF16),
+    }
+}
+
+/// The dtype that weights are kept in.
+fn weights(config: &Config) -> DType {
+    match compute(config.train.precision) {
+        Some(half) if !config.train.master_weights => half,
+        Some(_) | None => DType::F32,
+    }
+}
+
+/// The new model that `config` describes; `model.vocab` must be set.
+pub(super) fn model(config: &Config, device: &Device) -> Result<Transformer> {
+    let settings = TransformerConfig::from_settings(&config.model, config.model.vocab);
+    Transformer::new(settings, &Init::new(config.train.seed, weights(config), device))
+}
+
+/// The text that `config` names.
+///
+/// # Errors
+/// It cannot be read, is empty, or is not text.
+pub fn text(config: &Config) -> Result<String> {
+    if config.data.path.is_empty() {
+        return Ok(TINY_SHAKESPEARE.to_string());
+    }
+    let encoding = match config.data.encoding {
+        TextEncoding::Utf8 => Encoding::Utf8,
+        TextEncoding::Lossy => Encoding::Lossy,
+    };
+    Ok(TextSource::load(&config.data.path, &TextOptions { encoding })?.text)
+}
+
+/// The tokenizer that `config` names, or one made from `text`.
+///
+/// # Errors
+/// The file that it names holds none; the text has too few characters.
+pub fn tokenizer(config: &Config, text: &str) -> Result<Tokenizer> {
+    let t = &config.tokenizer;
+    if !t.path.is_empty() {
+        let found = read_tokenizer(Path::new(&t.path))?;
+        if config.model.vocab != 0 && config.model.vocab < found.vocab_size() {
+            return Err(Error::argument(format!(
+                "`model.vocab` = {}: the tokenizer in {} has {} tokens; set model.vocab to that or to 0",
+                config.model.vocab,
+                t.path,
+                found.vocab_size()
+            )));
+        }
+        return Ok(found);
+    }
+    match t.kind {
+        TokenizerKind::Char => Tokenizer::train_char(text),
+        TokenizerKind::Bpe => Tokenizer::train_bpe(text, t.vocab_size),
+    }
+}
+
+fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
+    if path.extension().is_some_and(|e| e == "json") {
+        let json = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        return Tokenizer::from_json(&json).map_err(|e| e.context(path.display()));
+    }
+    let file = BulletFile::open(path)?;
+    file.header().tokenizer.clone().ok_or_else(|| {
+        Error::data(format!("{} holds no tokenizer; name a model that was trained on text", path.display()))
+    })
+}
+
+/// A checksum (CRC-32C) of the training tokens, by which a resumed run knows its data again.
+pub(super) fn fingerprint(data: &TokenDataset) -> String {
+    let tokens = &data.train;
+    let mut crc = 0;
+    let mut bytes = Vec::with_capacity(1 << 16);
+    for start in (0..tokens.len()).step_by(1 << 14) {
+        bytes.clear();
+        let end = tokens.len().min(start + (1 << 14));
+        tokens.iter(start..end).for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
+        crc = crc32c::crc32c_append(crc, &bytes);
+    }
+    format!("{crc:08x}")
+}

@@ -1,0 +1,266 @@
+//! [`TrainerBuilder`]: puts a run together, new or resumed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bullet_tensor::Device;
+
+use crate::config::Config;
+use crate::data::TokenDataset;
+use crate::error::{Error, Result};
+use crate::format::BulletFile;
+use crate::module::Module;
+use crate::tokenizer::Tokenizer;
+use crate::transformer::Transformer;
+
+use super::build;
+use super::checkpoint::{self, TrainingState, check_vocabulary};
+use super::events::Callback;
+use super::record::{Record, RunFolder};
+use super::step::TrainStep;
+use super::trainer::{Clock, Trainer};
+
+/// What a run is made of, beside its settings.
+pub struct TrainerBuilder {
+    config: Config,
+    text: Option<String>,
+    tokenizer: Option<Tokenizer>,
+    device: Device,
+    callbacks: Vec<Box<dyn Callback>>,
+    stop: Arc<AtomicBool>,
+    resume: Option<Resume>,
+}
+
+/// A checkpoint to go on from.
+struct Resume {
+    path: PathBuf,
+    file: BulletFile,
+    state: TrainingState,
+}
+
+impl TrainerBuilder {
+    pub(super) fn new(config: Config) -> TrainerBuilder {
+        TrainerBuilder {
+            config,
+            text: None,
+            tokenizer: None,
+            device: Device::cpu(),
+            callbacks: Vec::new(),
+            stop: Arc::default(),
+            resume: None,
+        }
+    }
+
+    /// A run that goes on from a checkpoint, with the settings it was saved with. Where nothing is changed, the run
+    /// ends with the bits it would have had without the stop.
+    ///
+    /// # Errors
+    /// The file is no checkpoint or is damaged; it was saved for inference only.
+    pub fn resume(path: impl AsRef<Path>) -> Result<TrainerBuilder> {
+        let path = path.as_ref();
+        let file = BulletFile::open_verified(path)?;
+        let training = file.header().training.clone().ok_or_else(|| {
+            Error::data(format!(
+                "{} was saved for inference: it lacks the optimizer's state; resume from a last.bullet or best.bullet of \
+                 a run folder",
+                path.display()
+            ))
+        })?;
+        let state: TrainingState = serde_json::from_value(training).map_err(|e| {
+            Error::unsupported(format!("{}: the training state is not of this version: {e}", path.display()))
+        })?;
+        let mut builder = TrainerBuilder::new(state.config.clone());
+        builder.resume = Some(Resume { path: path.to_path_buf(), file, state });
+        Ok(builder)
+    }
+
+    /// The settings, to change some of them. A resumed run must keep those of model and tokenizer.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// Learns from this text, not from the one that `data.path` names.
+    pub fn text(mut self, text: impl Into<String>) -> TrainerBuilder {
+        self.text = Some(text.into());
+        self
+    }
+
+    /// Uses this tokenizer, not the one that `tokenizer.*` describes.
+    pub fn tokenizer(mut self, tokenizer: Tokenizer) -> TrainerBuilder {
+        self.tokenizer = Some(tokenizer);
+        self
+    }
+
+    /// Trains on this device.
+    pub fn device(mut self, device: Device) -> TrainerBuilder {
+        self.device = device;
+        self
+    }
+
+    /// Adds hooks.
+    pub fn callback(mut self, callback: impl Callback + 'static) -> TrainerBuilder {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+
+    /// A flag that ends the run after the step in progress, with a checkpoint: for Ctrl-C.
+    pub fn stop_flag(mut self, stop: Arc<AtomicBool>) -> TrainerBuilder {
+        self.stop = stop;
+        self
+    }
+
+    /// Reads the text, makes or loads tokenizer and model, and opens the run folder.
+    ///
+    /// # Errors
+    /// Settings that don't fit each other; text that cannot be read or is too short; a tokenizer and a model of
+    /// different vocabularies; another text than the checkpoint was trained on; a folder that cannot be written.
+    pub fn build(mut self) -> Result<Trainer> {
+        self.config.validate()?;
+        self.check_resume()?;
+        let text = match self.text.take() {
+            Some(text) => text,
+            None => build::text(&self.config)?,
+        };
+        let tokenizer = self.pick_tokenizer(&text)?;
+        if self.config.model.vocab == 0 {
+            self.config.model.vocab = tokenizer.vocab_size();
+        }
+        check_vocabulary(self.config.model.vocab, &tokenizer)?;
+        let data = TokenDataset::new(&text, &tokenizer, 1.0 - self.config.data.val_fraction)?;
+        let data_checksum = build::fingerprint(&data);
+        self.check_text(&data, &data_checksum)?;
+        let step = self.build_step()?;
+        let folder = self.folder();
+        let resumed = self.resume.as_ref().map(|r| r.state.step);
+        folder.prepare(&self.config)?;
+        if resumed.is_none() {
+            folder.clear()?;
+        }
+        let record = Record::open(&folder, &self.config, resumed)?;
+        let (best, stale) = self.resume.as_ref().map_or((None, 0), |r| (r.state.best, r.state.stale));
+        let mut callbacks = self.callbacks;
+        for warning in warnings(&data) {
+            callbacks.iter_mut().for_each(|c| c.on_warning(&warning));
+        }
+        let skipped = step.read()?.skipped;
+        Ok(Trainer {
+            step,
+            tokenizer,
+            data,
+            data_checksum,
+            device: self.device,
+            folder,
+            record,
+            callbacks,
+            stop: self.stop,
+            best,
+            stale,
+            last_loss: None,
+            skipped,
+            record_failed: false,
+            clock: Clock::start(),
+            config: self.config,
+        })
+    }
+
+    fn check_resume(&self) -> Result<()> {
+        let Some(Resume { path, state, .. }) = &self.resume else { return Ok(()) };
+        if self.config.train.steps as u64 <= state.step {
+            return Err(Error::argument(format!(
+                "`train.steps` = {}: {} has done {} steps already; set train.steps higher to go on",
+                self.config.train.steps,
+                path.display(),
+                state.step
+            )));
+        }
+        if self.config.model != state.config.model || self.config.tokenizer != state.config.tokenizer {
+            return Err(Error::argument(format!(
+                "settings of [model] or [tokenizer] differ from those in {}: a resumed run keeps them; start a new run to \
+                 change them",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    fn pick_tokenizer(&mut self, text: &str) -> Result<Tokenizer> {
+        let saved = self.resume.as_ref().and_then(|r| r.file.header().tokenizer.clone());
+        match saved.or(self.tokenizer.take()) {
+            Some(tokenizer) => Ok(tokenizer),
+            None => build::tokenizer(&self.config, text),
+        }
+    }
+
+    fn check_text(&self, data: &TokenDataset, checksum: &str) -> Result<()> {
+        let seq = self.config.model.seq;
+        if data.train.len() <= seq {
+            return Err(Error::data(format!(
+                "`model.seq` = {seq}: the training text has {} tokens, and a window needs {}; give more text or set \
+                 model.seq to {} or less",
+                data.train.len(),
+                seq + 1,
+                data.train.len().saturating_sub(1).max(1)
+            )));
+        }
+        match &self.resume {
+            Some(r) if r.state.data != checksum => Err(Error::data(format!(
+                "the training text is not the one that {} was trained on (its tokens have checksum {checksum}, expected \
+                 {}); name the same text, or start a new run",
+                r.path.display(),
+                r.state.data
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Model, optimizer and their state.
+    fn build_step(&self) -> Result<TrainStep<Transformer>> {
+        let config = &self.config;
+        let model = build::model(config, &self.device)?;
+        let optimizer = build::optimizer(config, &model)?;
+        let mut step = TrainStep::new(model, optimizer, build::step_options(config), &self.device)?;
+        let Some(resume) = &self.resume else { return Ok(step) };
+        let load = || -> Result<()> {
+            step.model().load_state_dict(&checkpoint::tensors(
+                &resume.file,
+                "model.",
+                true,
+                &self.device,
+            )?)?;
+            let state = checkpoint::tensors(&resume.file, "optim.", false, &self.device)?;
+            step.optimizer().load(&state)?;
+            step.scaler().map_or(Ok(()), |s| s.load(&state))
+        };
+        load().map_err(|e| e.context(resume.path.display()))?;
+        step.resume_at(resume.state.step);
+        Ok(step)
+    }
+
+    /// The folder of the checkpoint, if that looks like a run's; a moved run goes on where it is.
+    fn folder(&self) -> RunFolder {
+        let beside = self.resume.as_ref().and_then(|r| r.path.parent()).map(RunFolder::at);
+        match beside {
+            Some(folder) if folder.config().exists() => folder,
+            Some(_) | None => RunFolder::of(&self.config),
+        }
+    }
+}
+
+fn warnings(data: &TokenDataset) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !data.unknown.is_empty() {
+        warnings.push(format!(
+            "{} characters of the text are not in the vocabulary and are left out: {}",
+            data.unknown.total(),
+            data.unknown
+        ));
+    }
+    if data.validation.len() < 2 {
+        warnings.push(format!(
+            "the validation text has {} tokens, too few to evaluate on; give more text or a larger data.val_fraction",
+            data.validation.len()
+        ));
+    }
+    warnings
+}

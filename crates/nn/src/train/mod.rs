@@ -1,0 +1,24 @@
+//! Training: one step, the run around it, its checkpoints and what it reports.
+//!
+//! [`Trainer::builder`] makes a run of a [`Config`](crate::config::Config), [`Trainer::run`] trains it;
+//! [`TrainerBuilder::resume`] goes on from a checkpoint, and [`load_model`] reads one for inference. [`TrainStep`] trains
+//! any [`Objective`], for loops of one's own.
+
+mod build;
+mod builder;
+mod checkpoint;
+mod diagnose;
+mod evaluate;
+mod events;
+mod record;
+mod step;
+mod trainer;
+
+pub use build::{TINY_SHAKESPEARE, optimizer, schedule, step_options, text, tokenizer};
+pub use builder::TrainerBuilder;
+pub use checkpoint::{LoadedModel, TrainingState, load_model};
+pub use evaluate::{estimate, evaluate};
+pub use events::{Callback, CheckpointKind, Ending, Evaluation, Flow, Progress, Report};
+pub use record::RunFolder;
+pub use step::{Objective, Reading, StepOptions, TrainStep};
+pub use trainer::Trainer;

@@ -1,0 +1,224 @@
+//! [`TrainStep`]: one optimizer step.
+//!
+//! **A step reads nothing back to the host.** Batches, learning rate and random state are written to tensors that stay
+//! where they are ([`TrainStep::begin`]); all the rest is device work on those, the model and the optimizer's state
+//! ([`TrainStep::compute`]), so that it can be captured once and replayed. Loss, gradient norm, loss scale and step
+//! count wait on the device until someone asks ([`TrainStep::read`]).
+
+use std::sync::Arc;
+
+use bullet_tensor::{DType, Device, Generator, Tensor, no_grad};
+
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::module::{Module, Pass};
+use crate::optim::{LossScaler, Optimizer, Schedule};
+
+/// What is trained: a module, and its loss on a batch.
+pub trait Objective: Module {
+    /// The mean loss of `inputs` against `targets`, both i64 (batch, sequence): f32, no axes.
+    /// Targets of [`IGNORE_INDEX`](crate::data::IGNORE_INDEX) count for nothing.
+    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor>;
+}
+
+/// How a step is done.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepOptions {
+    /// Sequences of a batch, and tokens of a sequence.
+    pub batch: [usize; 2],
+    /// Batches whose gradients are averaged.
+    pub accumulation: usize,
+    /// The learning rate of every step.
+    pub schedule: Schedule,
+    /// The dtype of activations; that of the parameters if `None`.
+    pub compute: Option<DType>,
+    /// First loss scale, and the clean steps after which it doubles; no scaling if `None`.
+    pub loss_scale: Option<(f64, u64)>,
+    /// Largest global norm of the gradients.
+    pub grad_clip: Option<f64>,
+    /// Recompute blocks in backward.
+    pub recompute: bool,
+    /// What dropout is drawn from.
+    pub seed: u64,
+}
+
+/// A model with all that one optimizer step needs, in static device tensors.
+pub struct TrainStep<M> {
+    model: M,
+    optimizer: Optimizer,
+    scaler: Option<LossScaler>,
+    options: StepOptions,
+    pass: Pass,
+    generator: Arc<Generator>,
+    /// Inputs and targets of each batch of a step, i64.
+    batches: Vec<(Tensor, Tensor)>,
+    /// f32: the gradient that backward starts from, loss scale over accumulation.
+    seed_gradient: Tensor,
+    /// f32: 1 / accumulation.
+    share: Tensor,
+    /// f32: mean loss of the last step.
+    loss: Tensor,
+    /// f32: global gradient norm of the last step, before clipping.
+    norm: Tensor,
+    /// Steps begun, skipped ones included.
+    step: u64,
+}
+
+/// What the device knows after a step.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Reading {
+    /// Mean loss of the last step, in nats.
+    pub loss: f64,
+    /// Global norm of its gradients, loss scale divided out, before clipping.
+    pub grad_norm: f64,
+    /// The loss scale, if there is one.
+    pub loss_scale: Option<f64>,
+    /// Steps since the start that were skipped because a gradient was not finite.
+    pub skipped: u64,
+}
+
+impl<M: Objective> TrainStep<M> {
+    /// Ready for step 0.
+    ///
+    /// # Errors
+    /// A size is 0; out of memory.
+    pub fn new(
+        model: M,
+        optimizer: Optimizer,
+        options: StepOptions,
+        device: &Device,
+    ) -> Result<TrainStep<M>> {
+        if options.accumulation == 0 || options.batch.contains(&0) {
+            return Err(Error::argument(format!(
+                "a step of {} batches of {} sequences of {} tokens is empty: each must be at least 1",
+                options.accumulation, options.batch[0], options.batch[1]
+            )));
+        }
+        let generator = Arc::new(Generator::new(options.seed, device)?);
+        let pass = Pass {
+            training: true,
+            compute: options.compute,
+            generator: Some(generator.clone()),
+            recompute: options.recompute,
+        };
+        let tokens = || Tensor::zeros(&options.batch, DType::I64, device);
+        let scalar = |value: f64| Tensor::full(value, &[], DType::F32, device);
+        let batches = (0..options.accumulation).map(|_| Ok((tokens()?, tokens()?))).collect::<Result<_>>()?;
+        let scaler = options
+            .loss_scale
+            .map(|(scale, interval)| LossScaler::new(scale, interval, device))
+            .transpose()?;
+        let share = 1.0 / options.accumulation as f64;
+        Ok(TrainStep {
+            batches,
+            seed_gradient: scalar(share)?,
+            share: scalar(share)?,
+            loss: scalar(0.0)?,
+            norm: scalar(0.0)?,
+            step: 0,
+            model,
+            optimizer,
+            scaler,
+            options,
+            pass,
+            generator,
+        })
+    }
+
+    /// One optimizer step on these batches, one for each round of accumulation.
+    ///
+    /// # Errors
+    /// Another number or size of batches than the options say; what the model's ops refuse; out of memory.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<()> {
+        self.begin(batches)?;
+        self.compute()
+    }
+
+    /// Writes what changes from step to step into the static tensors.
+    fn begin(&mut self, batches: &[Batch]) -> Result<()> {
+        if batches.len() != self.batches.len() {
+            return Err(Error::argument(format!(
+                "a step takes {} batches, got {}",
+                self.batches.len(),
+                batches.len()
+            )));
+        }
+        for ((inputs, targets), batch) in self.batches.iter().zip(batches) {
+            inputs.copy_(&Tensor::from_slice(&batch.x, &self.options.batch, inputs.device())?)?;
+            targets.copy_(&Tensor::from_slice(&batch.y, &self.options.batch, targets.device())?)?;
+        }
+        self.optimizer.set_lr(self.options.schedule.at(self.step))?;
+        self.generator.begin_step(self.step)?;
+        self.step += 1;
+        Ok(())
+    }
+
+    /// The device work of a step: forward, backward, clip, update.
+    fn compute(&self) -> Result<()> {
+        self.optimizer.zero_grad();
+        self.loss.fill_(0.0)?;
+        if let Some(scaler) = &self.scaler {
+            self.seed_gradient.copy_(scaler.scale())?;
+            self.seed_gradient.mul_(&self.share)?;
+        }
+        for (inputs, targets) in &self.batches {
+            let loss = self.model.loss(inputs, targets, &self.pass)?;
+            loss.backward_with(&self.seed_gradient)?;
+            no_grad(|| self.loss.add_(&loss.detach().mul(&self.share)?))?;
+        }
+        let loss_scale = self.scaler.as_ref().map(LossScaler::scale);
+        let scale = self.optimizer.gradient_scale(loss_scale, self.options.grad_clip)?;
+        self.norm.copy_(&scale.norm)?;
+        self.optimizer.step(&scale)?;
+        if let Some(scaler) = &self.scaler {
+            scaler.update(&scale.non_finite)?;
+        }
+        Ok(())
+    }
+
+    /// Reads back what the last step left on the device; this waits for it.
+    pub fn read(&self) -> Result<Reading> {
+        let taken = self.optimizer.steps_taken().item()? as u64;
+        Ok(Reading {
+            loss: self.loss.item()?,
+            grad_norm: self.norm.item()?,
+            loss_scale: self.scaler.as_ref().map(|s| s.scale().item()).transpose()?,
+            skipped: self.step.saturating_sub(taken),
+        })
+    }
+
+    /// Steps begun so far: the number of the next one.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Goes on from step `step`, after the optimizer's and the scaler's state were loaded.
+    pub fn resume_at(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    /// The model.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The loss scaler, if the options ask for one.
+    pub fn scaler(&self) -> Option<&LossScaler> {
+        self.scaler.as_ref()
+    }
+
+    /// How steps are done.
+    pub fn options(&self) -> &StepOptions {
+        &self.options
+    }
+
+    /// The model, trained.
+    pub fn into_model(self) -> M {
+        self.model
+    }
+}
