@@ -25,8 +25,10 @@ pub struct Row {
     pub adjoint: Adjoint,
     /// Interval that test inputs are drawn from, so that the function is defined and smooth there.
     pub domain: (f64, f64),
-    /// Largest error allowed, in units of the dtype's epsilon times the magnitude of the result (see
-    /// [`Row::tolerance`]).
+    /// Largest error allowed, in units of the epsilon of the type that is computed in ([`DType::compute`]) times the
+    /// magnitude of the result (see [`Row::tolerance`]); one rounding to a narrower result comes on top. 0 is exact.
+    ///
+    /// [`DType::compute`]: crate::DType::compute
     pub ulps: f64,
     /// What it computes, where that is elementwise.
     pub body: Body,
@@ -51,7 +53,7 @@ pub enum Adjoint {
 }
 
 impl Row {
-    /// Absolute error allowed for a result of this magnitude, in a dtype of this epsilon.
+    /// Absolute error allowed for a result of this magnitude, computed in a type of this epsilon.
     pub fn tolerance(&self, epsilon: f64, magnitude: f64) -> f64 {
         self.ulps * epsilon * magnitude.max(1.0)
     }
@@ -169,7 +171,7 @@ pub static TABLE: &[Row] = &[
     map("masked_fill", "First operand, but the third where the second is true.", Map::MaskedFill, REAL, 0.0, |x| x[1].select(x[2], x[0]),
         |x, _, g| vec![x[1].select(0.0, g), 0.0.into(), x[1].select(g, 0.0)]),
     // Element type and memory.
-    kernel("cast", "x -> y", "Elements as another dtype.", 1.0, Adjoint::Rule),
+    kernel("cast", "x -> y", "Elements as another dtype.", 0.0, Adjoint::Rule),
     kernel("copy", "x -> y", "A row-major copy of a strided operand.", 0.0, Adjoint::Rule),
     // Reductions.
     kernel("sum", "x -> y", "Sum over axes.", 16.0, Adjoint::Rule),
@@ -203,7 +205,7 @@ pub static TABLE: &[Row] = &[
     kernel("pad", "x -> y", "A constant border.", 0.0, Adjoint::Rule),
     // Models.
     kernel("dropout", "x, rng[2] -> y", "Zeros with probability p; rng (i64) is the seed and the step.", 2.0, Adjoint::Rule),
-    kernel("cross_entropy", "logits[n, c], target[n] -> loss, lse[n], count", "Mean of -log softmax at the target; lse is the log of the sum of e^logits, count the targets that counted.", 64.0, Adjoint::Rule),
+    kernel("cross_entropy", "logits[n, c], target[n] -> loss, lse[n], count", "Mean of -log softmax at the target; lse is the log of the sum of e^logits (0 where the target is ignored), count the targets that counted.", 64.0, Adjoint::Rule),
     kernel("cross_entropy_grad", "logits, target, lse, count, g -> dlogits", "(softmax - target) * g / count.", 64.0, Adjoint::NotDifferentiable),
     kernel("attention", "q[b, h, s, d], k[b, hk, t, d], v[b, hk, t, d], mask[b?, h?, s?, t]? -> o[b, s, h, d], lse[b, h, s]",
         "softmax(scale * q k^T + mask) v; a bool mask keeps where it is true, a float one is added. A query that sees no key gives 0.", 128.0, Adjoint::Rule),

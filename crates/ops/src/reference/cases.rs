@@ -150,6 +150,46 @@ fn map_cases(row: &Row, map: Map, d: &mut Draw<'_>) -> Vec<Case> {
     cases
 }
 
+/// Whether operand `i` may have any values, whatever the others are: not what a forward op gave or was given.
+pub fn is_free(op: &Op, i: usize) -> bool {
+    match op {
+        Op::SoftmaxGrad | Op::LogSoftmaxGrad => i == 1,
+        Op::LayerNormGrad => i >= 3,
+        Op::RmsNormGrad => i >= 2,
+        Op::CrossEntropyGrad { .. } => i == 4,
+        Op::AttentionGrad(_) => i == 5,
+        Op::AttentionPackedGrad { .. } => i == 3,
+        // Seed and step are two numbers.
+        Op::Dropout { .. } => i == 0,
+        Op::Map(_)
+        | Op::Cast(_)
+        | Op::Copy
+        | Op::Reduce { .. }
+        | Op::ArgReduce { .. }
+        | Op::MatMul
+        | Op::Linear { .. }
+        | Op::Softmax
+        | Op::LogSoftmax
+        | Op::LayerNorm { .. }
+        | Op::RmsNorm { .. }
+        | Op::Embedding
+        | Op::EmbeddingGrad { .. }
+        | Op::Gather { .. }
+        | Op::ScatterAdd { .. }
+        | Op::IndexSelect { .. }
+        | Op::IndexAdd { .. }
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::CrossEntropy { .. }
+        | Op::Attention(_)
+        | Op::AttentionPacked { .. }
+        | Op::Rope(_)
+        | Op::Conv1d(_)
+        | Op::Conv1dGradInput { .. }
+        | Op::Conv1dGradWeight { .. } => true,
+    }
+}
+
 /// Whether operand `i` is a condition.
 pub fn is_mask(map: Map, i: usize) -> bool {
     matches!((map, i), (Map::Where, 0) | (Map::MaskedFill, 1))
@@ -409,7 +449,8 @@ fn concats(d: &mut Draw<'_>) -> Vec<Pair> {
 }
 
 fn pads(d: &mut Draw<'_>) -> Vec<Pair> {
-    let borders: &[(&[usize], &[(usize, usize)], f64)] = &[
+    type Border = (&'static [usize], &'static [(usize, usize)], f64);
+    let borders: &[Border] = &[
         (&[], &[], 1.0),
         (&[1], &[(0, 0)], 1.0),
         (&[5], &[(2, 1)], 0.0),

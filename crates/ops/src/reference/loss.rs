@@ -19,7 +19,7 @@ fn class(target: &Array, r: usize, classes: usize, ignore_index: i64) -> Result<
 }
 
 /// The mean over rows that count of `-sum over c of q_c log p_c`, where `p` is the softmax of the row's logits and
-/// `q_c = smoothing / classes`, with `1 - smoothing` more at the target. NaN where no row counts.
+/// `q_c = smoothing / classes`, with `1 - smoothing` more at the target. NaN where no row counts. The log-sum of a row that doesn't count is 0.
 pub(super) fn cross_entropy(
     ignore_index: i64,
     smoothing: f64,
@@ -31,13 +31,15 @@ pub(super) fn cross_entropy(
     let (mut total, mut count, mut lses) = (0.0, 0.0, Vec::new());
     for r in 0..logits.shape[0] {
         let row = &logits.data[r * classes..(r + 1) * classes];
-        let lse = log_sum_exp(row);
-        lses.push(lse);
+        let mut counted_lse = 0.0;
         if let Some(t) = class(target, r, classes, ignore_index)? {
+            let lse = log_sum_exp(row);
+            counted_lse = lse;
             let uniform: f64 = row.iter().map(|v| (lse - v) / classes as f64).sum();
             total += (1.0 - smoothing) * (lse - row[t]) + smoothing * uniform;
             count += 1.0;
         }
+        lses.push(counted_lse);
     }
     let scalar = |meta: Meta, v: f64| Array { shape: meta.shape, dtype: meta.dtype, data: vec![v] };
     let lse = Array { shape: out[1].shape, dtype: out[1].dtype, data: lses };
@@ -95,6 +97,7 @@ mod tests {
         let op = Op::CrossEntropy { ignore_index: -100, label_smoothing: 0.5 };
         let y = eval(&op, &[logits(), target.clone()]).unwrap();
         near(&y[0].data, &[2f64.ln()]);
+        near(&y[1].data, &[0.0, 7.0 + 2f64.ln()]);
         assert_eq!(y[2].data, [1.0]);
         let grad = Op::CrossEntropyGrad { ignore_index: -100, label_smoothing: 0.5 };
         let g = Array::new(&[], F64, vec![1.0]).unwrap();
