@@ -1,5 +1,7 @@
 //! Copies between strided views, casts, and fills: the elementwise ops that compute nothing.
 
+use std::mem::MaybeUninit;
+
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Element, Layout};
 
@@ -142,20 +144,29 @@ fn copy_tiles<W: Copy + Send + Sync>(space: &Space, axis: usize, src: Shared<W>,
     let (to, from) = (space.strides(0), space.strides(1));
     let grain = (par::SERIAL_BELOW / band_bytes).max(1);
     par::for_ranges(others * bands, grain, |range| {
+        let mut tile = [[MaybeUninit::<W>::uninit(); TILE]; TILE];
         for job in range {
             let (other, band) = (job / bands, job % bands);
             let r0 = band * TILE;
             let height = TILE.min(rows - r0);
-            // SAFETY: the points are those of the views; bands write disjoint ones.
+            // SAFETY: the points are those of the views; bands write disjoint ones; what is read of the tile was written.
             unsafe {
                 let src = src.get().cast_const().offset(outer.offset(1, other) + r0 as isize * from[axis]);
                 let dst = dst.get().offset(outer.offset(0, other) + r0 as isize * to[axis]);
                 for c0 in (0..cols).step_by(TILE) {
                     let width = TILE.min(cols - c0);
-                    for r in 0..height as isize {
-                        for c in c0 as isize..(c0 + width) as isize {
-                            *dst.offset(r * to[axis] + c * to[last]) =
-                                *src.offset(r * from[axis] + c * from[last]);
+                    // Through a buffer, so that both sides are touched a whole stretch at a time: with strides of a
+                    // power of two, lines of one tile evict each other before they are used up.
+                    for c in 0..width {
+                        let src = src.offset((c0 + c) as isize * from[last]);
+                        for r in 0..height {
+                            tile[r][c].write(*src.offset(r as isize * from[axis]));
+                        }
+                    }
+                    for r in 0..height {
+                        let dst = dst.offset(r as isize * to[axis] + c0 as isize * to[last]);
+                        for c in 0..width {
+                            *dst.offset(c as isize * to[last]) = tile[r][c].assume_init();
                         }
                     }
                 }
