@@ -102,8 +102,7 @@ impl Attention {
         let AttentionConfig { dim, heads, kv_heads, causal, rope, .. } = self.config;
         if !causal {
             return Err(Error::argument(
-                "only causal attention can be decoded step by step: later tokens would change \
-                                        the outputs of earlier ones",
+                "only causal attention can be decoded step by step: elsewhere later tokens change earlier outputs",
             ));
         }
         let (batch, len) = (x.dim(0), x.dim(1));
@@ -111,12 +110,12 @@ impl Attention {
         if let Some(base) = rope {
             qkv = qkv.rope_heads(base, past, false, heads + kv_heads)?;
         }
+        // Heads before positions: a head's rows then lie together, here and in the cache.
         let part = |start, n| qkv.narrow(2, start, n)?.transpose(1, 2);
-        let (q, k, v) = (part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?);
-        cache.keys.narrow(2, past, len)?.copy_(&k)?;
-        cache.values.narrow(2, past, len)?.copy_(&v)?;
-        let (keys, values) = (cache.keys.narrow(2, 0, past + len)?, cache.values.narrow(2, 0, past + len)?);
-        let y = q.attention(&keys, &values, None, true, None)?.transpose(1, 2)?;
+        cache.keys_values.narrow(2, past, len)?.copy_(&part(heads, 2 * kv_heads)?)?;
+        let seen = cache.keys_values.narrow(2, 0, past + len)?.chunk(2, 1)?;
+        let q = part(0, heads)?;
+        let y = q.attention(&seen[0], &seen[1], None, true, None)?.transpose(1, 2)?;
         self.proj.forward(&y.reshape(&[batch as isize, len as isize, dim as isize])?, pass)
     }
 
@@ -138,12 +137,12 @@ impl Module for Attention {
 /// Room for the keys and values of one attention layer, written in place as tokens come.
 #[derive(Debug)]
 pub struct LayerCache {
-    keys: Tensor,
-    values: Tensor,
+    /// (batch, 2 kv heads, capacity, head width): the keys' heads, then the values'.
+    keys_values: Tensor,
 }
 
 impl LayerCache {
-    /// Room for `capacity` positions of `batch` sequences, as (batch, kv heads, capacity, head width).
+    /// Room for `capacity` positions of `batch` sequences.
     pub fn new(
         config: &AttentionConfig,
         batch: usize,
@@ -151,8 +150,7 @@ impl LayerCache {
         dtype: DType,
         device: &Device,
     ) -> Result<LayerCache> {
-        let dims = [batch, config.kv_heads, capacity, config.head_dim()];
-        let zeros = || Tensor::zeros(&dims, dtype, device);
-        Ok(LayerCache { keys: zeros()?, values: zeros()? })
+        let dims = [batch, 2 * config.kv_heads, capacity, config.head_dim()];
+        Ok(LayerCache { keys_values: Tensor::zeros(&dims, dtype, device)? })
     }
 }
