@@ -187,7 +187,8 @@ fn check_on(graph: &Graph<'_>, name: &str, device: &Device) -> Result<(), String
             || grads.iter().zip(&direction).flat_map(|(g, d)| g.data.iter().zip(d).map(|(g, d)| g * d));
         let got: f64 = terms().sum();
         let scale = 1.0 + terms().map(f64::abs).sum::<f64>();
-        if !((got - want).abs() <= TOLERANCE * scale) {
+        let close = (got - want).abs() <= TOLERANCE * scale;
+        if !close {
             return Err(format!("slope {got} instead of {want}, along {}", describe(&direction)));
         }
     }

@@ -28,9 +28,13 @@ pub(crate) fn uniform(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-/// A seed for a name, so that a failing case can be run alone and draws the same numbers.
+/// A seed for a name, so that a failing case can be run alone and draws the same numbers; other numbers for another
+/// `BULLET_TEST_SEED`.
 pub(crate) fn seed(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    let run = std::env::var("BULLET_TEST_SEED").unwrap_or_default();
+    // FNV-1a.
+    let bytes = name.bytes().chain(run.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Runs `$body` with `$T` the Rust type of `$dtype`.
