@@ -207,7 +207,8 @@ impl TransformerConfig {
     fn heads_problems(&self) -> Option<String> {
         // The small ones are enough to choose from, however large a size was mistyped.
         let divisors = |n: usize| {
-            let all: Vec<String> = (1..=n.min(1024)).filter(|d| n % d == 0).map(|d| d.to_string()).collect();
+            let all: Vec<String> =
+                (1..=n.min(1024)).filter(|d| n.is_multiple_of(*d)).map(|d| d.to_string()).collect();
             all.join(", ")
         };
         let TransformerConfig { dim, heads, .. } = *self;

@@ -441,12 +441,13 @@ fn state_moves_between_models() {
 
 #[test]
 fn wrong_configurations_are_explained() {
-    let message = |change: fn(&mut TransformerConfig)| {
+    type Change = fn(&mut TransformerConfig);
+    let message = |change: Change| {
         let mut config = small();
         change(&mut config);
-        Transformer::new(config, &init(DType::F32)).err().expect("the configuration is wrong").message
+        Transformer::new(config, &init(DType::F32)).expect_err("the configuration is wrong").message
     };
-    let cases: [(fn(&mut TransformerConfig), &str); 9] = [
+    let cases: [(Change, &str); 9] = [
         (|c| c.heads = 3, "heads = 3 must divide dim = 8: one of 1, 2, 4, 8"),
         (|c| (c.heads, c.kv_heads) = (4, 3), "kv_heads = 3 must divide heads = 4: one of 1, 2, 4"),
         (|c| (c.layers, c.ff) = (0, 0), "layers = 0, ff = 0"),
