@@ -141,22 +141,22 @@ fn check_all<T: Float>(seed: u64, rounds: usize) {
 
 #[test]
 fn f32_matches_reference() {
-    check_all::<f32>(1, 250);
+    check_all::<f32>(1, 100);
 }
 
 #[test]
 fn f64_matches_reference() {
-    check_all::<f64>(2, 150);
+    check_all::<f64>(2, 100);
 }
 
 #[test]
 fn f16_matches_reference() {
-    check_all::<f16>(3, 150);
+    check_all::<f16>(3, 100);
 }
 
 #[test]
 fn bf16_matches_reference() {
-    check_all::<bf16>(4, 150);
+    check_all::<bf16>(4, 100);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bullet_ops::{Compute, Error, Float, Result};
 
-use super::rows::{RowDots, Rows, SoftmaxGrad};
+use super::rows::{CHUNK, RowDots, Rows, SoftmaxGrad};
 use super::{Attention, BLOCK, HeadsLayout, HeadsMut, HeadsRef, Isa, Real, in_compute, narrow};
 use crate::cpu::gemm::{Packed, Scratch};
 use crate::cpu::par;
@@ -122,7 +122,7 @@ impl<T: Float<Compute: Real>> Backward<'_, T> {
     unsafe fn head(&self, batch: usize, kv_head: usize) {
         let (q, k, v) = (&self.saved.q.layout, &self.saved.k, &self.saved.v);
         let (dim, keys, group) = (q.dim, k.layout.seq, q.heads / k.layout.heads);
-        let pitch = Packed::<T::Compute>::pad(self.isa, keys.max(1));
+        let pitch = Packed::<T::Compute>::pad(self.isa, keys.max(1)).next_multiple_of(CHUNK);
         let wide = Packed::<T::Compute>::pad(self.isa, dim.max(1));
         let mut work = Work {
             weights: Scratch::take(BLOCK * pitch),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bullet_ops::{Compute, Error, Float, Result};
 
-use super::rows::{Rows, Softmax};
+use super::rows::{CHUNK, Rows, Softmax};
 use super::{Attention, BLOCK, HeadsLayout, HeadsMut, HeadsRef, Isa, Real, in_compute, narrow};
 use crate::cpu::gemm::vector::vectorize;
 use crate::cpu::gemm::{Dots, Packed, Scratch, Sums};
@@ -101,7 +101,7 @@ impl<T: Float<Compute: Real>> Forward<'_, T> {
         let v = self.v.ptr.wrapping_offset(self.v.layout.row(batch, head / group, 0));
         // The last query sees the most keys.
         let most = self.spec.visible(queries.end - 1, of, keys);
-        let pitch = Packed::<T::Compute>::pad(self.isa, most.max(1));
+        let pitch = Packed::<T::Compute>::pad(self.isa, most.max(1)).next_multiple_of(CHUNK);
         let wide = Packed::<T::Compute>::pad(self.isa, dim.max(1));
         let mut scores = Scratch::take(BLOCK * pitch);
         let mut out = Scratch::take(BLOCK * wide);

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use bullet_ops::{Compute, Float};
 
-use super::{Attention, Mask, Real};
+use super::{Attention, BLOCK, Mask, Real};
 use crate::cpu::simd::{SimdOp, Target};
 
-/// Sums and maxima are taken in this many strands, so that they vectorise.
-const STRANDS: usize = 32;
+/// Rows are worked on in whole chunks, their ends filled with what changes nothing: the remainders of vectorised loops
+/// would cost more than the chunks, rows being short. Sums and maxima are taken in this many strands.
+pub(super) const CHUNK: usize = 16;
 
 /// A block of rows of scores of one head.
 pub(super) struct Rows<'a, T: Float> {
@@ -19,7 +20,7 @@ pub(super) struct Rows<'a, T: Float> {
     pub(super) queries: Range<usize>,
     pub(super) of: usize,
     pub(super) keys: usize,
-    /// Row after row, `pitch` apart; on entry q . k.
+    /// Row after row, `pitch` (a multiple of `CHUNK`) apart; on entry q . k.
     pub(super) scores: &'a mut [T::Compute],
     pub(super) pitch: usize,
     /// Columns that the next product reads; those a row doesn't see become 0.
@@ -27,18 +28,22 @@ pub(super) struct Rows<'a, T: Float> {
 }
 
 impl<T: Float<Compute: Real>> Rows<'_, T> {
-    /// Scales and masks row `i`; returns how many scores the row has (the others are not set).
+    /// Scales and masks row `i`; returns how many scores the row has. Its last chunk is filled up with -inf.
     #[inline(always)]
     fn mask(&mut self, i: usize) -> usize {
         let query = self.queries.start + i;
         let seen = self.spec.visible(query, self.of, self.keys);
-        let row = &mut self.scores[i * self.pitch..][..seen];
+        let row = &mut self.scores[i * self.pitch..][..seen.next_multiple_of(CHUNK)];
         let scale = T::Compute::of(self.spec.scale);
         match &self.spec.mask {
-            Mask::None => row.iter_mut().for_each(|x| *x *= scale),
+            Mask::None => {
+                for chunk in row.as_chunks_mut::<CHUNK>().0 {
+                    chunk.iter_mut().for_each(|x| *x *= scale);
+                }
+            }
             Mask::Attend(mask) => {
                 let (ptr, stride) = mask.row(self.batch, self.head, query);
-                for (j, x) in row.iter_mut().enumerate() {
+                for (j, x) in row[..seen].iter_mut().enumerate() {
                     // SAFETY: the mask's bounds were checked, or promised.
                     let attend = unsafe { *ptr.offset(j as isize * stride) };
                     *x = if attend { *x * scale } else { T::Compute::NEG_INFINITY };
@@ -46,12 +51,13 @@ impl<T: Float<Compute: Real>> Rows<'_, T> {
             }
             Mask::Bias(mask) => {
                 let (ptr, stride) = mask.row(self.batch, self.head, query);
-                for (j, x) in row.iter_mut().enumerate() {
+                for (j, x) in row[..seen].iter_mut().enumerate() {
                     // SAFETY: as above.
                     *x = *x * scale + unsafe { *ptr.offset(j as isize * stride) }.up();
                 }
             }
         }
+        row[seen..].fill(T::Compute::NEG_INFINITY);
         seen
     }
 }
@@ -69,21 +75,40 @@ impl<T: Float<Compute: Real>> SimdOp for Softmax<'_, T> {
     #[inline(always)]
     fn run<S: Target>(mut self) {
         let zero = T::Compute::ZERO;
-        for i in 0..self.rows.queries.len() {
-            let seen = self.rows.mask(i);
-            let row = &mut self.rows.scores[i * self.rows.pitch..][..self.rows.width];
+        let n = self.rows.queries.len();
+        let mut sums = [T::Compute::ONE; BLOCK];
+        for i in 0..n {
+            let seen = self.rows.mask(i).next_multiple_of(CHUNK);
+            let row = &mut self.rows.scores[i * self.rows.pitch..][..self.rows.width.next_multiple_of(CHUNK)];
             let (row, unseen) = row.split_at_mut(seen);
             unseen.fill(zero);
-            let max = fold(row, T::Compute::NEG_INFINITY, |a, b| if b > a { b } else { a });
-            if max == T::Compute::NEG_INFINITY && row.iter().all(|&x| x == max) {
-                row.fill(zero);
+            let row = row.as_chunks_mut::<CHUNK>().0;
+            let mut strands = [T::Compute::NEG_INFINITY; CHUNK];
+            for chunk in &*row {
+                for l in 0..CHUNK {
+                    strands[l] = strands[l].larger(chunk[l]);
+                }
+            }
+            let max = pairs(strands, T::Compute::larger);
+            if max == T::Compute::NEG_INFINITY && row.iter().flatten().all(|&x| x == max) {
+                row.as_flattened_mut().fill(zero);
                 (self.lse[i], self.inverse[i]) = (max, zero);
                 continue;
             }
-            row.iter_mut().for_each(|x| *x = (*x - max).exp_nonpositive::<S>());
-            let sum = fold(row, zero, |a, b| a + b);
-            self.lse[i] = max + sum.log::<S>();
-            self.inverse[i] = T::Compute::ONE / sum;
+            let mut strands = [zero; CHUNK];
+            for chunk in row {
+                for l in 0..CHUNK {
+                    chunk[l] = (chunk[l] - max).exp_nonpositive::<S>();
+                    strands[l] += chunk[l];
+                }
+            }
+            sums[i] = pairs(strands, |a, b| a + b);
+            (self.lse[i], self.inverse[i]) = (max, T::Compute::ONE);
+        }
+        // All rows at once, so that logarithm and division vectorise; rows that see nothing have a sum of 1 here.
+        for i in 0..n {
+            self.lse[i] += sums[i].log::<S>();
+            self.inverse[i] = self.inverse[i] / sums[i];
         }
     }
 }
@@ -105,21 +130,26 @@ impl<T: Float<Compute: Real>> SimdOp for SoftmaxGrad<'_, T> {
     fn run<S: Target>(mut self) {
         let zero = T::Compute::ZERO;
         let scale = T::Compute::of(self.rows.spec.scale);
+        let width = self.rows.width.next_multiple_of(CHUNK);
         for i in 0..self.rows.queries.len() {
             let seen = self.rows.mask(i);
             let (lse, mean) = (self.lse[i], self.mean[i]);
             let seen = if lse == T::Compute::NEG_INFINITY { 0 } else { seen };
-            let row = &mut self.rows.scores[i * self.rows.pitch..][..self.rows.width];
-            let grad = &mut self.grad[i * self.rows.pitch..][..self.rows.width];
+            let row = &mut self.rows.scores[i * self.rows.pitch..][..width];
+            let grad = &mut self.grad[i * self.rows.pitch..][..width];
+            let chunks = seen.div_ceil(CHUNK);
+            let whole = row.as_chunks_mut::<CHUNK>().0.iter_mut().zip(grad.as_chunks_mut::<CHUNK>().0);
+            for (x, g) in whole.take(chunks) {
+                for l in 0..CHUNK {
+                    // Above 0 by rounding only.
+                    let exponent = x[l] - lse;
+                    let exponent = if exponent > zero { zero } else { exponent };
+                    x[l] = exponent.exp_nonpositive::<S>();
+                    g[l] = x[l] * (g[l] - mean) * scale;
+                }
+            }
             row[seen..].fill(zero);
             grad[seen..].fill(zero);
-            for (x, g) in row[..seen].iter_mut().zip(&mut grad[..seen]) {
-                // Above 0 by rounding only.
-                let exponent = *x - lse;
-                let exponent = if exponent > zero { zero } else { exponent };
-                *x = exponent.exp_nonpositive::<S>();
-                *g = *x * (*g - mean) * scale;
-            }
         }
     }
 }
@@ -145,11 +175,11 @@ impl<C: Real> SimdOp for RowDots<'_, C> {
                     std::slice::from_raw_parts(self.b.0.offset(i as isize * self.b.1), self.dim),
                 )
             };
-            let mut strands = [C::ZERO; STRANDS];
-            let (whole_a, rest_a) = a.as_chunks::<STRANDS>();
-            let (whole_b, rest_b) = b.as_chunks::<STRANDS>();
+            let mut strands = [C::ZERO; CHUNK];
+            let (whole_a, rest_a) = a.as_chunks::<CHUNK>();
+            let (whole_b, rest_b) = b.as_chunks::<CHUNK>();
             for (a, b) in whole_a.iter().zip(whole_b) {
-                for l in 0..STRANDS {
+                for l in 0..CHUNK {
                     strands[l] = S::fma(a[l], b[l], strands[l]);
                 }
             }
@@ -159,22 +189,9 @@ impl<C: Real> SimdOp for RowDots<'_, C> {
     }
 }
 
-/// Folds a row with an associative `f`.
 #[inline(always)]
-fn fold<C: Copy>(row: &[C], start: C, f: impl Fn(C, C) -> C + Copy) -> C {
-    let mut strands = [start; STRANDS];
-    let (whole, rest) = row.as_chunks::<STRANDS>();
-    for chunk in whole {
-        for l in 0..STRANDS {
-            strands[l] = f(strands[l], chunk[l]);
-        }
-    }
-    rest.iter().fold(pairs(strands, f), |a, &b| f(a, b))
-}
-
-#[inline(always)]
-fn pairs<C: Copy>(mut strands: [C; STRANDS], f: impl Fn(C, C) -> C) -> C {
-    let mut width = STRANDS;
+fn pairs<C: Copy>(mut strands: [C; CHUNK], f: impl Fn(C, C) -> C) -> C {
+    let mut width = CHUNK;
     while width > 1 {
         width /= 2;
         for l in 0..width {

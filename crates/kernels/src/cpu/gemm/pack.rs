@@ -64,7 +64,7 @@ pub(super) unsafe fn panel<T: Float>(
     }
 }
 
-/// `dst[p * width + j] = b[j * stride + p]`, in blocks whose source and destination lines stay in L1.
+/// `dst[p * width + j] = b[j * stride + p]`, in squares of four that stay in registers.
 unsafe fn transpose<T: Float>(
     b: *const T,
     stride: isize,
@@ -73,31 +73,46 @@ unsafe fn transpose<T: Float>(
     width: usize,
     dst: *mut T::Compute,
 ) {
-    const BLOCK: usize = 16;
-    let mut lines = [[T::Compute::ZERO; BLOCK]; 4];
-    for p0 in (0..k).step_by(BLOCK) {
-        let steps = BLOCK.min(k - p0);
-        for j0 in (0..cols).step_by(4) {
-            let wide = 4.min(cols - j0);
-            // SAFETY: rows below k and columns below cols, the caller's promise.
-            unsafe {
-                for (j, line) in lines.iter_mut().enumerate().take(wide) {
-                    widen(b.offset((j0 + j) as isize * stride).add(p0), line.as_mut_ptr(), steps);
-                }
-                let out = dst.add(p0 * width + j0);
-                if wide == 4 {
-                    for p in 0..steps {
-                        let four = [lines[0][p], lines[1][p], lines[2][p], lines[3][p]];
-                        out.add(p * width).cast::<[T::Compute; 4]>().write(four);
-                    }
-                } else {
-                    for p in 0..steps {
-                        for j in 0..wide {
-                            *out.add(p * width + j) = lines[j][p];
-                        }
-                    }
-                }
+    let (whole_k, whole_cols) = (k / 4 * 4, cols / 4 * 4);
+    // SAFETY: rows below k and columns below cols, the caller's promise.
+    unsafe {
+        for p in (0..whole_k).step_by(4) {
+            for j in (0..whole_cols).step_by(4) {
+                square(b.offset(j as isize * stride).add(p), stride, dst.add(p * width + j), width);
             }
+        }
+        let one = |p: usize, j: usize| *dst.add(p * width + j) = (*b.offset(j as isize * stride).add(p)).up();
+        for p in 0..k {
+            for j in (if p < whole_k { whole_cols } else { 0 })..cols {
+                one(p, j);
+            }
+        }
+    }
+}
+
+/// Transposes four by four elements.
+///
+/// # Safety
+/// `src` reaches four rows `stride` apart, `dst` four rows `width` apart.
+#[inline(always)]
+unsafe fn square<T: Float>(src: *const T, stride: isize, dst: *mut T::Compute, width: usize) {
+    // SAFETY: the caller's promise; `T` is f32 where it is read as that, and SSE is part of x86-64.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if T::DTYPE == DType::F32 {
+            use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
+            let row = |i: isize| _mm_loadu_ps(src.offset(i * stride).cast());
+            let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
+            _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+            for (i, x) in [a, b, c, d].into_iter().enumerate() {
+                _mm_storeu_ps(dst.add(i * width).cast(), x);
+            }
+            return;
+        }
+        for p in 0..4 {
+            let four: [T::Compute; 4] =
+                std::array::from_fn(|j| (*src.offset(j as isize * stride).add(p)).up());
+            dst.add(p * width).cast::<[T::Compute; 4]>().write_unaligned(four);
         }
     }
 }
