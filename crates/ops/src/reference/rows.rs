@@ -32,20 +32,26 @@ fn of(meta: Meta, data: Vec<f64>) -> Array {
     Array { shape: meta.shape, dtype: meta.dtype, data }
 }
 
-/// `log(sum(e^x))`, with the largest element taken out so that nothing overflows; -infinity of nothing.
-pub(super) fn log_sum_exp(x: &[f64]) -> f64 {
-    let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if largest == f64::NEG_INFINITY {
-        return largest;
-    }
-    largest + sum(x.iter().map(|v| (v - largest).exp())).ln()
+/// The largest element; -infinity of nothing.
+fn largest(x: &[f64]) -> f64 {
+    x.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// `y_i = e^(x_i) / sum over j of e^(x_j)`.
+/// `log(sum(e^x))`, with the largest element taken out so that nothing overflows; -infinity of nothing.
+pub(super) fn log_sum_exp(x: &[f64]) -> f64 {
+    let top = largest(x);
+    if top == f64::NEG_INFINITY {
+        return top;
+    }
+    top + sum(x.iter().map(|v| (v - top).exp())).ln()
+}
+
+/// `y_i = e^(x_i) / sum over j of e^(x_j)`, both with the largest element taken out.
 pub(super) fn softmax(x: &Array) -> Array {
     let row = |x: &[f64]| {
-        let lse = log_sum_exp(x);
-        x.iter().map(|v| (v - lse).exp()).collect::<Vec<_>>()
+        let top = largest(x);
+        let total = sum(x.iter().map(|v| (v - top).exp()));
+        x.iter().map(|v| (v - top).exp() / total).collect::<Vec<_>>()
     };
     like(x, rows(x).flat_map(row).collect())
 }
@@ -59,11 +65,12 @@ pub(super) fn softmax_grad(y: &Array, g: &Array) -> Array {
     like(y, rows(y).zip(rows(g)).flat_map(row).collect())
 }
 
-/// `y_i = x_i - log(sum over j of e^(x_j))`.
+/// `y_i = x_i - log(sum over j of e^(x_j))`, with the largest element taken out of both.
 pub(super) fn log_softmax(x: &Array) -> Array {
     let row = |x: &[f64]| {
-        let lse = log_sum_exp(x);
-        x.iter().map(|v| v - lse).collect::<Vec<_>>()
+        let top = largest(x);
+        let log_total = sum(x.iter().map(|v| (v - top).exp())).ln();
+        x.iter().map(|v| (v - top) - log_total).collect::<Vec<_>>()
     };
     like(x, rows(x).flat_map(row).collect())
 }

@@ -3,7 +3,7 @@
 use bullet_ops::reference::cases::{Case, cases, is_free};
 use bullet_ops::reference::{self, Array, eval, magnitudes};
 use bullet_ops::table::{Row, TABLE};
-use bullet_ops::{DType, Op};
+use bullet_ops::{AxisSet, DType, Meta, Op, Reduce, Shape};
 use bullet_tensor::{Device, Tensor, dispatch};
 
 use crate::harness::{Laid, Variation, devices, download, epsilon, seed, uniform, upload};
@@ -100,7 +100,7 @@ fn check_run(
         Ok::<_, bullet_tensor::Error>((outputs.iter().map(download).collect::<Result<Vec<_>, _>>()?, after))
     };
     let (got, after) = run().map_err(|e| e.to_string())?;
-    if let Some(i) = (0..laid.len()).find(|&i| after[i] != laid[i].base) {
+    if let Some(i) = (0..laid.len()).find(|&i| !same(&after[i], &laid[i].base)) {
         return Err(format!("operand {i} was overwritten"));
     }
     if got.len() != results.len() {
@@ -114,6 +114,11 @@ fn check_run(
         compare(row, got, want, magnitude).map_err(|e| format!("result {r}, {e}"))?;
     }
     Ok(())
+}
+
+/// Equal, NaN for NaN.
+fn same(a: &Array, b: &Array) -> bool {
+    a.meta() == b.meta() && a.data.iter().zip(&b.data).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
 }
 
 /// A result may be off by the row's tolerance in the type of the computation, and by one rounding to its own dtype.
@@ -222,6 +227,73 @@ fn reductions_without_identity_are_errors() {
         let message = none.argmax(Some(1), false).unwrap_err().to_string();
         assert!(message.contains("attempt to get argmax of an empty sequence"), "{message}");
         assert_eq!(none.max(&[0], false).unwrap().numel(), 0);
+    }
+}
+
+/// Wherever a NaN stands, an extreme is NaN and its index the NaN's.
+#[test]
+fn extremes_see_every_nan() {
+    for dtype in DType::FLOATS {
+        for (rows, columns) in [(1, 1), (1, 7), (3, 33), (70, 65), (2, 1000)] {
+            for at in [0, 1, columns / 2, columns - 1] {
+                let meta = Meta::new(Shape::new(&[rows, columns]).unwrap(), dtype);
+                let wave = |i: &[usize]| ((i[0] * 7 + i[1] * 3) % 11) as f64 - 5.0;
+                let hit = |i: &[usize]| i[0] == rows / 2 && i[1] == at.min(columns - 1);
+                let x = Array::from_fn(meta, |i| if hit(i) { f64::NAN } else { wave(i) });
+                for axis in [0, 1] {
+                    let axes = AxisSet::of(&x.shape, &[axis as isize]).unwrap();
+                    for op in [
+                        Op::Reduce { kind: Reduce::Max, axes, keepdims: false },
+                        Op::Reduce { kind: Reduce::Min, axes, keepdims: false },
+                        Op::ArgReduce { max: true, axis, keepdims: false },
+                        Op::ArgReduce { max: false, axis, keepdims: false },
+                    ] {
+                        check_plain(&op, std::slice::from_ref(&x));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows that a formula written without care for range or cancellation gets wrong.
+#[test]
+fn rows_survive_large_numbers() {
+    let mut rng = uniform(9);
+    for dtype in DType::FLOATS {
+        // Far enough that the mean of squares minus the square of the mean has no digit left in f32, near enough that
+        // the rounding of the mean itself does not show: 10 for f16, 1 for bf16, 1000 for the others.
+        let far = 0.01 / epsilon(dtype).max(1e-5);
+        for columns in [2, 7, 33, 1000] {
+            let meta = Meta::new(Shape::new(&[3, columns]).unwrap(), dtype);
+            let scattered = Array::from_fn(meta, |_| (rng() - 0.5) * 6e4).rounded();
+            let offset = Array::from_fn(meta, |_| far + 2.0 * rng()).rounded();
+            let masked = |i: &[usize]| i[1] % 3 == 1;
+            let holes =
+                Array::from_fn(meta, |i| if masked(i) { f64::NEG_INFINITY } else { 3.0 * rng() }).rounded();
+            for x in [&scattered, &offset, &holes] {
+                check_plain(&Op::Softmax, std::slice::from_ref(x));
+                check_plain(&Op::LogSoftmax, std::slice::from_ref(x));
+            }
+            let axes = AxisSet::of(&offset.shape, &[1]).unwrap();
+            let kind = Reduce::Var { correction: 0.0 };
+            check_plain(&Op::Reduce { kind, axes, keepdims: false }, std::slice::from_ref(&offset));
+            check_plain(&Op::LayerNorm { eps: 1e-5 }, std::slice::from_ref(&offset));
+            let target = Array::new(&[3], DType::I64, vec![0.0, 1.0, 0.0]).unwrap();
+            let op = Op::CrossEntropy { ignore_index: -100, label_smoothing: 0.0 };
+            check_plain(&op, &[scattered, target]);
+        }
+    }
+}
+
+/// An op on contiguous operands, on every device.
+fn check_plain(op: &Op, x: &[Array]) {
+    let laid: Vec<Laid> = x.iter().map(|x| Laid::new(x, Variation::Contiguous)).collect();
+    let wanted = want(op, x);
+    for device in devices() {
+        if let Err(e) = check_run(op.row(), op, &laid, &wanted, device) {
+            panic!("{op:?} of {} {} on {device}: {e}", x[0].dtype, x[0].shape);
+        }
     }
 }
 
