@@ -1,16 +1,18 @@
 //! Running an [`Op`]: infer the results, allocate them, call the device's kernel, record on the tape.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bullet_kernels::{View, ViewMut, cpu};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind};
+use smallvec::SmallVec;
 
 use crate::adjoint;
 use crate::error::{Error, Result};
 use crate::storage::{Guards, Storage};
-use crate::tape::{Autograd, Node, Saved, Step, grad_enabled};
+use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
 
 /// Runs an op and records it where a gradient flows; returns all of its results, of which only the first is tracked.
@@ -34,29 +36,37 @@ pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
     Ok(run(op, inputs)?.swap_remove(0))
 }
 
+/// Lists of operands and results, which are short: most ops allocate nothing for them.
+type Few<T> = SmallVec<[T; 4]>;
+
 /// Runs an op without recording.
 pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let device = common_device(inputs)?;
-    let metas: Vec<Meta> = inputs.iter().map(|t| t.meta()).collect();
+    let metas: Few<Meta> = inputs.iter().map(|t| t.meta()).collect();
     let results = op.infer(&metas)?;
     let outputs: Vec<Tensor> = results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
-    let dense: Vec<Tensor> = inputs
-        .iter()
-        .enumerate()
-        .map(|(i, t)| if cpu::takes_strided(op, i, t.layout()) { Ok(t.detach()) } else { t.detach().contiguous() })
-        .collect::<Result<_>>()?;
+    let dense: Few<Cow<'_, Tensor>> =
+        inputs.iter().enumerate().map(|(i, t)| as_taken(op, i, t)).collect::<Result<_>>()?;
     match device.kind() {
         DeviceKind::Cpu => {
-            let reads: Vec<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
+            let reads: Few<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
             let _guards = Guards::take(&reads, &[]);
-            let views: Vec<View<'_>> = dense.iter().map(view).collect();
+            let views: Few<View<'_>> = dense.iter().map(|t| view(t)).collect();
             // SAFETY: the outputs are fresh; no one else can name their memory yet.
-            let mut outs: Vec<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
+            let mut outs: Few<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
             cpu::execute(op, &views, &mut outs)?;
         }
         DeviceKind::Cuda(_) => return Err(unsupported(device)),
     }
     Ok(outputs)
+}
+
+/// Operand `i` as the kernel takes it: itself, or a contiguous copy.
+fn as_taken<'a>(op: &Op, i: usize, t: &'a Tensor) -> Result<Cow<'a, Tensor>> {
+    if cpu::takes_strided(op, i, t.layout()) {
+        return Ok(Cow::Borrowed(t));
+    }
+    Ok(Cow::Owned(no_grad(|| t.copy())?))
 }
 
 /// Evaluates an elementwise expression over broadcast operands into a new tensor; never recorded.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bullet_runtime::{Buffer, Device};
+use smallvec::SmallVec;
 
 use crate::error::Result;
 
@@ -70,12 +71,12 @@ enum Guard<'a> {
 }
 
 /// Guards of all storages that one kernel touches.
-pub(crate) struct Guards<'a>(#[expect(dead_code, reason = "guards act by being held")] Vec<Guard<'a>>);
+pub(crate) struct Guards<'a>(#[expect(dead_code, reason = "guards act by being held")] SmallVec<[Guard<'a>; 4]>);
 
 impl<'a> Guards<'a> {
     /// Shared access to `reads`, and exclusive access to `writes`, whose versions grow by one.
     pub(crate) fn take(reads: &[&'a Storage], writes: &[&'a Storage]) -> Guards<'a> {
-        let mut all: Vec<(*const Storage, &'a Storage, bool)> = Vec::with_capacity(reads.len() + writes.len());
+        let mut all: SmallVec<[(*const Storage, &'a Storage, bool); 4]> = SmallVec::new();
         all.extend(writes.iter().map(|&s| (std::ptr::from_ref(s), s, true)));
         all.extend(reads.iter().map(|&s| (std::ptr::from_ref(s), s, false)));
         // Stable, so that of a storage both read and written the exclusive guard comes first and is the one kept.

@@ -69,13 +69,16 @@ impl Isa {
 pub fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
-        let available = Isa::available();
-        let best = *available.last().expect("portable is always available");
-        match std::env::var("BULLET_ISA") {
-            Ok(name) => available.into_iter().find(|i| i.name() == name).unwrap_or(best),
-            Err(_) => best,
-        }
+        let asked = std::env::var("BULLET_ISA").ok();
+        asked.and_then(|name| Isa::available().into_iter().find(|i| i.name() == name)).unwrap_or(highest())
     })
+}
+
+/// The highest instruction set that this machine has.
+#[inline]
+fn highest() -> Isa {
+    static HIGHEST: OnceLock<Isa> = OnceLock::new();
+    *HIGHEST.get_or_init(|| *Isa::available().last().expect("portable is always available"))
 }
 
 /// What a kernel body may know of the instruction set it is being compiled for.
@@ -153,12 +156,12 @@ pub fn dispatch_on<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
     {
         match isa {
-            // SAFETY: the features were detected, here or when `isa` was chosen.
-            Isa::Avx512 if isa.is_supported() => return unsafe { avx512(op) },
+            // SAFETY: `highest` was detected, and each set includes those below it.
+            Isa::Avx512 if isa <= highest() => return unsafe { avx512(op) },
             // SAFETY: as above.
-            Isa::Avx2 if isa.is_supported() => return unsafe { avx2(op) },
+            Isa::Avx2 if isa <= highest() => return unsafe { avx2(op) },
             // SAFETY: as above.
-            Isa::Sse42 if isa.is_supported() => return unsafe { sse42(op) },
+            Isa::Sse42 if isa <= highest() => return unsafe { sse42(op) },
             Isa::Avx512 | Isa::Avx2 | Isa::Sse42 | Isa::Portable => {}
         }
     }
