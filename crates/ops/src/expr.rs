@@ -320,7 +320,7 @@ macro_rules! methods {
 }
 methods! {
     unary abs Abs, exp Exp, log Log, sqrt Sqrt, rsqrt Rsqrt, sin Sin, cos Cos, tanh Tanh, erf Erf, floor Floor,
-        ceil Ceil, round Round, not Not;
+        ceil Ceil, round Round;
     binary pow Pow, max Max, min Min, lt Lt, le Le, eq Eq, and And, or Or
 }
 
@@ -334,6 +334,13 @@ impl Neg for V {
     type Output = V;
     fn neg(self) -> V {
         V::push(Node::Unary(Unary::Neg, self.0))
+    }
+}
+
+impl std::ops::Not for V {
+    type Output = V;
+    fn not(self) -> V {
+        V::push(Node::Unary(Unary::Not, self.0))
     }
 }
 

@@ -161,7 +161,7 @@ impl Op {
             Op::AttentionPackedGrad { .. } => one(x[0]),
             Op::Rope(_) => {
                 self.need_float(x[0])?;
-                if x[0].shape.rank() != 4 || x[0].shape[3] % 2 != 0 {
+                if x[0].shape.rank() != 4 || !x[0].shape[3].is_multiple_of(2) {
                     return Err(Error::shape(format!(
                         "rope takes [batch, sequence, heads, head dim] with an even head dim, not {}",
                         x[0].shape
@@ -401,7 +401,12 @@ fn infer_attention(x: &[Meta]) -> Result<Vec<Meta>> {
 fn infer_packed(_: AttentionSpec, heads: usize, kv_heads: usize, x: &[Meta]) -> Result<Vec<Meta>> {
     let s = x[0].shape;
     let slots = heads + 2 * kv_heads;
-    if s.rank() != 3 || heads == 0 || kv_heads == 0 || heads % kv_heads != 0 || s[2] % slots != 0 {
+    if s.rank() != 3
+        || heads == 0
+        || kv_heads == 0
+        || !heads.is_multiple_of(kv_heads)
+        || !s[2].is_multiple_of(slots)
+    {
         return Err(Error::shape(format!(
             "attention_packed takes (batch, sequence, ({heads} + 2 * {kv_heads}) * head dim) with kv heads dividing \
              heads, got {s}"

@@ -81,9 +81,11 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         Op::Softmax | Op::LogSoftmax => mask(&[], &[0]),
         Op::LayerNorm { .. } => mask(&[0, 1], &[1, 2]),
         Op::RmsNorm { .. } => mask(&[0, 1], &[1]),
-        Op::Embedding | Op::Gather { .. } | Op::ScatterAdd { .. } | Op::IndexSelect { .. } | Op::IndexAdd { .. } => {
-            mask(&[1], &[])
-        }
+        Op::Embedding
+        | Op::Gather { .. }
+        | Op::ScatterAdd { .. }
+        | Op::IndexSelect { .. }
+        | Op::IndexAdd { .. } => mask(&[1], &[]),
         Op::Dropout { .. } => mask(&[1], &[]),
         Op::CrossEntropy { .. } => mask(&[0, 1], &[1, 2]),
         Op::Attention(_) => mask(&[0, 1, 2, 3], &[0, 1]),
@@ -165,7 +167,8 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
         // Linear in x, with the same mask.
         Op::Dropout { .. } => vec![execute(op, &[&g, cx.x(1)])?.pop(), None],
         Op::CrossEntropy { ignore_index, label_smoothing } => {
-            let grad = Op::CrossEntropyGrad { ignore_index: *ignore_index, label_smoothing: *label_smoothing };
+            let grad =
+                Op::CrossEntropyGrad { ignore_index: *ignore_index, label_smoothing: *label_smoothing };
             vec![execute(&grad, &[cx.x(0), cx.x(1), cx.y(1), cx.y(2), &g])?.pop(), None]
         }
         Op::Attention(spec) => {
@@ -182,8 +185,12 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
         Op::Rope(spec) => some(execute(&Op::Rope(RopeSpec { inverse: !spec.inverse, ..*spec }), &[&g])?),
         Op::Conv1d(spec) => {
             let (length, taps) = (cx.inputs[0].shape[2], cx.inputs[1].shape[2]);
-            let dx = cx.if_needed(0, || first(execute(&Op::Conv1dGradInput { spec: *spec, length }, &[cx.x(1), &g])))?;
-            let dw = cx.if_needed(1, || first(execute(&Op::Conv1dGradWeight { spec: *spec, taps }, &[cx.x(0), &g])))?;
+            let dx = cx.if_needed(0, || {
+                first(execute(&Op::Conv1dGradInput { spec: *spec, length }, &[cx.x(1), &g]))
+            })?;
+            let dw = cx.if_needed(1, || {
+                first(execute(&Op::Conv1dGradWeight { spec: *spec, taps }, &[cx.x(0), &g]))
+            })?;
             let db = cx.if_needed(2, || g.sum(&[0, 2], false))?;
             let mut grads = vec![dx, dw, db];
             grads.truncate(cx.inputs.len());
@@ -199,7 +206,9 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
         | Op::AttentionGrad(_)
         | Op::AttentionPackedGrad { .. }
         | Op::Conv1dGradInput { .. }
-        | Op::Conv1dGradWeight { .. } => unreachable!("{} is not differentiable, so it is not recorded", op.name()),
+        | Op::Conv1dGradWeight { .. } => {
+            unreachable!("{} is not differentiable, so it is not recorded", op.name())
+        }
     })
 }
 
@@ -273,8 +282,15 @@ fn linear_adjoint(activation: Activation, cx: &Context<'_>, g: Tensor) -> Result
             let rule = &map.exprs().adjoint.as_ref().expect("activations are differentiable")[0];
             // An activation's adjoint may read its result; computing it from `pre` again is cheaper than keeping it.
             let pre = cx.y(1);
-            let result = if rule.uses(1) { Some(execute(&Op::Map(map), &[pre])?.swap_remove(0)) } else { None };
-            run_expr(rule, g.dtype().compute(), &[Some(pre), result.as_ref(), Some(&g)], g.meta(), g.device())?
+            let result =
+                if rule.uses(1) { Some(execute(&Op::Map(map), &[pre])?.swap_remove(0)) } else { None };
+            run_expr(
+                rule,
+                g.dtype().compute(),
+                &[Some(pre), result.as_ref(), Some(&g)],
+                g.meta(),
+                g.device(),
+            )?
         }
     };
     let outputs = *g.shape().last().expect("linear results have an axis");

@@ -44,7 +44,8 @@ pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let device = common_device(inputs)?;
     let metas: Few<Meta> = inputs.iter().map(|t| t.meta()).collect();
     let results = op.infer(&metas)?;
-    let outputs: Vec<Tensor> = results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
+    let outputs: Vec<Tensor> =
+        results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
     let dense: Few<Cow<'_, Tensor>> =
         inputs.iter().enumerate().map(|(i, t)| as_taken(op, i, t)).collect::<Result<_>>()?;
     match device.kind() {
@@ -92,9 +93,14 @@ fn expr_into(
 ) -> Result<()> {
     // An operand that overlaps the target otherwise than element on element would be overwritten before it is read.
     let safe = |t: &Tensor| {
-        if in_place && t.shares_memory(target) && t.layout() != target.layout() { t.copy() } else { Ok(t.clone()) }
+        if in_place && t.shares_memory(target) && t.layout() != target.layout() {
+            t.copy()
+        } else {
+            Ok(t.clone())
+        }
     };
-    let operands: Vec<Option<Tensor>> = inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
+    let operands: Vec<Option<Tensor>> =
+        inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
     match target.device().kind() {
         DeviceKind::Cpu => {
             let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();

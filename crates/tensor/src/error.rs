@@ -35,7 +35,9 @@ impl Error {
     pub fn op_kind(&self) -> Option<OpErrorKind> {
         match self {
             Error::Op(e) => Some(e.kind),
-            Error::Runtime(_) | Error::WrongType { .. } | Error::DeviceMismatch(..) | Error::Autograd(_) => None,
+            Error::Runtime(_) | Error::WrongType { .. } | Error::DeviceMismatch(..) | Error::Autograd(_) => {
+                None
+            }
         }
     }
 }

@@ -3,7 +3,10 @@
 //! Methods convert arguments (axes that count from the end, scalars, vectors in a matrix product) to what [`Op`] takes;
 //! what an op means is in its row of the op table.
 
-use bullet_ops::{Activation, AttentionSpec, AxisSet, ConvSpec, DType, Error as OpError, Kind, Map, Op, Reduce, RopeSpec, Shape};
+use bullet_ops::{
+    Activation, AttentionSpec, AxisSet, ConvSpec, DType, Error as OpError, Kind, Map, Op, Reduce, RopeSpec,
+    Shape,
+};
 
 use crate::dispatch::{self, run, run_one};
 use crate::error::Result;
@@ -128,7 +131,8 @@ impl Tensor {
 /// Reductions: over `axes`, or over all if `axes` is empty.
 impl Tensor {
     fn reduce(&self, kind: Reduce, axes: &[isize], keepdims: bool) -> Result<Tensor> {
-        let axes = if axes.is_empty() { AxisSet::all(self.shape()) } else { AxisSet::of(self.shape(), axes)? };
+        let axes =
+            if axes.is_empty() { AxisSet::all(self.shape()) } else { AxisSet::of(self.shape(), axes)? };
         run_one(Op::Reduce { kind, axes, keepdims }, &[self])
     }
 
@@ -197,7 +201,11 @@ impl Tensor {
             return self.matmul(&other.unsqueeze(1)?)?.squeeze(-1);
         }
         // One matrix on the right serves all rows on the left: one large product instead of many.
-        if other.rank() == 2 && self.rank() > 2 && self.numel() > 0 && self.dim(self.rank() - 1) == other.dim(0) {
+        if other.rank() == 2
+            && self.rank() > 2
+            && self.numel() > 0
+            && self.dim(self.rank() - 1) == other.dim(0)
+        {
             let mut dims = self.shape().to_vec();
             dims[self.rank() - 1] = other.dim(1);
             let rows = self.reshape(&[-1, other.dim(0) as isize])?;
@@ -308,7 +316,8 @@ impl Tensor {
     ///
     /// Targets of `ignore_index` count for nothing; if all are, the loss is NaN.
     pub fn cross_entropy(&self, targets: &Tensor, ignore_index: i64, label_smoothing: f64) -> Result<Tensor> {
-        let classes = *self.shape().last().ok_or_else(|| OpError::shape("cross_entropy: logits need a class axis"))?;
+        let classes =
+            *self.shape().last().ok_or_else(|| OpError::shape("cross_entropy: logits need a class axis"))?;
         if self.shape()[..self.rank() - 1] != targets.shape()[..] {
             return Err(OpError::shape(format!(
                 "cross_entropy: logits of shape {} need targets of shape {}, got {}",

@@ -127,7 +127,8 @@ fn step_all(
     let mut params: Vec<ViewMut<'_>> = slots.iter().map(|s| unsafe { view_mut(s.param) }).collect();
     let grads: Vec<View<'_>> = slots.iter().map(|s| view(s.grad)).collect();
     // SAFETY: as above.
-    let mut moments: Vec<ViewMut<'_>> = slots.iter().flat_map(|s| s.moments).map(|t| unsafe { view_mut(t) }).collect();
+    let mut moments: Vec<ViewMut<'_>> =
+        slots.iter().flat_map(|s| s.moments).map(|t| unsafe { view_mut(t) }).collect();
     kernel(scalars, &mut params, &grads, &mut moments);
     Ok(())
 }
@@ -165,7 +166,12 @@ pub struct LossScaling {
 
 /// Moves the loss scale (f32) and its count of clean steps (i64), both on the device: back after a step whose gradients
 /// were not finite, up after enough clean ones.
-pub fn update_loss_scale(scale: &Tensor, clean: &Tensor, non_finite: &Tensor, rule: &LossScaling) -> Result<()> {
+pub fn update_loss_scale(
+    scale: &Tensor,
+    clean: &Tensor,
+    non_finite: &Tensor,
+    rule: &LossScaling,
+) -> Result<()> {
     let device = common_device(&[scale, clean, non_finite])?;
     match device.kind() {
         DeviceKind::Cpu => {}

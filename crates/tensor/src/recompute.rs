@@ -54,7 +54,8 @@ impl<F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync> Backward for Recompute<F>
                 tensor.shape()
             )));
         }
-        let leaf = |(t, _, tracked): &(Tensor, u64, bool)| if *tracked { t.requires_grad() } else { Ok(t.clone()) };
+        let leaf =
+            |(t, _, tracked): &(Tensor, u64, bool)| if *tracked { t.requires_grad() } else { Ok(t.clone()) };
         let inputs: Vec<Tensor> = self.inputs.iter().map(leaf).collect::<Result<_>>()?;
         let resume = self.generator.as_ref().map(|(g, stream)| {
             let now = g.streams();

@@ -71,7 +71,9 @@ enum Guard<'a> {
 }
 
 /// Guards of all storages that one kernel touches.
-pub(crate) struct Guards<'a>(#[expect(dead_code, reason = "guards act by being held")] SmallVec<[Guard<'a>; 4]>);
+pub(crate) struct Guards<'a>(
+    #[expect(dead_code, reason = "guards act by being held")] SmallVec<[Guard<'a>; 4]>,
+);
 
 impl<'a> Guards<'a> {
     /// Shared access to `reads`, and exclusive access to `writes`, whose versions grow by one.

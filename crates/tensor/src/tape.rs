@@ -179,7 +179,9 @@ impl Node {
         let needs: Vec<bool> = self.edges.iter().map(Option::is_some).collect();
         match &self.step {
             Step::Op(op) => {
-                let Some(grad) = grads.into_iter().next().flatten() else { return Ok(vec![None; needs.len()]) };
+                let Some(grad) = grads.into_iter().next().flatten() else {
+                    return Ok(vec![None; needs.len()]);
+                };
                 adjoint::adjoint(op, Context::new(&self.inputs, &self.outputs, &needs, saved), grad)
             }
             Step::View(view) => view.adjoint(&self.inputs, &self.outputs, grads),

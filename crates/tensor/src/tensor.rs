@@ -251,7 +251,8 @@ impl Tensor {
         }
         let mut out = vec![T::default(); self.numel()];
         // SAFETY: the vector's memory as bytes; bool storage holds only 0 and 1.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), size_of_val(&out[..])) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), size_of_val(&out[..])) };
         self.read_bytes(bytes)?;
         Ok(out)
     }

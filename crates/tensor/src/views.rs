@@ -118,14 +118,16 @@ impl Tensor {
         let known: usize = dims.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
         let fail = || {
             let dims: Vec<String> = dims.iter().map(isize::to_string).collect();
-            let tuple = if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
+            let tuple =
+                if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
             OpError::shape(format!("cannot reshape array of size {} into shape {tuple}", self.numel()))
         };
         let free = dims.iter().filter(|&&d| d < 0).count();
         if free > 1 {
             return Err(OpError::shape("can only specify one unknown dimension").into());
         }
-        if dims.iter().any(|&d| d < -1) || (free == 1 && (known == 0 || self.numel() % known != 0)) {
+        if dims.iter().any(|&d| d < -1) || (free == 1 && (known == 0 || !self.numel().is_multiple_of(known)))
+        {
             return Err(fail().into());
         }
         let dims: Vec<usize> =
@@ -202,7 +204,10 @@ impl Tensor {
         let axis = self.shape().axis(axis)?;
         let n = self.dim(axis) as isize;
         if index < -n || index >= n {
-            return Err(OpError::index(format!("index {index} is out of bounds for axis {axis} with size {n}")).into());
+            return Err(OpError::index(format!(
+                "index {index} is out of bounds for axis {axis} with size {n}"
+            ))
+            .into());
         }
         let index = (if index < 0 { index + n } else { index }) as usize;
         let kept = self.slice(axis as isize, index..index + 1)?;
@@ -239,8 +244,11 @@ impl Tensor {
     /// `parts` equal parts along `axis`.
     pub fn chunk(&self, parts: usize, axis: isize) -> Result<Vec<Tensor>> {
         let n = self.dim(self.shape().axis(axis)?);
-        if parts == 0 || n % parts != 0 {
-            return Err(OpError::shape(format!("chunk: {parts} equal parts of an axis of length {n} don't exist")).into());
+        if parts == 0 || !n.is_multiple_of(parts) {
+            return Err(OpError::shape(format!(
+                "chunk: {parts} equal parts of an axis of length {n} don't exist"
+            ))
+            .into());
         }
         self.split(&vec![n / parts; parts], axis)
     }
@@ -249,7 +257,11 @@ impl Tensor {
     pub fn unsqueeze(&self, axis: isize) -> Result<Tensor> {
         let rank = self.rank() as isize;
         if axis < -rank - 1 || axis > rank {
-            return Err(OpError::shape(format!("axis {axis} is out of bounds for array of dimension {}", rank + 1)).into());
+            return Err(OpError::shape(format!(
+                "axis {axis} is out of bounds for array of dimension {}",
+                rank + 1
+            ))
+            .into());
         }
         let axis = if axis < 0 { axis + rank + 1 } else { axis } as usize;
         Ok(self.viewed(ViewOp::Reshape, self.layout().unsqueeze(axis)?))
@@ -259,9 +271,10 @@ impl Tensor {
     pub fn squeeze(&self, axis: isize) -> Result<Tensor> {
         let axis = self.shape().axis(axis)?;
         if self.dim(axis) != 1 {
-            return Err(
-                OpError::shape("cannot select an axis to squeeze out which has size not equal to one").into()
-            );
+            return Err(OpError::shape(
+                "cannot select an axis to squeeze out which has size not equal to one",
+            )
+            .into());
         }
         let mut dims = self.shape().to_vec();
         dims.remove(axis);

@@ -184,7 +184,11 @@ fn gradients_nobody_needs_are_not_computed() -> Result<()> {
     let before = device.memory_stats().used;
     loss.backward()?;
     let extra = device.memory_stats().peak - before;
-    assert!(extra < N * N * 4 / 2, "backward took {extra} bytes; the gradient of x alone would take {}", N * N * 4);
+    assert!(
+        extra < N * N * 4 / 2,
+        "backward took {extra} bytes; the gradient of x alone would take {}",
+        N * N * 4
+    );
     assert_eq!(w.grad().unwrap().to_vec::<f32>()?, vec![N as f32; N]);
     Ok(())
 }
