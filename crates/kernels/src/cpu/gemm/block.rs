@@ -276,6 +276,7 @@ impl<T: Float> Job<'_, T> {
             a_row,
             a_step,
             b: packed.as_ptr(),
+            b_row: width as isize,
             c,
             c_row,
             init,

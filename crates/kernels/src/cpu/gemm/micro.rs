@@ -30,8 +30,9 @@ pub(super) struct Tile<C> {
     pub(super) a: *const C,
     pub(super) a_row: isize,
     pub(super) a_step: isize,
-    /// `k` rows of exactly the tile's width.
+    /// `k` rows of the tile's width, `b_row` apart.
     pub(super) b: *const C,
+    pub(super) b_row: isize,
     pub(super) c: *mut C,
     pub(super) c_row: isize,
     pub(super) init: Init<C>,
@@ -103,7 +104,7 @@ unsafe fn steps<C: Compute, V: Vector<C>, const MR: usize, const NV: usize>(
             }
         }
         a = a.wrapping_offset(a_step);
-        b = b.wrapping_add(NV * V::LANES);
+        b = b.wrapping_offset(t.b_row);
     }
 }
 

@@ -49,7 +49,13 @@ pub(super) unsafe fn panel<T: Float>(
         }
         if col_stride == 1 {
             for p in 0..k {
-                widen(b.offset(p as isize * row_stride), dst.add(p * width), cols);
+                let (src, dst) = (b.offset(p as isize * row_stride), dst.add(p * width));
+                // Whole panels are the rule: copies of a known size need no call.
+                match cols {
+                    32 => widen(src, dst, 32),
+                    16 => widen(src, dst, 16),
+                    _ => widen(src, dst, cols),
+                }
             }
         } else if row_stride == 1 {
             transpose(b, col_stride, k, cols, width, dst);

@@ -11,18 +11,24 @@ use crate::cpu::simd::Isa;
 /// Steps of K between two visits of a tile.
 const KC: usize = 256;
 
-/// A right operand, packed once for several products.
+/// A right operand as register tiles read it, for several products: in place where its rows are whole panels already,
+/// else packed once.
 pub(crate) struct Packed<C: Compute> {
     kernels: Kernels<C>,
-    data: Scratch<C>,
+    ptr: *const C,
+    /// From a row to the next, and from a panel to the next.
+    row: isize,
+    panel: isize,
     k: usize,
+    n: usize,
+    _copy: Option<Scratch<C>>,
 }
 
 impl<C: Compute> Packed<C> {
     /// Packs `k` rows of `n` columns.
     ///
     /// # Safety
-    /// `b` with its strides reaches `k` by `n` elements.
+    /// `b` with its strides reaches `k` by `n` elements, which do not change while this lives.
     pub(crate) unsafe fn new<T: Float<Compute = C>>(
         isa: Isa,
         b: *const T,
@@ -31,13 +37,17 @@ impl<C: Compute> Packed<C> {
     ) -> Packed<C> {
         let kernels = Kernels::<C>::of(isa);
         let nr = kernels.nr();
+        if T::DTYPE == C::DTYPE && col_stride == 1 && n.is_multiple_of(nr) {
+            return Packed { kernels, ptr: b.cast(), row: row_stride, panel: nr as isize, k, n, _copy: None };
+        }
         let mut data = Scratch::take(n.div_ceil(nr) * nr * k);
         for (i, dst) in data.chunks_mut((nr * k).max(1)).enumerate() {
             let from = b.wrapping_offset((i * nr) as isize * col_stride);
             // SAFETY: the caller's promise.
             unsafe { pack::panel(from, (row_stride, col_stride), k, nr.min(n - i * nr), nr, dst) };
         }
-        Packed { kernels, data, k }
+        let ptr = data.as_ptr();
+        Packed { kernels, ptr, row: nr as isize, panel: (nr * k) as isize, k, n, _copy: Some(data) }
     }
 
     /// The multiple that rows of a result are padded to: [`multiply`](Packed::multiply) writes whole registers.
@@ -58,7 +68,7 @@ impl<C: Compute> Packed<C> {
         accumulate: bool,
     ) {
         let nr = self.kernels.nr();
-        debug_assert!(k <= self.k && n.div_ceil(nr) * nr * self.k <= self.data.len());
+        debug_assert!(k <= self.k && n <= self.n);
         let tiles = m.div_ceil(self.kernels.mr);
         let slices = k.div_ceil(KC).max(1);
         for slice in 0..slices {
@@ -71,7 +81,10 @@ impl<C: Compute> Packed<C> {
                         a: a.wrapping_offset(rows.start as isize * a_row + steps.start as isize * a_step),
                         a_row,
                         a_step,
-                        b: self.data[(panel * self.k + steps.start) * nr..].as_ptr(),
+                        b: self
+                            .ptr
+                            .wrapping_offset(panel as isize * self.panel + steps.start as isize * self.row),
+                        b_row: self.row,
                         c: c.wrapping_add(rows.start * c_row + panel * nr),
                         c_row: c_row as isize,
                         init: if accumulate || slice > 0 { Init::Accumulate } else { Init::Zero },
