@@ -108,6 +108,11 @@ impl BulletFile {
         self.get(name).ok_or_else(|| missing(name, self.tensors().map(|t| t.name)))
     }
 
+    /// The checksum (CRC-32C) that the file states for the tensor of this name.
+    pub fn checksum(&self, name: &str) -> Option<u32> {
+        Some(self.layout.entries[*self.index.get(name)?].crc)
+    }
+
     /// Length of the file in bytes.
     pub fn len(&self) -> u64 {
         self.layout.file_len

@@ -1,0 +1,51 @@
+//! The commands, a module each, and what several of them do.
+
+pub(crate) mod convert;
+pub(crate) mod devices;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod info;
+pub(crate) mod train;
+
+use std::path::{Path, PathBuf};
+
+use bullet_nn::train::{LoadedModel, RunFolder, load_model};
+use bullet_tensor::Device;
+
+use crate::failure::Failure;
+
+/// The model file that `path` means: itself, or the best (else the last) checkpoint of a run folder.
+pub(crate) fn model_path(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let run = RunFolder::at(path);
+    [run.best(), run.last()].into_iter().find(|file| file.exists()).ok_or_else(|| no_checkpoint(path))
+}
+
+/// The checkpoint that `path` means to go on from: itself, or the last (else the best) of a run folder.
+pub(crate) fn checkpoint_path(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let run = RunFolder::at(path);
+    [run.last(), run.best()].into_iter().find(|file| file.exists()).ok_or_else(|| no_checkpoint(path))
+}
+
+fn no_checkpoint(path: &Path) -> Failure {
+    Failure::usage(format!("{} has neither last.bullet nor best.bullet", path.display()))
+        .or_hint("name a run folder or a .bullet file; `bullet train --out FOLDER` makes one")
+}
+
+/// The model in a file or run folder.
+pub(crate) fn load(path: &Path) -> Result<LoadedModel, Failure> {
+    load_model(model_path(path)?, &Device::cpu()).map_err(|e| {
+        let missing = e.source.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        let failure = Failure::from(e);
+        if missing {
+            failure.or_hint("`bullet demo` makes demo.bullet, `bullet train` a run folder")
+        } else {
+            failure
+        }
+    })
+}

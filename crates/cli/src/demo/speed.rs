@@ -1,0 +1,38 @@
+//! How long a training step takes here.
+
+use std::time::{Duration, Instant};
+
+use bullet_nn::config::Config;
+use bullet_nn::data::{Sampler, TokenDataset};
+use bullet_nn::init::Init;
+use bullet_nn::train::{TrainStep, optimizer, step_options};
+use bullet_nn::{Transformer, TransformerConfig};
+use bullet_tensor::{DType, Device, par};
+
+use crate::failure::Failure;
+
+/// Steps before the clock starts: they fill caches and the memory pool.
+const WARM_UP: u64 = 3;
+const TIMED: u64 = 12;
+
+/// The median time of a step of `config` on a model that is thrown away.
+pub(super) fn measure(config: &Config, data: &TokenDataset) -> Result<Duration, Failure> {
+    let device = Device::cpu();
+    let settings = TransformerConfig::from_settings(&config.model, data.vocab_size);
+    let model = Transformer::new(settings, &Init::new(config.train.seed, DType::F32, &device))?;
+    let optimizer = optimizer(config, &model)?;
+    let mut step = TrainStep::new(model, optimizer, step_options(config), &device)?;
+    let sampler = Sampler::new(config.train.seed, Sampler::TRAIN, config.train.batch_size, config.model.seq)?;
+    let mut times = par::install(|| -> bullet_nn::Result<Vec<Duration>> {
+        let mut timed = |i: u64| {
+            let start = Instant::now();
+            step.step(&[sampler.batch(&data.train, i)?])?;
+            step.read()?;
+            Ok(start.elapsed())
+        };
+        (0..WARM_UP).try_for_each(|i| timed(i).map(drop))?;
+        (WARM_UP..WARM_UP + TIMED).map(timed).collect()
+    })?;
+    times.sort();
+    Ok(times[times.len() / 2])
+}
