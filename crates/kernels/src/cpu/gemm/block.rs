@@ -32,6 +32,7 @@ pub(super) unsafe fn gemm<T: Float>(p: &Problem<T>) {
     let alone = p.work() < TASK_WORK || p.batch >= 4 * par::threads();
     if p.batch > 1 && alone {
         let grain = (TASK_WORK / p.work().max(1)).max(1);
+        // SAFETY: the caller's promise; matrices of the batch are disjoint in C.
         let run = |range: Range<usize>| range.for_each(|matrix| unsafe { job.matrix(matrix, false) });
         // More ranges than threads, so that a slow thread holds up little.
         let parts = (p.batch / grain).clamp(1, 8 * par::threads());
