@@ -89,9 +89,8 @@ fn weights(config: &Config) -> DType {
     }
 }
 
-/// The new model that `config` describes; `model.vocab` must be set.
-pub(super) fn model(config: &Config, device: &Device) -> Result<Transformer> {
-    let settings = TransformerConfig::from_settings(&config.model, config.model.vocab);
+/// A new model, initialised from the seed of `config`.
+pub(super) fn model(config: &Config, settings: TransformerConfig, device: &Device) -> Result<Transformer> {
     Transformer::new(settings, &Init::new(config.train.seed, weights(config), device))
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::BulletFile;
 use crate::module::Module;
 use crate::tokenizer::Tokenizer;
-use crate::transformer::Transformer;
+use crate::transformer::{Transformer, TransformerConfig};
 
 use super::build;
 use super::checkpoint::{self, TrainingState, check_vocabulary};
@@ -123,14 +123,12 @@ impl TrainerBuilder {
             None => build::text(&self.config)?,
         };
         let tokenizer = self.pick_tokenizer(&text)?;
-        if self.config.model.vocab == 0 {
-            self.config.model.vocab = tokenizer.vocab_size();
-        }
-        check_vocabulary(self.config.model.vocab, &tokenizer)?;
+        let settings = TransformerConfig::from_settings(&self.config.model, tokenizer.vocab_size());
+        check_vocabulary(settings.vocab, &tokenizer)?;
         let data = TokenDataset::new(&text, &tokenizer, 1.0 - self.config.data.val_fraction)?;
         let data_checksum = build::fingerprint(&data);
         self.check_text(&data, &data_checksum)?;
-        let step = self.build_step()?;
+        let step = self.build_step(settings)?;
         let folder = self.folder();
         let resumed = self.resume.as_ref().map(|r| r.state.step);
         folder.prepare(&self.config)?;
@@ -215,9 +213,9 @@ impl TrainerBuilder {
     }
 
     /// Model, optimizer and their state.
-    fn build_step(&self) -> Result<TrainStep<Transformer>> {
+    fn build_step(&self, settings: TransformerConfig) -> Result<TrainStep<Transformer>> {
         let config = &self.config;
-        let model = build::model(config, &self.device)?;
+        let model = build::model(config, settings, &self.device)?;
         let optimizer = build::optimizer(config, &model)?;
         let mut step = TrainStep::new(model, optimizer, build::step_options(config), &self.device)?;
         let Some(resume) = &self.resume else { return Ok(step) };

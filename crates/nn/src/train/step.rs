@@ -156,15 +156,14 @@ impl<M: Objective> TrainStep<M> {
     /// The device work of a step: forward, backward, clip, update.
     fn compute(&self) -> Result<()> {
         self.optimizer.zero_grad();
-        self.loss.fill_(0.0)?;
         if let Some(scaler) = &self.scaler {
             self.seed_gradient.copy_(scaler.scale())?;
             self.seed_gradient.mul_(&self.share)?;
         }
-        for (inputs, targets) in &self.batches {
+        for (round, (inputs, targets)) in self.batches.iter().enumerate() {
             let loss = self.model.loss(inputs, targets, &self.pass)?;
             loss.backward_with(&self.seed_gradient)?;
-            no_grad(|| self.loss.add_(&loss.detach().mul(&self.share)?))?;
+            self.note_loss(round, &loss.detach())?;
         }
         let loss_scale = self.scaler.as_ref().map(LossScaler::scale);
         let scale = self.optimizer.gradient_scale(loss_scale, self.options.grad_clip)?;
@@ -174,6 +173,15 @@ impl<M: Objective> TrainStep<M> {
             scaler.update(&scale.non_finite)?;
         }
         Ok(())
+    }
+
+    /// Adds the loss of one round of accumulation to the mean.
+    fn note_loss(&self, round: usize, loss: &Tensor) -> Result<()> {
+        if self.batches.len() == 1 {
+            return Ok(self.loss.copy_(loss)?);
+        }
+        let part = no_grad(|| loss.mul(&self.share))?;
+        Ok(if round == 0 { self.loss.copy_(&part)? } else { self.loss.add_(&part)? })
     }
 
     /// Reads back what the last step left on the device; this waits for it.

@@ -144,11 +144,11 @@ impl Trainer {
         let log = done == 1 || done.is_multiple_of(t.log_interval as u64) || done == total;
         let mut flow = self.notify(|c| c.on_step(done, total));
         if log {
-            flow = flow.max_with(self.log(total)?);
+            flow = flow.or(self.log(total)?);
         }
         let (other, mut patient) = (Instant::now(), true);
         if eval {
-            flow = flow.max_with(self.evaluate_and_note()?);
+            flow = flow.or(self.evaluate_and_note()?.1);
             patient = self.config.train.patience == 0 || self.stale < self.config.train.patience;
         }
         if save {
@@ -173,7 +173,7 @@ impl Trainer {
     }
 
     fn notify(&mut self, mut hook: impl FnMut(&mut dyn Callback) -> Flow) -> Flow {
-        self.callbacks.iter_mut().fold(Flow::Continue, |flow, c| flow.max_with(hook(&mut **c)))
+        self.callbacks.iter_mut().fold(Flow::Continue, |flow, c| flow.or(hook(&mut **c)))
     }
 
     fn warn(&mut self, message: &str) {
@@ -229,9 +229,9 @@ impl Trainer {
     }
 
     /// Evaluation on the way: notes the best and saves it.
-    fn evaluate_and_note(&mut self) -> Result<Flow> {
+    fn evaluate_and_note(&mut self) -> Result<(Option<Evaluation>, Flow)> {
         let Some(mut evaluation) = self.evaluate(self.config.train.eval_batches)? else {
-            return Ok(Flow::Continue);
+            return Ok((None, Flow::Continue));
         };
         let delta = self.config.train.min_delta;
         evaluation.best = self.best.is_none_or(|(best, _)| evaluation.loss < best - delta);
@@ -248,7 +248,7 @@ impl Trainer {
             let saved = self.save(CheckpointKind::Best);
             self.note_save(saved);
         }
-        Ok(flow)
+        Ok((Some(evaluation), flow))
     }
 
     /// The validation loss on `batches` random batches, or on the whole text if that is 0 or the text is shorter than
@@ -277,6 +277,16 @@ impl Trainer {
             exact,
             best: false,
         }))
+    }
+
+    /// The evaluation at the end; it goes into the log.
+    fn evaluate_exactly(&mut self) -> Result<Option<Evaluation>> {
+        let evaluation = self.evaluate(0)?;
+        if let Some(e) = &evaluation {
+            let written = self.record.evaluation(e);
+            self.note_record(written);
+        }
+        Ok(evaluation)
     }
 
     /// Writes a checkpoint of the state now.
@@ -321,16 +331,16 @@ impl Trainer {
 
     fn finish(&mut self, ending: Ending) -> Result<Report> {
         let training = self.clock.training();
-        self.checked_reading()?;
-        if ending == Ending::Completed {
-            self.evaluate_and_note()?;
+        if self.clock.steps > 0 {
+            self.checked_reading()?;
         }
+        let noted = if ending == Ending::Completed { self.evaluate_and_note()?.0 } else { None };
         self.save(CheckpointKind::Last)?;
-        let evaluation = if ending == Ending::Stopped { None } else { self.evaluate(0)? };
-        if let Some(e) = evaluation.as_ref().filter(|_| self.config.train.eval_batches > 0) {
-            let written = self.record.evaluation(e);
-            self.note_record(written);
-        }
+        let evaluation = match noted {
+            Some(e) if e.exact => Some(e),
+            Some(_) | None if ending == Ending::Stopped => None,
+            Some(_) | None => self.evaluate_exactly()?,
+        };
         let drawn = draw_curve(&self.folder, &self.config.train.name);
         if let Err(e) = drawn {
             self.warn(&format!("no loss curve: {}", e.message));
@@ -354,8 +364,8 @@ impl Trainer {
 }
 
 impl Flow {
-    /// Stop if either asks for it.
-    fn max_with(self, other: Flow) -> Flow {
+    /// Stop, if either asks for it.
+    fn or(self, other: Flow) -> Flow {
         match (self, other) {
             (Flow::Continue, Flow::Continue) => Flow::Continue,
             (Flow::Stop, _) | (_, Flow::Stop) => Flow::Stop,
