@@ -243,15 +243,15 @@ impl Optimizer {
         let weight_decay = group.options.weight_decay;
         match self.rule {
             Rule::Sgd { momentum, nesterov } => {
-                let hyper = Sgd { momentum, nesterov, weight_decay, ..Sgd::default() };
+                let hyper = Sgd { momentum, nesterov, weight_decay };
                 sgd_step(&slots, &state, &hyper)?;
             }
             Rule::Adam { beta1, beta2, eps } => {
-                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: false, ..Adam::default() };
+                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: false };
                 adam_step(&slots, &state, &hyper)?;
             }
             Rule::AdamW { beta1, beta2, eps } => {
-                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: true, ..Adam::default() };
+                let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: true };
                 adam_step(&slots, &state, &hyper)?;
             }
         }

@@ -181,7 +181,12 @@ impl<M: Objective> TrainStep<M> {
             return Ok(self.loss.copy_(loss)?);
         }
         let part = no_grad(|| loss.mul(&self.share))?;
-        Ok(if round == 0 { self.loss.copy_(&part)? } else { self.loss.add_(&part)? })
+        if round == 0 {
+            self.loss.copy_(&part)?
+        } else {
+            self.loss.add_(&part)?
+        }
+        Ok(())
     }
 
     /// Reads back what the last step left on the device; this waits for it.
