@@ -258,7 +258,7 @@ fn a_folder_that_goes_away_costs_checkpoints_on_the_way_and_fails_at_the_end() {
 
 /// Runs under a file size limit, in a process of its own: see the next test.
 #[test]
-#[ignore = "a helper of the test below"]
+#[ignore = "run by the test below"]
 fn child_with_a_file_size_limit() {
     let folder = std::env::var("BULLET_TEST_FOLDER").unwrap();
     let seen = Seen::default();
