@@ -98,7 +98,10 @@ impl From<io::Error> for Failure {
 /// Turns a panic, which is a bug, into a request to report it, instead of a backtrace.
 pub(crate) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied();
+        let message =
+            message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
         let place = panic.location().map_or(String::new(), |l| format!(" ({}:{})", l.file(), l.line()));
         note(format_args!(
             "error: internal error: {message}{place}\nhint: this is a bug in bullet {}; please report it with the command line and \

@@ -76,9 +76,14 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// A path as a person writes it: without `./` before it.
+pub(crate) fn shown(path: &Path) -> impl Display + '_ {
+    path.strip_prefix(".").ok().filter(|p| !p.as_os_str().is_empty()).unwrap_or(path).display()
+}
+
 /// A path as a shell reads it.
 pub(crate) fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
+    let text = shown(path).to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text
@@ -114,7 +119,8 @@ mod tests {
 
     #[test]
     fn paths_are_quoted_where_a_shell_needs_it() {
-        assert_eq!(shell(Path::new("runs/book")), "runs/book");
+        assert_eq!(shell(Path::new("./runs/book")), "runs/book");
+        assert_eq!(shell(Path::new(".")), ".");
         assert_eq!(shell(Path::new("my runs/it's")), r"'my runs/it'\''s'");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{checkpoint_path, devices};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
-use crate::output::{self, clock, count, note, number, shell};
+use crate::output::{self, clock, count, note, number, shell, shown};
 use crate::progress::Screen;
 use crate::signals;
 
@@ -74,12 +74,13 @@ fn override_settings(args: &TrainArgs, config: &mut Config) -> Result<(), Failur
     }
     args.settings.apply(config)?;
     let Some(out) = &args.out else { return Ok(()) };
-    let name = out.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
-        Failure::usage(format!("`--out` = {}: not the name of a folder", out.display()))
-            .or_hint("give a name such as runs/book")
-    })?;
+    // The settings are text, so that the path has to be.
+    let (Some(name), Some(path)) = (out.file_name().and_then(|name| name.to_str()), out.to_str()) else {
+        return Err(Failure::usage(format!("`--out` = {}: not the name of a folder", out.display()))
+            .or_hint("give a name such as runs/book"));
+    };
+    let parent = Path::new(path).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     config.train.name = name.to_string();
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     config.train.runs = parent.display().to_string();
     Ok(())
 }
@@ -92,7 +93,7 @@ fn refuse_to_overwrite(config: &Config) -> Result<(), Failure> {
         return Ok(());
     }
     let path = folder.path();
-    Err(Failure::usage(format!("{} holds a run already, which a new one would replace", path.display()))
+    Err(Failure::usage(format!("{} holds a run already, which a new one would replace", shown(path)))
         .or_hint(format!(
             "bullet train --resume {} goes on with it; --out names another folder; --overwrite replaces it",
             shell(path)
@@ -116,7 +117,7 @@ fn introduce(trainer: &Trainer) {
     } else {
         format!("{} steps", config.train.steps)
     };
-    note(format_args!("{start}, in {}; Ctrl-C saves and stops", trainer.folder().path().display()));
+    note(format_args!("{start}, in {}; Ctrl-C saves and stops", shown(trainer.folder().path())));
 }
 
 /// Where an older checkpoint survived, says so.
@@ -132,7 +133,7 @@ fn after_failure(failure: Failure, folder: &RunFolder) -> Failure {
 
 /// Says how to go on with a run that was stopped.
 pub(crate) fn interrupted(report: &Report) -> Failure {
-    note(format_args!("stopped at step {}; saved {}", report.steps, report.last.display()));
+    note(format_args!("stopped at step {}; saved {}", report.steps, shown(&report.last)));
     note(format_args!("to go on: {}", resume_command(report)));
     Failure::Interrupted
 }
@@ -152,7 +153,7 @@ fn print(report: &Report) -> Result<(), Failure> {
     ))?;
     print_losses(report)?;
     let best = report.best_path.as_ref().unwrap_or(&report.last);
-    output::line(format_args!("run folder       {}", report.folder.display()))?;
+    output::line(format_args!("run folder       {}", shown(&report.folder)))?;
     output::line(format_args!("write with it:   bullet generate {}", shell(best)))?;
     Ok(())
 }
@@ -183,7 +184,7 @@ pub(crate) fn as_json(command: &str, report: &Report) -> Value {
         Ending::EarlyStopped => "early_stopped",
         Ending::Stopped => "interrupted",
     };
-    let path = |p: &Path| p.display().to_string();
+    let path = |p: &Path| shown(p).to_string();
     json!({
         "command": command, "ending": ending, "steps": report.steps, "loss": report.loss,
         "validation": report.evaluation.as_ref().map(|e| json!({

@@ -17,7 +17,7 @@ use bullet_tensor::Device;
 use crate::args::DemoArgs;
 use crate::commands::{devices, generate, train};
 use crate::failure::Failure;
-use crate::output::{self, clock, count, note, shell};
+use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
 use crate::signals;
 
@@ -180,7 +180,7 @@ fn finish(
         count(report.tokens_per_second)
     ))?;
     train::print_losses(report)?;
-    output::line(format_args!("saved            {out} (log and loss curve: {})", report.folder.display()))?;
+    output::line(format_args!("saved            {out} (log and loss curve: {})", shown(&report.folder)))?;
     output::line(format_args!("write more:      bullet generate {out} --prompt \"JULIET:\""))?;
     output::line(format_args!("train longer:    bullet train --resume {} --steps N", shell(&report.folder)))?;
     Ok(())

@@ -1,0 +1,82 @@
+//! `bullet train`: where settings come from, and what a run leaves behind.
+
+use crate::run::{Place, TINY};
+
+#[test]
+fn the_command_line_comes_before_the_file_and_the_file_before_defaults() {
+    let place = Place::new("precedence");
+    let config = "[model]\ndim = 16\nlayers = 2\nheads = 2\nff = 32\nseq = 12\n\
+                  [tokenizer]\nkind = \"char\"\n[data]\npath = \"text.txt\"\n\
+                  [train]\nsteps = 500\nbatch_size = 3\nname = \"filed\"\neval_batches = 2\n";
+    std::fs::write(place.path("run.toml"), config).unwrap();
+    let report =
+        place.json("train run.toml --steps 6 --set train.batch_size=2 --set optim.lr=0.01 --lr 0.02 -q");
+    assert_eq!((&report["steps"], &report["ending"]), (&6.into(), &"completed".into()));
+    assert_eq!(report["folder"], "runs/filed");
+    let saved = place.json("info runs/filed/last.bullet");
+    let config = &saved["training"]["config"];
+    assert_eq!(config["train"]["steps"], 6, "an option");
+    assert_eq!(config["train"]["batch_size"], 2, "--set");
+    assert_eq!(config["optim"]["lr"], 0.02, "an option is nearer than --set");
+    assert_eq!(config["model"]["dim"], 16, "the file");
+    assert_eq!(config["optim"]["kind"], "adamw", "the default");
+    for file in ["config.toml", "last.bullet", "best.bullet", "log.jsonl", "loss.svg"] {
+        assert!(place.path("runs/filed").join(file).exists(), "{file}");
+    }
+    let shown = place.ok("train run.toml --steps 6 --print-config");
+    assert!(shown.contains("steps = 6\n") && shown.contains("batch_size = 3\n"), "{shown}");
+}
+
+#[test]
+fn a_folder_of_texts_trains() {
+    let place = Place::new("folder");
+    std::fs::create_dir(place.path("texts")).unwrap();
+    std::fs::rename(place.path("text.txt"), place.path("texts/a.txt")).unwrap();
+    std::fs::write(place.path("texts/b.md"), "A second text with Zebras.\n".repeat(20)).unwrap();
+    place.ok(&format!("train --data texts --out run {TINY} --steps 3 -q"));
+    let alphabet = place.json("eval run --data texts");
+    assert_eq!(alphabet["unknown_characters"], 0);
+}
+
+#[test]
+fn a_run_resumed_for_more_steps_ends_as_one_that_went_through() {
+    let place = Place::new("resume");
+    let dropout = format!("{TINY} --dropout 0.1");
+    place.ok(&format!("train --data text.txt --out whole {dropout} --steps 30 -q"));
+    place.ok(&format!("train --data text.txt --out part {dropout} --steps 17 -q"));
+    let said = place.run("train --resume part --steps 30");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("steps 17 to 30"), "{}", said.err);
+    let (whole, part) = (place.tensors("whole/last.bullet"), place.tensors("part/last.bullet"));
+    assert!(whole.len() > 40);
+    assert_eq!(whole, part);
+}
+
+#[test]
+fn an_older_run_is_not_replaced_unasked() {
+    let place = Place::new("overwrite");
+    place.trained("a", 3);
+    let again = format!("train --data text.txt --out runs/a {TINY} --steps 4 -q");
+    let said = place.run(&again);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("holds a run already") && said.err.contains("--overwrite"), "{}", said.err);
+    assert_eq!(place.step("runs/a/last.bullet"), 3);
+    place.ok(&format!("{again} --overwrite"));
+    assert_eq!(place.step("runs/a/last.bullet"), 4);
+}
+
+#[test]
+fn progress_goes_to_standard_error_and_results_to_standard_output() {
+    let place = Place::new("streams");
+    let said = place.run(&format!("train --data text.txt --out run {TINY} --steps 12"));
+    for words in ["tokens/s", "ETA", "validation loss", "step 12/12"] {
+        assert!(said.err.contains(words), "no {words:?} in {}", said.err);
+    }
+    assert!(
+        said.out.contains("bullet generate run/best.bullet") && !said.out.contains("ETA"),
+        "{}",
+        said.out
+    );
+    let quiet = place.run(&format!("train --data text.txt --out quiet {TINY} --steps 12 -q"));
+    assert_eq!(quiet.err, "");
+}
