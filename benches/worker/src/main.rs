@@ -88,7 +88,7 @@ impl Worker {
             seed: 0,
         };
         let tokens = data.tensor("tokens")?;
-        let all = Tensor::from_bytes(tokens.bytes, tokens.dtype, &tokens.shape, &device)?.cast(DType::I64)?;
+        let all = Tensor::from_bytes(tokens.bytes, tokens.dtype, tokens.shape, &device)?.cast(DType::I64)?;
         let all = all.to_vec::<i64>()?;
         let batches = all.chunks(BATCH * (SEQ + 1)).map(batch).collect();
         let train = TrainStep::new(model, optimizer, options, &device)?;
@@ -156,7 +156,7 @@ fn weights(data: &SafetensorsFile, model: &Transformer, device: &Device) -> Resu
         let theirs = their_name(&name);
         let value = match data.get(&theirs) {
             Some(t) => {
-                let t = Tensor::from_bytes(t.bytes, t.dtype, &t.shape, device)?;
+                let t = Tensor::from_bytes(t.bytes, t.dtype, t.shape, device)?;
                 if t.shape() == param.shape() { t } else { no_grad(|| t.transpose(0, 1)?.contiguous())? }
             }
             None if name.ends_with("bias") => param.zeros_like()?,

@@ -1,3 +1,4 @@
+// tidy: table
 //! Operands to test every row of the table on: ordinary, odd, empty, single and large shapes, and every attribute.
 //!
 //! Values are drawn from the row's domain and are already what their dtype can hold. Operands that come from a
