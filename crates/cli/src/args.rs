@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,8 +16,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// Threads to compute on; the default is BULLET_THREADS, else the cores this process may use
-    #[arg(long, value_name = "N", global = true)]
-    pub(crate) threads: Option<NonZeroU16>,
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
 }
 
 const AFTER: &str = "\

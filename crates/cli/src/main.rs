@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     if let Some(threads) = cli.threads {
-        bullet_tensor::par::set_threads(threads.get().into());
+        bullet_tensor::par::set_threads(threads.into());
     }
     match cli.command {
         Command::Demo(args) => demo::run(&args),

@@ -24,7 +24,7 @@ use crate::signals;
 /// Steps of `--quick`.
 const QUICK_STEPS: usize = 6;
 /// More steps than this overfit the text, whatever the time left.
-const MOST_STEPS: usize = 3000;
+const MOST_STEPS: usize = 2500;
 /// Fewer make no sense of a schedule.
 const LEAST_STEPS: usize = 20;
 /// Tokens of a sample.
@@ -182,6 +182,7 @@ fn finish(
     train::print_losses(report)?;
     output::line(format_args!("saved            {out} (log and loss curve: {})", shown(&report.folder)))?;
     output::line(format_args!("write more:      bullet generate {out} --prompt \"JULIET:\""))?;
-    output::line(format_args!("train longer:    bullet train --resume {} --steps N", shell(&report.folder)))?;
+    let (folder, more) = (shell(&report.folder), report.steps * 2);
+    output::line(format_args!("train longer:    bullet train --resume {folder} --steps {more}"))?;
     Ok(())
 }

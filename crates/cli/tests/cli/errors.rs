@@ -29,6 +29,8 @@ fn settings_that_cannot_be_are_explained() {
         ("--set batch_size", &["\"batch_size\" is no setting", "key=value"]),
         ("--batchsize 2", &["'--batchsize'", "--batch-size"]),
         ("--warmup 10", &["`optim.warmup` = 10", "train.steps = 3"]),
+        ("--threads 0", &["--threads", "1..=1024"]),
+        ("--threads 60000", &["--threads", "1..=1024"]),
         ("--val-fraction 2", &["`data.val_fraction` = 2.0"]),
     ];
     for (arguments, words) in cases {
@@ -51,6 +53,7 @@ fn texts_that_cannot_be_trained_on_are_explained() {
     std::fs::create_dir(place.path("nothing")).unwrap();
     let cases: &[(&str, &[&str])] = &[
         ("--data missing.txt", &["missing.txt", "No such file"]),
+        ("--data text.txt/inside", &["text.txt/inside", "Not a directory"]),
         ("--data empty.txt", &["empty.txt is empty"]),
         ("--data nothing", &["nothing has no text file"]),
         ("--data latin1.txt", &["latin1.txt is not UTF-8", "0xe9 at offset 3", "lossy"]),
