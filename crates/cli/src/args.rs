@@ -94,6 +94,10 @@ pub(crate) struct TrainArgs {
     #[arg(value_name = "CONFIG", conflicts_with = "resume")]
     pub(crate) config: Option<PathBuf>,
 
+    /// The same as CONFIG
+    #[arg(long = "config", value_name = "CONFIG", conflicts_with_all = ["config", "resume"])]
+    pub(crate) config_option: Option<PathBuf>,
+
     /// Folder for checkpoints, log and loss curve: short for --runs and --name
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["resume", "train.runs", "train.name"])]
     pub(crate) out: Option<PathBuf>,

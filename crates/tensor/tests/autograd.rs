@@ -204,7 +204,8 @@ fn recompute_gives_the_same_bits_and_replays_dropout() -> Result<()> {
         let block = move |t: &[Tensor]| {
             t[0].linear(&weight, None, Activation::GeluTanh)?.dropout(0.5, &random)?.add(&t[0])
         };
-        let y = if again { recompute(block, &[&x], Some(generator))? } else { block(std::slice::from_ref(&x))? };
+        let y =
+            if again { recompute(block, &[&x], Some(generator))? } else { block(std::slice::from_ref(&x))? };
         y.square()?.sum(&[], false)?.backward()?;
         Ok((x.grad().unwrap().to_vec()?, w.grad().unwrap().to_vec()?))
     };

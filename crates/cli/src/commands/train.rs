@@ -50,7 +50,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
 
 /// The settings below those of the command line.
 fn base_config(args: &TrainArgs) -> Result<Config, Failure> {
-    let Some(path) = &args.config else { return Ok(Config::default()) };
+    let Some(path) = args.config.as_ref().or(args.config_option.as_ref()) else {
+        return Ok(Config::default());
+    };
     Config::load(path).map_err(|e| {
         let failure = Failure::from(e);
         let looks_like_text = path.extension().is_some_and(|e| e == "txt" || e == "md") || path.is_dir();

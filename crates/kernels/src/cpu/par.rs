@@ -17,12 +17,16 @@ static POOL: OnceLock<ThreadPool> = OnceLock::new();
 /// Below this many bytes touched (or flops / 8), an op stays on the calling thread: waking another costs more.
 pub const SERIAL_BELOW: usize = 64 * 1024;
 
+/// The most threads that the pool may have: far more than cores only adds switching, and thousands stall a machine.
+pub const MAX_THREADS: usize = 256;
+
 fn default_threads() -> usize {
     let asked = std::env::var("BULLET_THREADS").ok().and_then(|s| s.parse::<usize>().ok()).filter(|&n| n > 0);
     asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
 fn build(threads: usize) -> ThreadPool {
+    let threads = threads.min(MAX_THREADS);
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|i| format!("bullet-cpu-{i}"))
@@ -34,11 +38,11 @@ fn pool() -> &'static ThreadPool {
     POOL.get_or_init(|| build(default_threads()))
 }
 
-/// Sets the number of threads; false if the pool already runs with another number.
+/// Sets the number of threads, [`MAX_THREADS`] at most; false if the pool already runs with another number.
 ///
 /// The default is `BULLET_THREADS`, else the cores this process may use.
 pub fn set_threads(threads: usize) -> bool {
-    let threads = threads.max(1);
+    let threads = threads.clamp(1, MAX_THREADS);
     POOL.get_or_init(|| build(threads)).current_num_threads() == threads
 }
 

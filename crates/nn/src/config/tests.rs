@@ -171,6 +171,10 @@ fn the_configurations_that_ship_are_valid_and_are_what_they_claim() {
         (char_level.optim.min_lr, char_level.optim.beta2, char_level.optim.decay_min_rank),
         (1e-4, 0.99, 2)
     );
+    let mut literal = Config::load(format!("{folder}nanogpt-cpu.toml")).unwrap();
+    assert_eq!(literal.optim.lr, 1e-3);
+    (literal.optim.lr, literal.train.name) = (char_level.optim.lr, char_level.train.name.clone());
+    assert_eq!(literal, char_level, "they differ in the learning rate only");
     let bpe = Config::load(format!("{folder}shakespeare-bpe.toml")).unwrap();
     bpe.validate().unwrap();
     let mut same = bpe.clone();
