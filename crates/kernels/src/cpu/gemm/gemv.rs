@@ -12,8 +12,8 @@ use crate::cpu::par;
 
 /// Up to this many vectors, dot products beat packing the matrix.
 const MAX_DOT_ROWS: usize = 16;
-/// Elements of the matrix below which a call is not divided between threads.
-const GRAIN: usize = 64 * 1024;
+/// Elements of the matrix that are worth a thread of their own: waking one costs as much as reading some of them.
+const GRAIN: usize = 512 * 1024;
 /// Columns whose sums stay in L1 while rows of the matrix stream past.
 const SUM_COLUMNS: usize = 2048;
 
@@ -119,17 +119,22 @@ impl<T: Float> VectorOp<T::Compute> for Dots<T> {
     unsafe fn run<V: Vector<T::Compute>>(self) {
         let mut j = 0;
         while j < self.n {
-            let rows = if self.n - j >= 4 { 4 } else { 1 };
+            // Wide registers come 32 at a time: twice the rows keep twice the cache lines on their way.
+            let rows = match self.n - j {
+                8.. if V::LANES * size_of::<T::Compute>() >= 64 => 8,
+                4.. => 4,
+                _ => 1,
+            };
             for i in 0..self.m {
                 // SAFETY: the maker's promise.
                 unsafe {
                     let x = self.x.add(i * self.k);
                     let b = self.b.offset(j as isize * self.stride);
                     let out = self.out.add(i * self.n + j);
-                    if rows == 4 {
-                        dot::<T, V, 4>(self.k, x, b, self.stride, out);
-                    } else {
-                        dot::<T, V, 1>(self.k, x, b, self.stride, out);
+                    match rows {
+                        8 => dot::<T, V, 8>(self.k, x, b, self.stride, out),
+                        4 => dot::<T, V, 4>(self.k, x, b, self.stride, out),
+                        _ => dot::<T, V, 1>(self.k, x, b, self.stride, out),
                     }
                 }
             }
