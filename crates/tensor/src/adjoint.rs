@@ -257,9 +257,11 @@ fn reduce_adjoint(kind: Reduce, axes: bullet_ops::AxisSet, cx: &Context<'_>, g: 
         Reduce::Mean => scaled(&g, 1.0 / n)?.broadcast_to(&shape),
         Reduce::Max | Reduce::Min => {
             let x = cx.x(0);
-            let hits = x.eq(&cx.y(0).reshape_to(kept)?)?.cast(g.dtype())?;
+            // Counted in the compute type: f16 ends at 65504.
+            let wide = g.dtype().compute();
+            let hits = x.eq(&cx.y(0).reshape_to(kept)?)?.cast(wide)?;
             let share = g.div(&over_axes(Reduce::Sum, &hits)?)?;
-            hits.mul(&share)
+            hits.mul(&share)?.cast(g.dtype())
         }
         Reduce::Var { correction } => {
             let x = cx.x(0);

@@ -346,6 +346,11 @@ impl Tensor {
         causal: bool,
         scale: Option<f64>,
     ) -> Result<Tensor> {
+        if crate::tape::grad_enabled() && mask.is_some_and(Tensor::is_tracked) {
+            return Err(crate::Error::Autograd(
+                "attention has no gradient for its mask, but this one requires gradients; detach() it".into(),
+            ));
+        }
         let d = self.shape().last().copied().unwrap_or(1);
         let spec = AttentionSpec { causal, scale: scale.unwrap_or(1.0 / (d as f64).sqrt()) };
         let mut operands = vec![self, keys, values];

@@ -265,3 +265,23 @@ fn threads_share_tensors_without_races() -> Result<()> {
     });
     Ok(())
 }
+
+/// 70,000 equal f16 elements are more than f16 counts.
+#[test]
+fn ties_of_a_maximum_are_counted_beyond_f16() -> Result<()> {
+    let x = Tensor::ones(&[70_000], DType::F16, &cpu())?.requires_grad()?;
+    x.max(&[], false)?.mul_scalar(1000.0)?.backward()?;
+    let share = x.grad().unwrap().to_f64_vec()?[0];
+    assert!((share - 1000.0 / 70_000.0).abs() < 1e-4, "{share}");
+    Ok(())
+}
+
+#[test]
+fn a_tracked_attention_mask_is_refused() -> Result<()> {
+    let q = Tensor::randn(&[1, 1, 2, 4], DType::F32, &cpu(), 1)?;
+    let mask = Tensor::zeros(&[2, 2], DType::F32, &cpu())?;
+    q.attention(&q, &q, Some(&mask), false, None)?;
+    let err = q.attention(&q, &q, Some(&mask.requires_grad()?), false, None).unwrap_err().to_string();
+    assert!(err.contains("mask") && err.contains("detach"), "{err}");
+    Ok(())
+}
