@@ -1,7 +1,7 @@
 //! The tape: which op made a tensor of which, and the walk back over it.
 //!
-//! There is no list. Every tracked tensor holds the [`Node`] of the op that made it, a node holds edges to the nodes of
-//! the operands that need a gradient, and nodes are numbered in the order they ran. [`backward`] visits the nodes that
+//! There is no list. Every tracked tensor holds the `Node` of the op that made it, a node holds edges to the nodes of
+//! the operands that need a gradient, and nodes are numbered in the order they ran. `backward` visits the nodes that
 //! the root reaches, last one first; a tensor that is dropped takes its part of the tape along.
 //!
 //! **What is kept.** A node saves only what its adjoint reads, with the storage's version; a version that changed since

@@ -14,7 +14,7 @@ use crate::view::{View, ViewMut};
 /// Side of the tiles of a transposing copy: two of them, of 8-byte elements, fit half the first-level cache.
 const TILE: usize = 32;
 
-/// Copies `x` to `out`, of the same shape, converting to its dtype (see [`map`](super::map)).
+/// Copies `x` to `out`, of the same shape, converting to its dtype (see [`map`](mod@super::map)).
 ///
 /// # Panics
 /// If the shapes differ.

@@ -1,6 +1,6 @@
 //! Elementwise ops: an [`Expr`] evaluated over strided operands.
 //!
-//! The expression becomes a program of a register machine whose registers are blocks of [`BLOCK`] elements that stay in
+//! The expression becomes a program of a register machine whose registers are blocks of `BLOCK` elements that stay in
 //! the first-level cache; each instruction is one vectorised loop. Contiguous operands of the compute type are read, and
 //! such results written, in place. An expression that is just an operand is a strided [`copy`].
 //!

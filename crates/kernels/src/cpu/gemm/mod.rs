@@ -1,8 +1,8 @@
 //! Matrix products: `C = act(A B + bias)`, batched, on operands of any strides.
 //!
 //! [`gemm`] cuts C into tasks of row blocks (and column blocks where rows are few); each packs what it needs and walks
-//! register tiles ([`micro`]) with B panels in L1 and A blocks in L2. K is never divided between threads, so that the
-//! bits of a result do not depend on the number of threads. Vectors go another way ([`gemv`]): they are bound by
+//! register tiles (`micro`) with B panels in L1 and A blocks in L2. K is never divided between threads, so that the
+//! bits of a result do not depend on the number of threads. Vectors go another way (`gemv`): they are bound by
 //! reading the matrix once. Bias and activation are applied while a tile is still in L1.
 
 mod activation;
