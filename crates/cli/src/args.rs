@@ -16,7 +16,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// Threads to compute on; the default is BULLET_THREADS, else the cores this process may use
-    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
 }
 

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    check_environment()?;
     if let Some(threads) = cli.threads {
         bullet_tensor::par::set_threads(threads.into());
     }
@@ -41,4 +42,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Devices(args) => commands::devices::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
     }
+}
+
+/// A variable with a value that means nothing is a mistake, not a default.
+fn check_environment() -> Result<(), Failure> {
+    let usage = |message: String| Failure::usage(message);
+    bullet_tensor::par::check_environment().map_err(|e| usage(e.to_string()))?;
+    bullet_tensor::simd::check_environment().map_err(|e| usage(e.to_string()))?;
+    bullet_tensor::Device::parse("cpu").map_err(|e| usage(e.to_string()))?;
+    Ok(())
 }

@@ -232,6 +232,33 @@ impl TransformerConfig {
         None
     }
 
+    /// Whether the parameters alone fit the device: better said now than after minutes of allocating.
+    fn check_memory(&self, dtype: DType, device: &Device) -> Result<()> {
+        let [dim, ff, layers] = [self.dim, self.ff, self.layers].map(|n| n as f64);
+        let kv_dim = dim / self.heads as f64 * self.kv_heads() as f64;
+        let matrices = if self.feed_forward == FeedForward::SwiGlu { 3.0 } else { 2.0 };
+        let block = 2.0 * dim * (dim + kv_dim) + matrices * dim * ff;
+        let tables = if self.tie_embeddings { 1.0 } else { 2.0 } * self.vocab as f64;
+        let positions = if self.positions == Positions::Learned { self.max_seq as f64 } else { 0.0 };
+        let parameters = layers * block + (tables + positions) * dim;
+        let need = parameters * dtype.size() as f64;
+        let free = device.driver().memory().map_or(usize::MAX, |m| m.free);
+        let limit = device.memory_stats().limit.unwrap_or(usize::MAX);
+        let most = free.min(limit);
+        if need <= most as f64 {
+            return Ok(());
+        }
+        const GIB: f64 = (1u64 << 30) as f64;
+        Err(Error::argument(format!(
+            "transformer: {parameters:.2e} parameters (layers = {layers}, dim = {dim}, ff = {ff}, vocab = {}, max_seq = {}) \
+             take {:.1} GiB, and {device} has {:.1} GiB to give; choose smaller sizes (training takes four times as much)",
+            self.vocab,
+            self.max_seq,
+            need / GIB,
+            most as f64 / GIB
+        )))
+    }
+
     fn block(&self) -> BlockConfig {
         let attention = AttentionConfig {
             dim: self.dim,
@@ -277,6 +304,7 @@ impl Transformer {
     /// [`TransformerConfig::validate`]'s; out of memory.
     pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
         config.validate()?;
+        config.check_memory(init.dtype(), init.device())?;
         let (dim, vocab) = (config.dim, config.vocab);
         let tok_embedding = Embedding::new(&init.at("tok_embedding"), vocab, dim, Fill::GPT2)?;
         let learned = config.positions == Positions::Learned;

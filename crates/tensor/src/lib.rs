@@ -23,7 +23,7 @@ pub mod tape;
 mod tensor;
 mod views;
 
-pub use bullet_kernels::cpu::par;
+pub use bullet_kernels::cpu::{par, simd};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 pub use bullet_runtime::{Device, DeviceKind};
 pub use error::{Error, Result};

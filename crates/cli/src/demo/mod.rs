@@ -36,6 +36,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
             .or_hint("80 is the default"));
     }
     check_destination(&args.out)?;
+    for earlier in [&args.out, Path::new("runs/demo")].into_iter().filter(|path| path.exists()) {
+        note(format_args!("{} of an earlier demo will be replaced", shown(earlier)));
+    }
     let stop = signals::stop_flag();
     note(devices::summary());
     let mut config = settings(args);

@@ -29,8 +29,8 @@ fn settings_that_cannot_be_are_explained() {
         ("--set batch_size", &["\"batch_size\" is no setting", "key=value"]),
         ("--batchsize 2", &["'--batchsize'", "--batch-size"]),
         ("--warmup 10", &["`optim.warmup` = 10", "train.steps = 3"]),
-        ("--threads 0", &["--threads", "1..=1024"]),
-        ("--threads 60000", &["--threads", "1..=1024"]),
+        ("--threads 0", &["--threads", "1..=256"]),
+        ("--threads 60000", &["--threads", "1..=256"]),
         ("--val-fraction 2", &["`data.val_fraction` = 2.0"]),
     ];
     for (arguments, words) in cases {
@@ -161,4 +161,31 @@ fn a_full_standard_output_is_an_error() {
     let said = Said::from(place.command("devices").stdout(full).output().unwrap());
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("standard output") && said.err.contains("No space left"), "{}", said.err);
+}
+
+#[test]
+fn sizes_beyond_memory_are_refused_before_anything_is_allocated() {
+    let place = Place::new("sizes");
+    let message = refused(&place, 2, "--layers 1000000000000");
+    assert!(message.contains("layers = 1000000000000") && message.contains("GiB"), "{message}");
+    place.trained("a", 2);
+    // Windows beyond the text are not made, so a mistyped batch size costs nothing.
+    let evaluate = |batch: &str| place.json(&format!("eval runs/a --data text.txt --batch-size {batch}"));
+    assert_eq!(evaluate("288230376151711744")["loss"], evaluate("100000000000")["loss"]);
+}
+
+#[test]
+fn environment_variables_that_mean_nothing_are_refused() {
+    let place = Place::new("environment");
+    for (name, value, words) in [
+        ("BULLET_THREADS", "abc", "from 1 to 256"),
+        ("BULLET_THREADS", "0", "from 1 to 256"),
+        ("BULLET_THREADS", "99999", "from 1 to 256"),
+        ("BULLET_ISA", "AVX9", "portable"),
+        ("BULLET_MEMORY_LIMIT", "nonsense", "nonsense"),
+    ] {
+        let said = Said::from(place.command("devices").env(name, value).output().unwrap());
+        assert_eq!(said.code, Some(2), "{name}={value}: {}", said.err);
+        assert!(said.err.contains(name) && said.err.contains(words), "{name}={value}: {}", said.err);
+    }
 }

@@ -25,6 +25,21 @@ fn default_threads() -> usize {
     asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
+/// Whether `BULLET_THREADS` is unset or a number of threads; the pool takes the default for anything else.
+///
+/// # Errors
+/// The value, and what would do.
+pub fn check_environment() -> bullet_ops::Result<()> {
+    match std::env::var("BULLET_THREADS") {
+        Ok(text) if !text.parse().is_ok_and(|n: usize| (1..=MAX_THREADS).contains(&n)) => {
+            Err(bullet_ops::Error::argument(format!(
+                "BULLET_THREADS = '{text}' must be a whole number from 1 to {MAX_THREADS}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn build(threads: usize) -> ThreadPool {
     let threads = threads.min(MAX_THREADS);
     ThreadPoolBuilder::new()

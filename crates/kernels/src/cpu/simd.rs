@@ -81,6 +81,21 @@ fn highest() -> Isa {
     *HIGHEST.get_or_init(|| *Isa::available().last().expect("portable is always available"))
 }
 
+/// Whether `BULLET_ISA` is unset or names what this machine has; [`isa`] takes the highest for anything else.
+///
+/// # Errors
+/// The value, and what would do.
+pub fn check_environment() -> bullet_ops::Result<()> {
+    let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+    match std::env::var("BULLET_ISA") {
+        Ok(name) if !names.contains(&name.as_str()) => Err(bullet_ops::Error::argument(format!(
+            "BULLET_ISA = '{name}' is not an instruction set of this machine: one of {}",
+            names.join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// What a kernel body may know of the instruction set it is being compiled for.
 pub trait Target: Copy {
     /// Whether it has fused multiply-add.

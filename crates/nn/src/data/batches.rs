@@ -109,13 +109,14 @@ pub fn eval_windows(
     }
     if tokens.len() < 2 {
         return Err(Error::data(format!(
-            "evaluation needs at least 2 tokens, one to predict from and one to predict; the validation text has {}: \
-             give more text or a smaller training fraction",
+            "evaluation needs at least 2 tokens, one to predict from and one to predict; this text has {}: give \
+             more",
             tokens.len()
         )));
     }
     let targets = tokens.len() - 1;
-    let span = batch * sequence;
+    // No more windows than the text has: a mistyped batch size must not become an allocation.
+    let span = batch.min(targets.div_ceil(sequence)) * sequence;
     Ok((0..targets.div_ceil(span)).map(move |i| {
         let start = i * span;
         let n = span.min(targets - start);
