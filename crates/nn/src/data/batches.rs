@@ -93,7 +93,7 @@ impl Sampler {
 /// Every token but the first exactly once as a target, in windows that don't overlap, `batch` at a time.
 ///
 /// The last window is padded with input 0 and target [`IGNORE_INDEX`], and so are windows missing from the last batch:
-/// every batch has the same shape. The mean over all targets is `sum(loss * targets) / sum(targets)`.
+/// every batch has the same shape, `batch` windows or as many as the text has. The mean over all targets is `sum(loss * targets) / sum(targets)`.
 ///
 /// # Errors
 /// `batch` or `sequence` is 0, or there are fewer than two tokens.

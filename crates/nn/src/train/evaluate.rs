@@ -12,13 +12,14 @@ use super::step::Objective;
 fn mean_loss<M: Objective + ?Sized>(
     model: &M,
     batches: impl Iterator<Item = Result<Batch>>,
-    shape: [usize; 2],
+    sequence: usize,
     pass: &Pass,
     device: &Device,
 ) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
     for batch in batches {
         let batch = batch?;
+        let shape = [batch.x.len() / sequence, sequence];
         let inputs = Tensor::from_slice(&batch.x, &shape, device)?;
         let targets = Tensor::from_slice(&batch.y, &shape, device)?;
         let loss = no_grad(|| model.loss(&inputs, &targets, pass))?.item()?;
@@ -41,7 +42,7 @@ pub fn evaluate<M: Objective + ?Sized>(
     device: &Device,
 ) -> Result<f64> {
     let batches = eval_windows(&data.validation, batch, sequence)?.map(Ok);
-    mean_loss(model, batches, [batch, sequence], pass, device)
+    mean_loss(model, batches, sequence, pass, device)
 }
 
 /// As [`evaluate`], on `count` random batches: the same ones for every call with this seed, so that results of one run
@@ -60,5 +61,5 @@ pub fn estimate<M: Objective + ?Sized>(
 ) -> Result<f64> {
     let sampler = Sampler::new(seed, Sampler::EVAL, shape[0], shape[1])?;
     let batches = (0..count as u64).map(|i| sampler.batch(&data.validation, i));
-    mean_loss(model, batches, shape, pass, device)
+    mean_loss(model, batches, shape[1], pass, device)
 }
