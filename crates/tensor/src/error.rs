@@ -1,6 +1,6 @@
 //! The error of this crate.
 
-use bullet_ops::{DType, ErrorKind as OpErrorKind};
+use bullet_ops::DType;
 
 /// What went wrong, and so whose mistake it was.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,15 +29,3 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Error {
-    /// The kind of an op error, if it is one.
-    pub fn op_kind(&self) -> Option<OpErrorKind> {
-        match self {
-            Error::Op(e) => Some(e.kind),
-            Error::Runtime(_) | Error::WrongType { .. } | Error::DeviceMismatch(..) | Error::Autograd(_) => {
-                None
-            }
-        }
-    }
-}
