@@ -4,7 +4,7 @@ use bullet_nn::config::Config;
 use bullet_nn::data::{Encoding, TextOptions, TextSource, TokenDataset};
 use bullet_nn::train::{LoadedModel, evaluate, text};
 use bullet_nn::{LanguageModel, Pass};
-use bullet_tensor::{Device, par};
+use bullet_tensor::Device;
 use serde_json::json;
 
 use super::load;
@@ -27,7 +27,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
         warn(format_args!("characters outside the vocabulary are left out: {}", data.unknown));
     }
     let shape = [args.batch_size.into(), seq];
-    let loss = par::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu()))?;
+    let loss =
+        bullet_tensor::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu()))?;
     let bits = data.bits_per_byte(loss).unwrap_or(f64::NAN);
     let (tokens, bytes) = (data.validation.len(), data.validation_bytes);
     if args.json {

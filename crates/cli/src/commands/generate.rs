@@ -6,7 +6,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bullet_nn::generate::{Sampler, TextStream};
 use bullet_nn::tokenizer::Tokenizer;
 use bullet_nn::{Pass, Transformer};
-use bullet_tensor::par;
 use serde_json::json;
 
 use super::load;
@@ -64,7 +63,7 @@ pub(crate) fn write(
 ) -> Result<(), Failure> {
     let stream = TextStream::new(model, tokenizer, prompt, max_tokens, sampler, Pass::eval())?;
     // On a worker of the pool each token's kernels start without waking a thread first.
-    par::install(move || {
+    bullet_tensor::install(move || {
         for piece in stream {
             sink(&piece?)?;
         }

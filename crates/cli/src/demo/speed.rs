@@ -7,7 +7,7 @@ use bullet_nn::data::{Sampler, TokenDataset};
 use bullet_nn::init::Init;
 use bullet_nn::train::{TrainStep, optimizer, step_options};
 use bullet_nn::{Transformer, TransformerConfig};
-use bullet_tensor::{DType, Device, par};
+use bullet_tensor::{DType, Device};
 
 use crate::failure::Failure;
 
@@ -23,7 +23,7 @@ pub(super) fn measure(config: &Config, data: &TokenDataset) -> Result<Duration, 
     let optimizer = optimizer(config, &model)?;
     let mut step = TrainStep::new(model, optimizer, step_options(config), &device)?;
     let sampler = Sampler::new(config.train.seed, Sampler::TRAIN, config.train.batch_size, config.model.seq)?;
-    let mut times = par::install(|| -> bullet_nn::Result<Vec<Duration>> {
+    let mut times = bullet_tensor::install(|| -> bullet_nn::Result<Vec<Duration>> {
         let mut timed = |i: u64| {
             let start = Instant::now();
             step.step(&[sampler.batch(&data.train, i)?])?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bullet_tensor::{Device, par};
+use bullet_tensor::Device;
 
 use crate::config::Config;
 use crate::data::{Batch, Sampler, TokenDataset};
@@ -110,7 +110,7 @@ impl Trainer {
     /// written; out of memory. A checkpoint on the way that cannot be written is a warning, and the older one stays.
     pub fn run(&mut self) -> Result<Report> {
         // A worker of the pool starts kernels without waking another thread first.
-        par::install(|| self.run_on_worker())
+        bullet_tensor::install(|| self.run_on_worker())
     }
 
     fn run_on_worker(&mut self) -> Result<Report> {
