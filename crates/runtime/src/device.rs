@@ -1,12 +1,14 @@
 //! [`Device`] and [`Buffer`]: what the layers above hold of a driver and its pool.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::driver::{DeviceKind, DevicePtr, Driver, Priority, StreamId};
+use crate::driver::{DeviceKind, DevicePtr, Driver, ModuleId, Priority, StreamId};
 use crate::error::{Error, Result};
 use crate::host::HostDriver;
+use crate::jit::{GpuInfo, Program};
 use crate::options::DeviceOptions;
 use crate::pool::{Block, MemoryStats, Pool, PoolOptions};
 use crate::stream::{Event, Stream};
@@ -22,6 +24,8 @@ struct Inner {
     misconfigured: Option<Error>,
     /// Streams without a handle that could not be waited for yet.
     orphans: Mutex<Vec<StreamId>>,
+    /// See [`Device::extension`]; one of a type.
+    extensions: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     // Before the driver: dropping the pool gives its memory back.
     pool: Pool,
     driver: Arc<dyn Driver>,
@@ -64,6 +68,7 @@ impl Device {
             host_memory: info.host_memory,
             misconfigured,
             orphans: Mutex::new(Vec::new()),
+            extensions: Mutex::new(Vec::new()),
             pool: Pool::new(Arc::clone(&driver), pool_options),
             driver,
         }))
@@ -128,6 +133,31 @@ impl Device {
         let id = stream.as_ref().map_or(StreamId::DEFAULT, Stream::id);
         let block = if bytes == 0 { None } else { Some(self.0.pool.alloc(id, bytes)?) };
         Ok(Buffer { block, len: bytes, device: self.clone(), stream, others: Mutex::new(Vec::new()) })
+    }
+
+    /// Facts about the GPU; `None` for a CPU.
+    pub fn gpu(&self) -> Option<&GpuInfo> {
+        self.0.driver.gpu()
+    }
+
+    /// Compiles a program for this GPU, or finds it in the disk cache, and loads it.
+    ///
+    /// # Errors
+    /// There is no NVRTC, the source has errors (the message holds NVRTC's log), or this is not a GPU.
+    pub fn load(&self, program: &Program<'_>) -> Result<ModuleId> {
+        let image = self.0.driver.compile(program)?;
+        self.0.driver.load_module(&image)
+    }
+
+    /// What another layer keeps for this device (its loaded kernels): made at the first call with this type.
+    pub fn extension<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut all = self.0.extensions.lock().unwrap_or_else(|e| e.into_inner());
+        let found = all.iter().find_map(|any| Arc::clone(any).downcast::<T>().ok());
+        found.unwrap_or_else(|| {
+            let new = Arc::new(make());
+            all.push(new.clone());
+            new
+        })
     }
 
     /// A new stream.

@@ -17,7 +17,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::jit::{GpuInfo, Program};
 
 /// The address of device memory; on a host driver, a host address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -371,6 +372,23 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Errors
     /// If either lacks timing, or has not been reached.
     fn elapsed(&self, start: EventId, end: EventId) -> Result<Duration>;
+
+    /// Facts about the GPU; `None` on a host driver.
+    fn gpu(&self) -> Option<&GpuInfo> {
+        None
+    }
+
+    /// The kernel image of a program: from the disk cache, or compiled.
+    ///
+    /// # Errors
+    /// NVRTC is missing or refuses the source; this is no GPU.
+    fn compile(&self, program: &Program<'_>) -> Result<Vec<u8>> {
+        Err(Error::unsupported(format!(
+            "{} runs closures, not CUDA programs such as {}",
+            self.info().kind,
+            program.name
+        )))
+    }
 
     /// Loads a kernel image (a cubin, or PTX ending in a 0 byte).
     fn load_module(&self, image: &[u8]) -> Result<ModuleId>;

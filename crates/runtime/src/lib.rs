@@ -18,6 +18,7 @@ pub mod driver;
 pub mod fault;
 pub mod hardware;
 pub mod host;
+pub mod jit;
 
 mod device;
 mod error;

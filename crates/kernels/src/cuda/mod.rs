@@ -1,0 +1,20 @@
+//! CUDA kernels: device sources in `crates/kernels/cuda`, and the host code that chooses, compiles and launches them.
+//!
+//! **Units.** A device source is a template: the host puts the prelude, then a few definitions (`typedef f16 T;`,
+//! `#define HEAD 32`), then the source into one translation unit, which becomes one module. [`Unit`] names the source and
+//! the definitions; [`Gpu`] keeps the loaded functions by unit and entry point, so that a launch costs one lookup.
+//!
+//! **Families.** One host file a family of ops (`rows`, `reduce`, `gemm`, ..) next to the source of the same name. Each
+//! says in `units` which units it can ask for, so that all of them are compiled for every tier in CI, without a GPU.
+//!
+//! **Order.** All work goes to the device's default stream; operands are read and results written in that order. Scratch
+//! memory comes from the pool and may be dropped at once after the launch, as its next user is behind it in the stream.
+//!
+//! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
+//! cell of the device, which the host reads when it next reads a tensor.
+
+mod execute;
+mod gpu;
+
+pub use execute::takes_strided;
+pub use gpu::{Define, Gpu, Unit};
