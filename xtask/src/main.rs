@@ -5,9 +5,11 @@
 //! | `test` | [`mod@test`] | everything that must pass, on a fresh machine too |
 //! | `tidy` | [`tidy`] | rules of the code that rustc and clippy don't know |
 //! | `bench` | [`mod@bench`] | Bullet and its peers side by side |
+//! | `gpu-bundle` | [`gpu_bundle`] | tests and benchmarks in a folder, for a machine with a GPU |
 
 mod bench;
 mod command;
+mod gpu_bundle;
 mod test;
 mod tidy;
 
@@ -25,6 +27,7 @@ const TASKS: &[Task] = &[
     Task { name: "test", help: test::HELP, run: test::run },
     Task { name: "tidy", help: tidy::HELP, run: tidy::run },
     Task { name: "bench", help: bench::HELP, run: bench::run },
+    Task { name: "gpu-bundle", help: gpu_bundle::HELP, run: gpu_bundle::run },
 ];
 
 fn main() -> ExitCode {
@@ -59,7 +62,7 @@ fn help() -> String {
     let mut text = String::from("usage: cargo xtask TASK [OPTIONS]\n\n");
     for task in TASKS {
         let summary = task.help.lines().next().unwrap_or_default();
-        text.push_str(&format!("  {:6} {summary}\n", task.name));
+        text.push_str(&format!("  {:10} {summary}\n", task.name));
     }
     text.push_str("\n`cargo xtask TASK --help` lists a task's options.\n");
     text

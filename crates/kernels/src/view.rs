@@ -1,4 +1,7 @@
 //! Typed-at-run-time, strided views of memory: what kernels get as operands and results.
+//!
+//! The memory is that of the device whose kernels get the view: for CUDA kernels the pointer is an address on the GPU,
+//! which the host must not follow.
 
 use std::marker::PhantomData;
 
@@ -38,8 +41,8 @@ impl<'a> View<'a> {
     /// For `'a`, every element that `layout` reaches from `base` is initialised memory of `dtype`, aligned, and not
     /// written.
     pub unsafe fn new(base: *const u8, dtype: DType, layout: Layout) -> View<'a> {
-        // SAFETY: the offset is within the storage by the caller's promise.
-        let ptr = unsafe { base.add(layout.offset * dtype.size()) };
+        // Wrapping, as an address on a GPU is in no allocation of the host.
+        let ptr = base.wrapping_add(layout.offset * dtype.size());
         View { ptr, dtype, layout: layout.at_origin(), _memory: PhantomData }
     }
 
@@ -106,8 +109,8 @@ impl<'a> ViewMut<'a> {
     /// For `'a`, every element that `layout` reaches from `base` is valid for writes, aligned, and used through this
     /// view only (operands of the same elementwise op with the same layout aside).
     pub unsafe fn new(base: *mut u8, dtype: DType, layout: Layout) -> ViewMut<'a> {
-        // SAFETY: the offset is within the storage by the caller's promise.
-        let ptr = unsafe { base.add(layout.offset * dtype.size()) };
+        // Wrapping, as an address on a GPU is in no allocation of the host.
+        let ptr = base.wrapping_add(layout.offset * dtype.size());
         ViewMut { ptr, dtype, layout: layout.at_origin(), _memory: PhantomData }
     }
 

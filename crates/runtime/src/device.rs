@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::driver::{DeviceKind, DevicePtr, Driver, ModuleId, Priority, StreamId};
 use crate::error::{Error, Result};
+use crate::graph::Arena;
 use crate::host::HostDriver;
 use crate::jit::{GpuInfo, Program};
 use crate::options::DeviceOptions;
 use crate::pool::{Block, MemoryStats, Pool, PoolOptions};
+use crate::staging::Staging;
 use crate::stream::{Event, Stream};
 
 /// A handle to a device; clones are the same device, and equality is identity.
@@ -24,6 +26,8 @@ struct Inner {
     misconfigured: Option<Error>,
     /// Streams without a handle that could not be waited for yet.
     orphans: Mutex<Vec<StreamId>>,
+    /// Made at the first use.
+    staging: Mutex<Option<Staging>>,
     /// See [`Device::extension`]; one of a type.
     extensions: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     // Before the driver: dropping the pool gives its memory back.
@@ -68,6 +72,7 @@ impl Device {
             host_memory: info.host_memory,
             misconfigured,
             orphans: Mutex::new(Vec::new()),
+            staging: Mutex::new(None),
             extensions: Mutex::new(Vec::new()),
             pool: Pool::new(Arc::clone(&driver), pool_options),
             driver,
@@ -131,8 +136,19 @@ impl Device {
             return Err(e.clone());
         }
         let id = stream.as_ref().map_or(StreamId::DEFAULT, Stream::id);
-        let block = if bytes == 0 { None } else { Some(self.0.pool.alloc(id, bytes)?) };
-        Ok(Buffer { block, len: bytes, device: self.clone(), stream, others: Mutex::new(Vec::new()) })
+        let arena = Arena::current(self);
+        let (block, counted) = match arena.as_ref().and_then(|arena| arena.take(bytes)) {
+            _ if bytes == 0 => (None, 0),
+            Some((block, counted)) => (Some(block), counted),
+            None => (Some(self.0.pool.alloc(id, bytes)?), bytes),
+        };
+        let others = Mutex::new(Vec::new());
+        Ok(Buffer { block, len: bytes, counted, device: self.clone(), arena, stream, others })
+    }
+
+    /// Returns a block that an arena held, used on the default stream only, to the pool.
+    pub(crate) fn give_back(&self, block: Block, counted: usize) {
+        self.0.pool.free(block, counted, StreamId::DEFAULT, None);
     }
 
     /// Facts about the GPU; `None` for a CPU.
@@ -169,6 +185,27 @@ impl Device {
     /// A new event; `timing` lets it measure.
     pub fn event(&self, timing: bool) -> Result<Event> {
         Event::new(self, timing)
+    }
+
+    /// Waits for all work on the default stream.
+    ///
+    /// # Errors
+    /// Whatever went wrong in that work.
+    pub fn synchronize(&self) -> Result<()> {
+        self.0.driver.synchronize(StreamId::DEFAULT)
+    }
+
+    /// Milliseconds that the device takes for what `f` enqueues on the default stream, by its own clock.
+    ///
+    /// # Errors
+    /// Those of `f`; the work failed.
+    pub fn time<E: From<Error>>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+        let (start, end) = (self.event(true)?, self.event(true)?);
+        self.0.driver.record(start.id(), StreamId::DEFAULT)?;
+        f()?;
+        self.0.driver.record(end.id(), StreamId::DEFAULT)?;
+        end.synchronize()?;
+        Ok(end.elapsed_since(&start)?.as_secs_f64() * 1e3)
     }
 
     /// What its memory is used for.
@@ -261,7 +298,11 @@ pub struct Buffer {
     /// `None` if the length is 0, and after drop took it.
     block: Option<Block>,
     len: usize,
+    /// The bytes that the pool counts for the block.
+    counted: usize,
     device: Device,
+    /// The graph under whose capture it was allocated.
+    arena: Option<Arc<Arena>>,
     /// The stream it was allocated for; `None` for the default one.
     stream: Option<Stream>,
     /// Other streams that use it.
@@ -323,6 +364,28 @@ impl Buffer {
         // SAFETY: in bounds by the check; other streams have finished with the buffer, and we wait before `data` can go.
         unsafe { driver.copy_to_device(stream, self.ptr().offset(offset), data.as_ptr(), data.len())? };
         driver.synchronize(stream)
+    }
+
+    /// Copies `data` in at `offset` in the order of the default stream, to which this buffer belongs, without waiting:
+    /// `data` may be changed at once.
+    ///
+    /// # Errors
+    /// If it does not fit, the buffer belongs to another stream, or earlier work failed.
+    pub fn send(&self, offset: usize, data: &[u8]) -> Result<()> {
+        self.check(offset, data.len(), "write")?;
+        if self.stream.is_some() {
+            return Err(Error::invalid("only buffers of the default stream can be sent to; use write"));
+        }
+        let mut staging = self.device.0.staging.lock().unwrap_or_else(|e| e.into_inner());
+        let staging = match &mut *staging {
+            Some(staging) => staging,
+            empty => empty.insert(Staging::new(&self.device.0.driver)?),
+        };
+        for (i, piece) in data.chunks(Staging::MOST).enumerate() {
+            // SAFETY: in bounds by the check; the buffer is one of the default stream.
+            unsafe { staging.send(self.ptr().offset(offset + i * Staging::MOST), piece)? };
+        }
+        Ok(())
     }
 
     /// Copies bytes from `offset` on out, after all work that uses the buffer, and waits for that.
@@ -393,10 +456,15 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let Some(block) = self.block.take() else { return };
+        let block = match &self.arena {
+            Some(arena) => arena.put(block, self.counted),
+            None => Some(block),
+        };
+        let Some(block) = block else { return };
         let others = self.others.get_mut().unwrap_or_else(|e| e.into_inner());
         let ids = if others.is_empty() { None } else { Some(others.iter().map(Stream::id).collect()) };
         // The stream handles live until after this, so the pool never sees a destroyed stream.
-        self.device.0.pool.free(block, self.len, self.home(), ids);
+        self.device.0.pool.free(block, self.counted, self.home(), ids);
     }
 }
 

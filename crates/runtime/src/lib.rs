@@ -22,8 +22,10 @@ pub mod jit;
 
 mod device;
 mod error;
+mod graph;
 mod options;
 mod pool;
+mod staging;
 mod stream;
 
 pub use device::{Buffer, Device};
@@ -33,6 +35,7 @@ pub use driver::{
 };
 pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
 pub use fault::{Call, Counts, FaultDriver, Faults};
+pub use graph::{Capture, Graph};
 pub use host::HostDriver;
 pub use options::{DeviceOptions, parse_bytes};
 pub use pool::MemoryStats;

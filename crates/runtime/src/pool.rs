@@ -75,6 +75,13 @@ pub(crate) struct Block {
     class: Class,
 }
 
+impl Block {
+    /// Whether the pool would give a block of this class for `bytes`.
+    pub(crate) fn serves(&self, bytes: usize) -> bool {
+        class_of(bytes) == Some(self.class)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     driver: Arc<dyn Driver>,

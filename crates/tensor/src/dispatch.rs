@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bullet_kernels::{View, ViewMut, cpu};
+use bullet_kernels::cuda::Gpu;
+use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind};
@@ -48,23 +49,26 @@ pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
     let dense: Few<Cow<'_, Tensor>> =
         inputs.iter().enumerate().map(|(i, t)| as_taken(op, i, t)).collect::<Result<_>>()?;
+    let reads: Few<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
+    let _guards = Guards::take(&reads, &[]);
+    let views: Few<View<'_>> = dense.iter().map(|t| view(t)).collect();
+    // SAFETY: the outputs are fresh; no one else can name their memory yet.
+    let mut outs: Few<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
     match device.kind() {
-        DeviceKind::Cpu => {
-            let reads: Few<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
-            let _guards = Guards::take(&reads, &[]);
-            let views: Few<View<'_>> = dense.iter().map(|t| view(t)).collect();
-            // SAFETY: the outputs are fresh; no one else can name their memory yet.
-            let mut outs: Few<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
-            cpu::execute(op, &views, &mut outs)?;
-        }
-        DeviceKind::Cuda(_) => return Err(unsupported(device)),
+        DeviceKind::Cpu => cpu::execute(op, &views, &mut outs)?,
+        DeviceKind::Cuda(_) => cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?,
     }
+    drop(outs);
     Ok(outputs)
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
 fn as_taken<'a>(op: &Op, i: usize, t: &'a Tensor) -> Result<Cow<'a, Tensor>> {
-    if cpu::takes_strided(op, i, t.layout()) {
+    let taken = match t.device().kind() {
+        DeviceKind::Cpu => cpu::takes_strided(op, i, t.layout()),
+        DeviceKind::Cuda(_) => cuda::takes_strided(op, i, t.layout()),
+    };
+    if taken {
         return Ok(Cow::Borrowed(t));
     }
     Ok(Cow::Owned(no_grad(|| t.copy())?))
@@ -101,25 +105,23 @@ fn expr_into(
     };
     let operands: Vec<Option<Tensor>> =
         inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
+    let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
+    let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
+    let _guards = Guards::take(&reads, writes);
+    // SAFETY: the target is fresh, or held by the exclusive guard.
+    let mut out = unsafe { view_mut(target) };
+    let shape = *target.shape();
+    let views = operands.iter().map(|t| match t {
+        Some(t) => broadcast_view(t, shape),
+        // Unused by the expression; any view of the right shape will do.
+        None => Ok(View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?)),
+    });
+    let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
     match target.device().kind() {
-        DeviceKind::Cpu => {
-            let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
-            let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
-            let _guards = Guards::take(&reads, writes);
-            // SAFETY: the target is fresh, or held by the exclusive guard.
-            let mut out = unsafe { view_mut(target) };
-            let shape = *target.shape();
-            let views = operands.iter().map(|t| match t {
-                Some(t) => broadcast_view(t, shape),
-                // Unused by the expression; any view of the right shape will do.
-                None => Ok(View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?)),
-            });
-            let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
-            cpu::map(expr, compute, &views, &mut out);
-            Ok(())
-        }
-        DeviceKind::Cuda(_) => Err(unsupported(target.device())),
+        DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
+        DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }
+    Ok(())
 }
 
 /// Sets every element of `target`.
@@ -191,12 +193,12 @@ pub(crate) fn copy_into(target: &Tensor, source: &Tensor) -> Result<()> {
 pub(crate) fn view(t: &Tensor) -> View<'_> {
     // SAFETY: layouts stay inside their storage (views are checked when they are made), and the guard that the caller
     // holds keeps writers out.
-    unsafe { View::new(t.storage().host_ptr(), t.dtype(), *t.layout()) }
+    unsafe { View::new(t.storage().base(), t.dtype(), *t.layout()) }
 }
 
 fn broadcast_view(t: &Tensor, shape: Shape) -> Result<View<'_>> {
     // SAFETY: as in `view`; broadcasting reaches no further element.
-    Ok(unsafe { View::new(t.storage().host_ptr(), t.dtype(), t.layout().broadcast_to(shape)?) })
+    Ok(unsafe { View::new(t.storage().base(), t.dtype(), t.layout().broadcast_to(shape)?) })
 }
 
 /// A writable view of the tensor's memory.
@@ -205,7 +207,7 @@ fn broadcast_view(t: &Tensor, shape: Shape) -> Result<View<'_>> {
 /// The storage is fresh, or the caller holds an exclusive guard of it for as long as it uses the view.
 pub(crate) unsafe fn view_mut(t: &Tensor) -> ViewMut<'_> {
     // SAFETY: exclusive by the caller's promise, inside the storage as every layout is.
-    unsafe { ViewMut::new(t.storage().host_ptr(), t.dtype(), *t.layout()) }
+    unsafe { ViewMut::new(t.storage().base(), t.dtype(), *t.layout()) }
 }
 
 /// The device of all of these.
@@ -217,10 +219,6 @@ pub(crate) fn common_device<'a>(inputs: &[&'a Tensor]) -> Result<&'a Device> {
         Some(t) => Err(Error::DeviceMismatch(first.device().to_string(), t.device().to_string())),
         None => Ok(first.device()),
     }
-}
-
-pub(crate) fn unsupported(device: &Device) -> Error {
-    Error::Op(bullet_ops::Error::argument(format!("this build computes on the CPU only, not on {device}")))
 }
 
 /// Storages of tensors, for [`Guards::take`].

@@ -25,7 +25,7 @@ mod views;
 
 pub use bullet_kernels::cpu::{par, simd};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
-pub use bullet_runtime::{Device, DeviceKind};
+pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use error::{Error, Result};
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;

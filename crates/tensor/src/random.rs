@@ -40,8 +40,7 @@ impl Generator {
     /// Moves to training step `step`, and to its first stream.
     pub fn begin_step(&self, step: u64) -> Result<()> {
         self.stream.store(0, Ordering::Relaxed);
-        let state = Tensor::from_slice(&[self.seed as i64, step as i64], &[2], self.state.device())?;
-        self.state.copy_(&state)
+        self.state.send_(&[self.seed as i64, step as i64])
     }
 
     /// The device tensor that random ops read: i64 (seed, step).

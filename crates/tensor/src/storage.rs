@@ -43,9 +43,10 @@ impl Storage {
         &self.buffer
     }
 
-    /// Base address in host memory.
-    pub(crate) fn host_ptr(&self) -> *mut u8 {
-        self.buffer.host_ptr().expect("CPU kernels run on host memory only: `dispatch` checked the device")
+    /// Base address in the device's memory, which only kernels of that device may follow.
+    pub(crate) fn base(&self) -> *mut u8 {
+        // A host driver exposed the address of its allocation as a number; this is that pointer again.
+        self.buffer.host_ptr().unwrap_or(std::ptr::without_provenance_mut(self.buffer.ptr().0 as usize))
     }
 
     /// How often the contents were overwritten since they were first computed.

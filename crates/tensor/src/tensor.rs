@@ -300,6 +300,32 @@ impl Tensor {
         dispatch::copy_into(self, source)
     }
 
+    /// Overwrites the elements with host data in row-major order, without waiting for the device: `data` may be changed
+    /// at once.
+    ///
+    /// # Errors
+    /// As [`Tensor::copy_`]; `T` is not the dtype, the number of elements differs, or this tensor is not contiguous.
+    pub fn send_<T: Element>(&self, data: &[T]) -> Result<()> {
+        dispatch::check_in_place(self)?;
+        if T::DTYPE != self.dtype() {
+            return Err(Error::WrongType { holds: self.dtype(), asked: T::DTYPE });
+        }
+        if data.len() != self.numel() || !self.is_contiguous() {
+            return Err(bullet_ops::Error::shape(format!(
+                "cannot send {} elements to a tensor of shape {}, which takes {} and must be contiguous",
+                data.len(),
+                self.shape(),
+                self.numel()
+            ))
+            .into());
+        }
+        // SAFETY: any `Element` is plain bytes without padding.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
+        let storage = self.storage();
+        let _guards = Guards::take(&[], &[storage]);
+        Ok(storage.buffer().send(self.layout().offset * self.dtype().size(), bytes)?)
+    }
+
     /// Overwrites every element.
     ///
     /// # Errors

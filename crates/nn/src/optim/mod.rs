@@ -195,7 +195,7 @@ impl Optimizer {
     /// Writes the learning rate of the next steps to the device, times each group's factor.
     pub fn set_lr(&self, lr: f64) -> Result<()> {
         for group in &self.groups {
-            group.lr.fill_(lr * group.options.lr_scale)?;
+            group.lr.send_(&[(lr * group.options.lr_scale) as f32])?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use bullet_tensor::{DType, Device, Generator, Tensor, no_grad};
+use bullet_tensor::{DType, Device, Generator, Graph, Tensor, no_grad};
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
@@ -62,6 +62,25 @@ pub struct TrainStep<M> {
     norm: Tensor,
     /// Steps begun, skipped ones included.
     step: u64,
+    replay: Replay,
+    not_captured: Option<String>,
+}
+
+/// Whether [`TrainStep::compute`] is done op by op or replayed.
+enum Replay {
+    /// Op by op, as the device has no graphs.
+    Never,
+    /// Captured after so many more steps: the first ones compile kernels and fill the memory pool.
+    After(u32),
+    /// Replayed.
+    Captured(Graph),
+}
+
+/// Does a captured step.
+fn replay(graph: &Graph) -> bullet_tensor::Result<()> {
+    // SAFETY: what the step uses belongs to the `TrainStep` that holds the graph: model, optimizer, scaler, generator and
+    // static tensors.
+    Ok(unsafe { graph.launch() }?)
 }
 
 /// What the device knows after a step.
@@ -116,6 +135,8 @@ impl<M: Objective> TrainStep<M> {
             loss: scalar(0.0)?,
             norm: scalar(0.0)?,
             step: 0,
+            replay: if device.gpu().is_some() { Replay::After(2) } else { Replay::Never },
+            not_captured: None,
             model,
             optimizer,
             scaler,
@@ -131,7 +152,43 @@ impl<M: Objective> TrainStep<M> {
     /// Another number or size of batches than the options say; what the model's ops refuse; out of memory.
     pub fn step(&mut self, batches: &[Batch]) -> Result<()> {
         self.begin(batches)?;
-        self.compute()
+        match &self.replay {
+            Replay::Captured(graph) => Ok(replay(graph)?),
+            Replay::After(0) => self.compute_captured(),
+            Replay::After(_) | Replay::Never => {
+                if let Replay::After(steps) = &mut self.replay {
+                    *steps -= 1;
+                }
+                self.compute()
+            }
+        }
+    }
+
+    /// Captures the step and does it; a device that cannot goes on op by op.
+    fn compute_captured(&mut self) -> Result<()> {
+        match self.capture() {
+            Ok(graph) => {
+                replay(&graph)?;
+                self.replay = Replay::Captured(graph);
+                Ok(())
+            }
+            Err(e) => {
+                self.replay = Replay::Never;
+                self.not_captured = Some(e.to_string());
+                self.compute()
+            }
+        }
+    }
+
+    fn capture(&self) -> Result<Graph> {
+        let capture = self.loss.device().capture().map_err(bullet_tensor::Error::from)?;
+        self.compute()?;
+        Ok(capture.end().map_err(bullet_tensor::Error::from)?)
+    }
+
+    /// Why the step is not captured, where that was tried.
+    pub fn not_captured(&self) -> Option<&str> {
+        self.not_captured.as_deref()
     }
 
     /// Writes what changes from step to step into the static tensors.
@@ -144,8 +201,8 @@ impl<M: Objective> TrainStep<M> {
             )));
         }
         for ((inputs, targets), batch) in self.batches.iter().zip(batches) {
-            inputs.copy_(&Tensor::from_slice(&batch.x, &self.options.batch, inputs.device())?)?;
-            targets.copy_(&Tensor::from_slice(&batch.y, &self.options.batch, targets.device())?)?;
+            inputs.send_(&batch.x)?;
+            targets.send_(&batch.y)?;
         }
         self.optimizer.set_lr(self.options.schedule.at(self.step))?;
         self.generator.begin_step(self.step)?;

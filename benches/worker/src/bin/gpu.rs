@@ -1,0 +1,232 @@
+//! Bullet's figures on one GPU, one JSON object a line: `{"section", "case", "peer", "value", "unit"}`.
+//!
+//! usage: bullet-bench-gpu [SECTION]..., with sections start, copy, rows, attention, gemm, train and gen; all of them
+//! without. Ops are timed with device events around one call, after warm-up, the median of many; training and generation
+//! by the clock, around many steps and one wait. Data is random and larger than the second-level cache, or rotates.
+
+use std::error::Error;
+use std::time::Instant;
+
+use bullet_nn::config::{FeedForward, Norm, Positions};
+use bullet_nn::data::Batch;
+use bullet_nn::generate::{Sampler, TokenStream};
+use bullet_nn::optim::{GroupOptions, Optimizer, Rule, Schedule};
+use bullet_nn::train::{StepOptions, TrainStep};
+use bullet_nn::{Init, Module, Pass, Transformer, TransformerConfig};
+use bullet_tensor::{DType, Device, Tensor, no_grad};
+use serde_json::json;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let start = Instant::now();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let device = Device::parse("cuda")?;
+    let one = Tensor::ones(&[1], DType::F32, &device)?.add_scalar(1.0)?.item()?;
+    assert_eq!(one, 2.0);
+    if wanted.is_empty() || wanted.iter().any(|w| w == "start") {
+        say("start", "main to first result", start.elapsed().as_secs_f64(), "s");
+    }
+    let bench = Bench { device };
+    let sections: [(&str, fn(&Bench) -> Result<()>); 6] = [
+        ("copy", Bench::copy),
+        ("rows", Bench::rows),
+        ("attention", Bench::attention),
+        ("gemm", Bench::gemm),
+        ("train", Bench::train),
+        ("gen", Bench::generation),
+    ];
+    for (name, run) in sections {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            // One section that fails must not hide the others.
+            if let Err(e) = run(&bench) {
+                println!("{}", json!({ "section": "error", "case": name, "peer": "bullet", "value": e.to_string() }));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn say(section: &str, case: &str, value: f64, unit: &str) {
+    println!("{}", json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit }));
+}
+
+struct Bench {
+    device: Device,
+}
+
+impl Bench {
+    fn randn(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        // Drawn once and repeated: drawing gigabytes on the host would take longer than all the rest.
+        let n: usize = shape.iter().product();
+        let part = n.min(1 << 20);
+        let seed = Tensor::randn(&[part], dtype, &self.device, 7)?;
+        let times = n.div_ceil(part);
+        let all = Tensor::zeros(&[times, part], dtype, &self.device)?;
+        all.copy_(&seed)?;
+        Ok(all.reshape(&[-1])?.narrow(0, 0, n)?.reshape(&shape.iter().map(|&d| d as isize).collect::<Vec<_>>())?)
+    }
+
+    /// Median milliseconds of `f` by device events.
+    fn time(&self, n: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+        for _ in 0..3 {
+            f()?;
+        }
+        let mut times = Vec::new();
+        for _ in 0..n {
+            times.push(self.device.time(&mut f)?);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[n / 2])
+    }
+
+    fn copy(&self) -> Result<()> {
+        let x = self.randn(&[1 << 29], DType::F32)?;
+        let ms = self.time(20, || Ok(drop(x.copy()?)))?;
+        say("copy", "d2d 2GiB", 2.0 * x.numel() as f64 * 4.0 / ms / 1e6, "GB/s");
+        Ok(())
+    }
+
+    fn rows(&self) -> Result<()> {
+        for (rows, cols) in [(16384, 1024), (16384, 8192), (131_072, 128)] {
+            for dtype in [DType::F32, DType::F16] {
+                let x = self.randn(&[rows, cols], dtype)?;
+                let (w, b) = (self.randn(&[cols], dtype)?, self.randn(&[cols], dtype)?);
+                let bytes = (2 * x.numel() * dtype.size()) as f64;
+                let say = |name: &str, ms: f64| {
+                    say("norm", &format!("{name} {rows}x{cols} {dtype}"), bytes / ms / 1e6, "GB/s");
+                };
+                say("softmax", self.time(20, || Ok(drop(x.softmax(-1)?)))?);
+                say("layernorm", self.time(20, || Ok(drop(x.layer_norm(Some(&w), Some(&b), 1e-5)?)))?);
+                say("rmsnorm", self.time(20, || Ok(drop(x.rms_norm(Some(&w), 1e-5)?)))?);
+                say("gelu", self.time(20, || Ok(drop(x.gelu_tanh()?)))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(&self) -> Result<()> {
+        for (b, h, s, d) in [(256, 4, 64, 32), (16, 16, 1024, 64), (4, 16, 4096, 128)] {
+            let [q, k, v] = [0, 1, 2].map(|_| self.randn(&[b, h, s, d], DType::F16));
+            let (q, k, v) = (q?, k?, v?);
+            let flops = 4.0 * (b * h * s * s * d) as f64 * 0.5;
+            let case = |way: &str| format!("{way} fp16 B{b} H{h} S{s} D{d} causal=True");
+            let ms = self.time(20, || Ok(drop(q.attention(&k, &v, None, true, None)?)))?;
+            say("attn", &case("fwd"), flops / ms / 1e9, "TFLOP/s");
+            let [q, k, v] = [q.requires_grad()?, k.requires_grad()?, v.requires_grad()?];
+            let g = self.randn(&[b, s, h, d], DType::F16)?.transpose(1, 2)?;
+            // Backward frees what it uses, so that forward runs each time, outside of the timed part.
+            let mut times = Vec::new();
+            for i in 0..23 {
+                let o = q.attention(&k, &v, None, true, None)?;
+                let ms = self.device.time(|| Ok::<_, bullet_tensor::Error>(o.backward_with(&g)?))?;
+                [&q, &k, &v].iter().for_each(|t| t.set_grad(None));
+                if i >= 3 {
+                    times.push(ms);
+                }
+            }
+            times.sort_by(f64::total_cmp);
+            say("attn", &case("bwd"), 2.5 * flops / times[10] / 1e9, "TFLOP/s");
+        }
+        Ok(())
+    }
+
+    fn gemm(&self) -> Result<()> {
+        for n in [512usize, 1024, 2048, 4096, 8192] {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let (a, b) = (self.randn(&[n, n], dtype)?, self.randn(&[n, n], dtype)?);
+                let ms = self.time(if n > 4000 { 10 } else { 30 }, || Ok(drop(a.matmul(&b)?)))?;
+                say("gemm", &format!("{dtype} {n}"), 2.0 * (n as f64).powi(3) / ms / 1e9, "TFLOP/s");
+            }
+        }
+        Ok(())
+    }
+
+    fn train(&self) -> Result<()> {
+        for batch in [16, 256] {
+            for (name, compute, scale) in
+                [("fp32", None, None), ("fp16", Some(DType::F16), Some((65536.0, 2000)))]
+            {
+                let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
+                let decay =
+                    |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
+                let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
+                let options = StepOptions {
+                    batch: [batch, 64],
+                    accumulation: 1,
+                    schedule: Schedule::constant(1e-3),
+                    compute,
+                    loss_scale: scale,
+                    grad_clip: None,
+                    recompute: false,
+                    seed: 0,
+                };
+                let mut train = TrainStep::new(model, optimizer, options, &self.device)?;
+                let data = tokens(batch * 64);
+                for _ in 0..10 {
+                    train.step(std::slice::from_ref(&data))?;
+                }
+                let first = train.read()?.loss;
+                if let Some(why) = train.not_captured() {
+                    println!("{}", json!({ "section": "error", "case": "capture", "peer": "bullet", "value": why }));
+                }
+                let mut times = Vec::new();
+                for _ in 0..7 {
+                    let start = Instant::now();
+                    for _ in 0..50 {
+                        train.step(std::slice::from_ref(&data))?;
+                    }
+                    train.read()?;
+                    times.push(start.elapsed().as_secs_f64() * 1e3 / 50.0);
+                }
+                times.sort_by(f64::total_cmp);
+                let loss = train.read()?.loss;
+                assert!(loss < first, "{loss} after {first}: training on one batch must lower its loss");
+                say("train", &format!("micro B{batch} {name}"), times[3], "ms/step");
+            }
+        }
+        Ok(())
+    }
+
+    fn generation(&self) -> Result<()> {
+        let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
+        let run = || -> Result<f64> {
+            let start = Instant::now();
+            let stream = TokenStream::new(&model, &[1], Sampler::greedy(), Pass::eval())?;
+            let made = stream.take(63).collect::<std::result::Result<Vec<u32>, _>>()?.len();
+            Ok(made as f64 / start.elapsed().as_secs_f64())
+        };
+        no_grad(&run)?;
+        let mut speeds = (0..8).map(|_| run()).collect::<Result<Vec<f64>>>()?;
+        speeds.sort_by(f64::total_cmp);
+        say("gen", "micro batch 1", speeds[4], "tokens/s");
+        Ok(())
+    }
+}
+
+/// The reference model of benches/README.md.
+fn reference_model() -> TransformerConfig {
+    TransformerConfig {
+        vocab: 3000,
+        dim: 128,
+        layers: 4,
+        heads: 4,
+        kv_heads: 0,
+        ff: 256,
+        max_seq: 64,
+        positions: Positions::Learned,
+        rope_base: 10_000.0,
+        norm: Norm::Layer,
+        norm_eps: 1e-5,
+        feed_forward: FeedForward::GeluTanh,
+        bias: true,
+        head_bias: false,
+        tie_embeddings: false,
+        dropout: 0.0,
+    }
+}
+
+fn tokens(n: usize) -> Batch {
+    let next = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as i64 % 3000;
+    Batch { x: (0..n).map(next).collect(), y: (1..=n).map(next).collect(), targets: n }
+}
