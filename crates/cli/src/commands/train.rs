@@ -12,9 +12,10 @@ use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, number, shell, shown};
 use crate::progress::Screen;
-use crate::signals;
+use crate::signals::Stop;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let stop = stop(args);
     let mut builder = match &args.resume {
         Some(path) => TrainerBuilder::resume(checkpoint_path(path)?)?,
         None => Trainer::builder(base_config(args)?),
@@ -27,11 +28,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume.is_none() && !args.overwrite {
         refuse_to_overwrite(builder.config_mut())?;
     }
-    let stop = signals::stop_flag();
     if !args.quiet {
         note(devices::summary());
     }
-    let mut trainer = builder.callback(Screen::new(args.quiet)).stop_flag(stop).build()?;
+    let mut trainer =
+        builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;
     if !args.quiet {
         introduce(&trainer);
     }
@@ -46,6 +47,27 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Err(interrupted(&report));
     }
     Ok(())
+}
+
+/// Listens to Ctrl-C.
+fn stop(args: &TrainArgs) -> Stop {
+    let (json, resume) = (args.json, args.resume.clone());
+    Stop::listen(move || untrained("train", resume.as_deref(), json))
+}
+
+/// Says that a run was stopped before its first step.
+pub(crate) fn untrained(command: &str, resume: Option<&Path>, json: bool) {
+    let kept = resume.map_or(String::new(), |path| format!("; {} is as it was", shown(path)));
+    note(format_args!("\nstopped before the first step: nothing was trained{kept}"));
+    if json {
+        // The keys of a report; a resumed run was not read far enough to know its steps. The process ends after this,
+        // whether or not somebody reads it.
+        let again = resume.map(|path| format!("bullet train --resume {}", shell(path)));
+        let _ = output::json(&json!({
+            "command": command, "ending": "interrupted", "steps": resume.is_none().then_some(0), "loss": null, "validation": null, "best": null,
+            "folder": null, "last": null, "best_path": null, "seconds": 0.0, "tokens_per_second": 0.0, "resume": again,
+        }));
+    }
 }
 
 /// The settings below those of the command line.

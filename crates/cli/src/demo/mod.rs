@@ -19,7 +19,7 @@ use crate::commands::{devices, generate, train};
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
-use crate::signals;
+use crate::signals::Stop;
 
 /// Steps of `--quick`.
 const QUICK_STEPS: usize = 6;
@@ -39,14 +39,16 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     for earlier in [&args.out, Path::new("runs/demo")].into_iter().filter(|path| path.exists()) {
         note(format_args!("{} of an earlier demo will be replaced", shown(earlier)));
     }
-    let stop = signals::stop_flag();
+    let json = args.json;
+    let stop = Stop::listen(move || train::untrained("demo", None, json));
     note(devices::summary());
     let mut config = settings(args);
     let (tokenizer, data) = prepare(&config)?;
     config.model.vocab = tokenizer.vocab_size();
     pick_steps(args, &mut config, &data)?;
     let builder = Trainer::builder(config).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
-    let mut trainer = builder.callback(Screen::new(false)).stop_flag(stop).build()?;
+    let builder = builder.callback(Screen::new(false)).callback(stop.watch()).stop_flag(stop.flag());
+    let mut trainer = builder.build()?;
     note(format_args!("model: {} parameters", count(trainer.model().num_parameters() as f64)));
     if !args.json {
         sample("before training", trainer.model(), trainer.tokenizer(), args)?;

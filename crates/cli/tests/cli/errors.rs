@@ -28,9 +28,15 @@ fn settings_that_cannot_be_are_explained() {
         ("--set train.batch=2", &["unknown setting `train.batch`", "batch_size"]),
         ("--set batch_size", &["\"batch_size\" is no setting", "key=value"]),
         ("--batchsize 2", &["'--batchsize'", "--batch-size"]),
-        ("--warmup 10", &["`optim.warmup` = 10", "train.steps = 3"]),
-        ("--threads 0", &["--threads", "1..=256"]),
-        ("--threads 60000", &["--threads", "1..=256"]),
+        (
+            "--warmup 10",
+            &["`optim.warmup` = 10", "train.steps = 3", "set optim.warmup to 3 or less", "train.steps to 10"],
+        ),
+        ("--dim -4", &["`model.dim` = -4", "a whole number from 0"]),
+        ("--seq 18446744073709551615", &["`model.seq` = 18446744073709551615", "2^63 - 1"]),
+        ("--threads 0", &["--threads", "from 1 to 256"]),
+        ("--threads 60000", &["--threads", "from 1 to 256"]),
+        ("--threads -1", &["--threads", "-1", "from 1 to 256"]),
         ("--val-fraction 2", &["`data.val_fraction` = 2.0"]),
     ];
     for (arguments, words) in cases {
@@ -50,6 +56,7 @@ fn texts_that_cannot_be_trained_on_are_explained() {
     write("empty.txt", b"");
     write("latin1.txt", &b"caf\xe9 ".repeat(200));
     write("short.txt", b"too short");
+    write("one.txt", b"x");
     std::fs::create_dir(place.path("nothing")).unwrap();
     let cases: &[(&str, &[&str])] = &[
         ("--data missing.txt", &["missing.txt", "No such file"]),
@@ -57,8 +64,10 @@ fn texts_that_cannot_be_trained_on_are_explained() {
         ("--data empty.txt", &["empty.txt is empty"]),
         ("--data nothing", &["nothing has no text file"]),
         ("--data latin1.txt", &["latin1.txt is not UTF-8", "0xe9 at offset 3", "lossy"]),
-        ("--data short.txt", &["`model.seq` = 12", "hint: give more text"]),
+        ("--data short.txt", &["`model.seq` = 12", "has 8 tokens", "set model.seq to 7 or less"]),
+        ("--data one.txt", &["has 0 tokens", "at least 2", "hint: give more text"]),
         ("--seq 100000", &["`model.seq` = 100000", "hint: "]),
+        ("--seq 9223372036854775807", &["`model.seq` = 9223372036854775807", "hint: "]),
         ("--tokenizer-path missing.bullet", &["missing.bullet"]),
     ];
     for (arguments, words) in cases {
@@ -111,6 +120,7 @@ fn models_that_cannot_be_used_are_explained() {
     let place = Place::new("models");
     place.trained("a", 2);
     std::fs::create_dir(place.path("empty")).unwrap();
+    std::fs::write(place.path("empty.txt"), b"").unwrap();
     for (arguments, code, words) in [
         ("generate text.txt", 1, "this is a text file"),
         ("generate missing.bullet", 1, "hint: `bullet demo` makes demo.bullet"),
@@ -124,6 +134,21 @@ fn models_that_cannot_be_used_are_explained() {
         ("train --resume runs/a --steps 9 --layers 3", 2, "[model] or [tokenizer] differ"),
         ("train --resume text.txt", 1, "this is a text file"),
         ("convert text.txt x.bullet", 1, "this is a text file"),
+        ("eval runs/a --data empty.txt", 1, "empty.txt is empty: there is no text in it"),
+        ("generate runs/a -n -1", 2, "'-1' for '--max-tokens <N>': expected a whole number of at least 0"),
+        ("generate runs/a -n many", 2, "'many' for '--max-tokens <N>': expected a whole number"),
+        ("generate runs/a --seed -1", 2, "'-1' for '--seed <N>': expected a whole number from 0"),
+        ("generate runs/a --top-k -1", 2, "'-1' for '--top-k <K>': expected a whole number"),
+        ("generate runs/a --top-p -1", 2, "top_p = -1"),
+        ("generate runs/a --temperature hot", 2, "'hot' for '--temperature <X>': expected a number"),
+        ("eval runs/a --seq 0", 2, "'0' for '--seq <N>': expected a whole number of at least 1"),
+        (
+            "eval runs/a --batch-size -2",
+            2,
+            "'-2' for '--batch-size <N>': expected a whole number of at least 1",
+        ),
+        ("demo --seconds -1", 2, "`--seconds` = -1: must be above 0"),
+        ("demo --steps 1e3", 2, "'1e3' for '--steps <N>': expected a whole number of at least 1"),
     ] {
         let said = place.run(arguments);
         assert_eq!(said.code, Some(code), "{arguments}: {}", said.err);

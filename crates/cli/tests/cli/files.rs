@@ -66,6 +66,25 @@ fn conversion_there_and_back_changes_no_byte() {
 }
 
 #[test]
+fn files_without_tensors_are_not_converted() {
+    let place = Place::new("no-tensors");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(place.path(name), bytes).unwrap();
+    write("empty.safetensors", b"");
+    write("tiny.safetensors", b"\x02\0\0");
+    write("none.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    for (name, words) in [
+        ("empty.safetensors", "neither a .bullet nor a .safetensors file: the file is empty"),
+        ("tiny.safetensors", "neither a .bullet nor a .safetensors file: its first bytes, 02 00 00"),
+        ("none.safetensors", "holds no tensors"),
+    ] {
+        let said = place.run(&format!("convert {name} out.bullet"));
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{name}");
+        assert!(said.err.contains(words), "{name}: {}", said.err);
+        assert!(!place.path("out.bullet").exists());
+    }
+}
+
+#[test]
 fn devices_tell_what_computes() {
     let place = Place::new("devices");
     let device = &place.json("devices --threads 2")["devices"][0];

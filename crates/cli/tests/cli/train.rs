@@ -80,3 +80,74 @@ fn progress_goes_to_standard_error_and_results_to_standard_output() {
     let quiet = place.run(&format!("train --data text.txt --out quiet {TINY} --steps 12 -q"));
     assert_eq!(quiet.err, "");
 }
+
+#[test]
+fn a_run_goes_on_from_any_working_folder() {
+    let place = Place::new("elsewhere");
+    place.trained("a", 5);
+    std::fs::create_dir(place.path("other")).unwrap();
+    // Of the same name, and not the text: the checksum tells.
+    std::fs::write(place.path("other/text.txt"), "another text\n".repeat(100)).unwrap();
+    let said = place.run_in("other", "train --resume ../runs/a --steps 9");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(place.step("runs/a/last.bullet"), 9);
+    let here = place.json("eval runs/a")["loss"].as_f64().unwrap();
+    let said = place.run_in("other", "eval ../runs/a --json");
+    let there: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(there["loss"].as_f64(), Some(here), "{}", said.err);
+}
+
+#[test]
+fn a_moved_project_and_a_moved_text_are_found() {
+    let place = Place::new("moved");
+    for folder in ["old", "else"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    std::fs::rename(place.path("text.txt"), place.path("old/text.txt")).unwrap();
+    let said = place.run_in("old", &format!("train --data text.txt --out runs/a {TINY} --steps 5 -q"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    std::fs::rename(place.path("old"), place.path("new")).unwrap();
+    let said = place.run_in("else", "train --resume ../new/runs/a --steps 7 -q");
+    assert_eq!(said.code, Some(0), "the run folder and the text moved together: {}", said.err);
+    std::fs::rename(place.path("new/text.txt"), place.path("else/renamed.txt")).unwrap();
+    let said = place.run_in("new", "train --resume runs/a --steps 9 -q");
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for words in [
+        "`data.path` = text.txt",
+        "new/text.txt: No such file",
+        "hint: name the same text with",
+        "--data PATH",
+    ] {
+        assert!(said.err.contains(words), "no {words:?} in {}", said.err);
+    }
+    let said = place.run_in("new", "eval runs/a");
+    assert!(
+        said.err.contains("new/text.txt: No such file") && said.err.contains("hint: --data"),
+        "{}",
+        said.err
+    );
+    let said = place.run_in("new", "train --resume runs/a --steps 9 -q --data ../else/renamed.txt");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(place.step("new/runs/a/last.bullet"), 9);
+    let said = place.run("eval new/runs/a");
+    assert_eq!(said.code, Some(0), "the new place is remembered: {}", said.err);
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_text_only() {
+    let place = Place::new("same-text");
+    place.trained("a", 5);
+    let text = std::fs::read_to_string(place.path("text.txt")).unwrap();
+    // In the last tenth, which is the validation text: as long as it was.
+    std::fs::write(place.path("text.txt"), format!("{}tac.\n", &text[..text.len() - 5])).unwrap();
+    for command in [
+        "train --resume runs/a --steps 9",
+        "eval runs/a",
+        "train --resume runs/a --steps 9 --data ./text.txt",
+    ] {
+        let said = place.run(command);
+        assert_eq!(said.code, Some(1), "{command}: {}", said.err);
+        assert!(said.err.contains("the training text is not the one"), "{command}: {}", said.err);
+    }
+    assert_eq!(place.step("runs/a/last.bullet"), 5);
+}

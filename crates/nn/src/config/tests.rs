@@ -67,7 +67,7 @@ fn mistakes_in_files_name_line_key_and_value() {
         ("steps = 5", "line 1: unknown setting `steps`; did you mean `train.steps`?"),
         (
             "[train]\nsteps = \"many\"",
-            "line 2: `train.steps` = \"many\": expected a whole number, such as 16 (its default is 1000)",
+            "line 2: `train.steps` = \"many\": expected a whole number from 0 to 2^63 - 1, such as 16 (its default is 1000)",
         ),
         ("[train]\nsteps = -1", "line 2: `train.steps` = -1: expected a whole number"),
         ("[train]\nsteps = 1.5", "line 2: `train.steps` = 1.5: expected a whole number"),

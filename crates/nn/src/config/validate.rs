@@ -133,7 +133,10 @@ fn check_optim(config: &Config, p: &mut Problems<'_>) {
         o.warmup <= steps,
         "optim.warmup",
         &format!("warm-up is longer than the run of train.steps = {steps}"),
-        &format!("set optim.warmup to at most {}, a tenth of the run, or train.steps higher", steps / 10),
+        &format!(
+            "set optim.warmup to {steps} or less (a tenth of the run is usual), or train.steps to {} or more",
+            o.warmup
+        ),
     );
     let falls = matches!(o.schedule, ScheduleKind::Cosine | ScheduleKind::Linear);
     p.check(

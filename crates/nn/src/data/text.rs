@@ -77,9 +77,9 @@ impl TextSource {
         }
         if source.text.is_empty() {
             return Err(Error::data(match (metadata.is_dir(), source.files.len()) {
-                (false, _) => format!("{} is empty: there is no text to train on", path.display()),
+                (false, _) => format!("{} is empty: there is no text in it", path.display()),
                 (true, 0) => format!(
-                    "{} has no text file to train on ({} entries were skipped as hidden or binary)",
+                    "{} has no text file ({} entries were skipped as hidden or binary)",
                     path.display(),
                     source.skipped.len()
                 ),

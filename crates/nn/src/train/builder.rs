@@ -259,7 +259,9 @@ impl TrainerBuilder {
 }
 
 fn with_advice(mut e: Error) -> Error {
-    e.message.push_str("; name the same text with `data.path` (`--data PATH` on the command line), or start a new run");
+    e.message.push_str(
+        "; name the same text with `data.path` (`--data PATH` on the command line), or start a new run",
+    );
     e
 }
 

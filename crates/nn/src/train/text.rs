@@ -82,7 +82,11 @@ pub(super) fn find(
     let attempt = |path: Option<&Path>| -> Result<RunText> {
         let text = path.map_or_else(|| text(config), |path| read(path, config))?;
         let found = RunText::new(&text, config, tokenizer, path.and_then(absolute))?;
-        if found.checksum == state.data { Ok(found) } else { Err(another(checkpoint, state, &found.checksum)) }
+        if found.checksum == state.data {
+            Ok(found)
+        } else {
+            Err(another(checkpoint, state, &found.checksum))
+        }
     };
     let candidates = candidates(state, config, checkpoint);
     if candidates.is_empty() {
