@@ -243,7 +243,7 @@ pub(crate) struct DevicesArgs {
                         state survive the way there and back."
 )]
 pub(crate) struct ConvertArgs {
-    /// A .bullet or .safetensors file
+    /// A .bullet or .safetensors file, or a run folder
     #[arg(value_name = "SOURCE")]
     pub(crate) source: PathBuf,
 

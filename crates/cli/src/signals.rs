@@ -1,10 +1,11 @@
 //! What signals do: Ctrl-C (and SIGTERM) ask a run to save and end; reaching the file size limit is an error of one
 //! write, not the end of the process.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use bullet_nn::train::{Callback, Flow, Report};
+use bullet_nn::train::{Callback, CheckpointKind, Flow, Report};
 
 use crate::failure::INTERRUPTED;
 use crate::output::{note, warn};
@@ -16,8 +17,8 @@ const TRAINING: u8 = 1;
 /// All is saved.
 const AFTER: u8 = 2;
 
-/// What the first Ctrl-C does depends on where a run stands: before its first step and after its end it ends the process,
-/// between them it raises a flag. The second always ends the process. Files are replaced atomically, so that even then a
+/// What the first Ctrl-C does depends on where a run stands: before its first step and after its last save it ends the
+/// process, between them it raises a flag. The second always ends the process. Files are replaced atomically, so that even then a
 /// checkpoint stays whole.
 pub(crate) struct Stop {
     flag: Arc<AtomicBool>,
@@ -36,7 +37,8 @@ impl Stop {
                 TRAINING if !flag.swap(true, Ordering::Relaxed) => {
                     return note("\nstopping: saving after this step (Ctrl-C again quits at once)");
                 }
-                _ => {}
+                TRAINING => {}
+                _ => note("\nstopped: training is done, and saved"),
             }
             std::process::exit(INTERRUPTED.into());
         });
@@ -53,20 +55,32 @@ impl Stop {
 
     /// What learns from the run where it stands.
     pub(crate) fn watch(&self) -> impl Callback + use<> {
-        Watch(self.phase.clone())
+        Watch { phase: self.phase.clone(), done: false }
     }
 }
 
-struct Watch(Arc<AtomicU8>);
+struct Watch {
+    phase: Arc<AtomicU8>,
+    /// The last step is done.
+    done: bool,
+}
 
 impl Callback for Watch {
-    fn on_step(&mut self, _: u64, _: u64) -> Flow {
-        self.0.store(TRAINING, Ordering::Relaxed);
+    fn on_step(&mut self, step: u64, steps: u64) -> Flow {
+        self.phase.store(TRAINING, Ordering::Relaxed);
+        self.done = step == steps;
         Flow::Continue
     }
 
+    fn on_checkpoint(&mut self, kind: CheckpointKind, _: &Path) {
+        // What follows the last save is an evaluation, as long as the text is.
+        if self.done && kind == CheckpointKind::Last {
+            self.phase.store(AFTER, Ordering::Relaxed);
+        }
+    }
+
     fn on_end(&mut self, _: &Report) {
-        self.0.store(AFTER, Ordering::Relaxed);
+        self.phase.store(AFTER, Ordering::Relaxed);
     }
 }
 

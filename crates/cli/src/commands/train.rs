@@ -113,15 +113,26 @@ fn override_settings(args: &TrainArgs, config: &mut Config) -> Result<(), Failur
 fn refuse_to_overwrite(config: &Config) -> Result<(), Failure> {
     config.validate()?;
     let folder = RunFolder::of(config);
-    if !folder.last().exists() && !folder.best().exists() {
-        return Ok(());
-    }
     let path = folder.path();
+    if !folder.last().exists() && !folder.best().exists() {
+        return refuse_to_replace_settings(&folder.config());
+    }
     Err(Failure::usage(format!("{} holds a run already, which a new one would replace", shown(path)))
         .or_hint(format!(
             "bullet train --resume {} goes on with it; --out names another folder; --overwrite replaces it",
             shell(path)
         )))
+}
+
+/// A run writes its settings into its folder, where somebody's own file may be.
+fn refuse_to_replace_settings(file: &Path) -> Result<(), Failure> {
+    let Ok(present) = std::fs::read(file) else { return Ok(()) };
+    let of_a_run = Config::default().to_toml();
+    if present.starts_with(of_a_run.lines().next().unwrap_or_default().as_bytes()) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} was not written by a run, which would replace it", shown(file)))
+        .or_hint("--out names another folder; --overwrite replaces it"))
 }
 
 /// What will be trained on what.

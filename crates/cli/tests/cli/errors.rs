@@ -24,6 +24,12 @@ fn settings_that_cannot_be_are_explained() {
         ("--dropout 1", &["`model.dropout` = 1.0"]),
         ("--positions sine", &["`model.positions` = sine", "one of learned, rope"]),
         ("--batch-size 0", &["`train.batch_size` = 0"]),
+        (
+            "--batch-size 9223372036854775807",
+            &["`train.batch_size` = 9223372036854775807", "2^32 tokens", "hint: set"],
+        ),
+        ("--accumulation 9223372036854775807", &["train.accumulation = 9223372036854775807", "2^32 tokens"]),
+        ("--data=", &["`--data` is empty", "hint: leave --data out"]),
         ("--tokenizer-kind bpe --vocab-size 300 --vocab 200", &["`model.vocab` = 200", "= 300", "hint: set"]),
         ("--set train.batch=2", &["unknown setting `train.batch`", "batch_size"]),
         ("--set batch_size", &["\"batch_size\" is no setting", "key=value"]),
@@ -65,9 +71,11 @@ fn texts_that_cannot_be_trained_on_are_explained() {
         ("--data nothing", &["nothing has no text file"]),
         ("--data latin1.txt", &["latin1.txt is not UTF-8", "0xe9 at offset 3", "lossy"]),
         ("--data short.txt", &["`model.seq` = 12", "has 8 tokens", "set model.seq to 7 or less"]),
-        ("--data one.txt", &["has 0 tokens", "at least 2", "hint: give more text"]),
+        ("--data one.txt", &["has 0 tokens", "at least 2", "hint: give more text, or a smaller"]),
+        ("--data latin1.txt", &["hint: save it as UTF-8", "`data.encoding` = lossy"]),
+        ("--data /dev/zero", &["/dev/zero is a device"]),
         ("--seq 100000", &["`model.seq` = 100000", "hint: "]),
-        ("--seq 9223372036854775807", &["`model.seq` = 9223372036854775807", "hint: "]),
+        ("--seq 4000000000 --batch-size 1", &["`model.seq` = 4000000000", "hint: "]),
         ("--tokenizer-path missing.bullet", &["missing.bullet"]),
     ];
     for (arguments, words) in cases {
@@ -94,6 +102,14 @@ fn files_of_settings_are_checked_line_by_line() {
     for words in ["line 2: unknown setting `model.dims`", "line 5: `train.steps` = \"many\"", "bad.toml"] {
         assert!(said.err.contains(words), "no {words:?} in {}", said.err);
     }
+    std::fs::write(place.path("broken.toml"), "[train]\nsteps = 3\nseed 7\n").unwrap();
+    let said = place.run("train broken.toml");
+    assert!(said.err.contains("error: broken.toml: not TOML: line 3, column 6: "), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    std::fs::write(place.path("binary"), b"\xff\xfe").unwrap();
+    let said = place.run("train binary");
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("binary is no file of settings"), "{}", said.err);
     let said = place.run("train missing.toml");
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("missing.toml") && said.err.contains("No such file"), "{}", said.err);
@@ -121,6 +137,7 @@ fn models_that_cannot_be_used_are_explained() {
     place.trained("a", 2);
     std::fs::create_dir(place.path("empty")).unwrap();
     std::fs::write(place.path("empty.txt"), b"").unwrap();
+    std::fs::copy(place.path("runs/a/last.bullet"), place.path("copy.bullet")).unwrap();
     for (arguments, code, words) in [
         ("generate text.txt", 1, "this is a text file"),
         ("generate missing.bullet", 1, "hint: `bullet demo` makes demo.bullet"),
@@ -132,6 +149,9 @@ fn models_that_cannot_be_used_are_explained() {
         ("eval runs/a --data missing.txt", 1, "missing.txt"),
         ("train --resume runs/a", 2, "has done 2 steps already"),
         ("train --resume runs/a --steps 9 --layers 3", 2, "[model] or [tokenizer] differ"),
+        ("train --resume runs/a --steps 9 --val-fraction 0.5", 2, "was trained with 0.1"),
+        ("train --resume copy.bullet --steps 9", 2, "runs/a holds another run already"),
+        ("demo --out text.txt", 2, "no .bullet file that a demo could replace"),
         ("train --resume text.txt", 1, "this is a text file"),
         ("convert text.txt x.bullet", 1, "this is a text file"),
         ("eval runs/a --data empty.txt", 1, "empty.txt is empty: there is no text in it"),

@@ -52,7 +52,8 @@ fn info_shows_settings_tensors_and_checksums() {
 fn conversion_there_and_back_changes_no_byte() {
     let place = Place::new("convert");
     place.trained("a", 3);
-    let report = place.json("convert runs/a/best.bullet m.safetensors");
+    let report = place.json("convert runs/a m.safetensors");
+    assert_eq!(report["source"], "runs/a/best.bullet");
     assert!(report["tensors"].as_u64().unwrap() > 40);
     assert!(place.ok("convert m.safetensors back.bullet").contains("wrote back.bullet"));
     let read = |name: &str| std::fs::read(place.path(name)).unwrap();

@@ -85,6 +85,21 @@ fn before_the_first_step_a_signal_ends_the_run_at_once() {
 }
 
 #[test]
+fn after_the_last_save_a_signal_does_not_wait_for_the_evaluation() {
+    let place = Place::new("evaluating");
+    std::fs::write(place.path("long.txt"), "all work and no play ".repeat(1_000_000)).unwrap();
+    // A minute and more of evaluation after one step.
+    let child = place.start(&format!("train --data long.txt --out run {TINY} --steps 1 --val-fraction 0.99"));
+    wait_for(&place.path("run/last.bullet"));
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, libc::SIGINT);
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!((said.code, said.out.as_str()), (Some(130), ""), "{}", said.err);
+    assert!(said.err.contains("stopped: training is done, and saved"), "{}", said.err);
+    assert_eq!(place.step("run/last.bullet"), 1);
+}
+
+#[test]
 fn a_checkpoint_survives_kill_9_at_any_moment() {
     let place = Place::new("kill");
     let every = format!("{TINY} --eval-interval 0 --save-interval 1 -q");

@@ -25,6 +25,11 @@ fn the_command_line_comes_before_the_file_and_the_file_before_defaults() {
     }
     let shown = place.ok("train run.toml --steps 6 --print-config");
     assert!(shown.contains("steps = 6\n") && shown.contains("batch_size = 3\n"), "{shown}");
+    let dotted = "--train.batch_size 1_000 --model.dim=64 --optim.kind sgd --train.batch_size 7";
+    let shown = place.ok(&format!("train run.toml {dotted} --print-config"));
+    for line in ["batch_size = 7\n", "dim = 64\n", "kind = \"sgd\"\n", "kind = \"char\"\n"] {
+        assert!(shown.contains(line), "no {line:?} in {shown}");
+    }
 }
 
 #[test]
@@ -63,6 +68,32 @@ fn an_older_run_is_not_replaced_unasked() {
     assert_eq!(place.step("runs/a/last.bullet"), 3);
     place.ok(&format!("{again} --overwrite"));
     assert_eq!(place.step("runs/a/last.bullet"), 4);
+}
+
+#[test]
+fn a_file_of_settings_is_not_replaced_unasked() {
+    let place = Place::new("own-settings");
+    std::fs::create_dir(place.path("project")).unwrap();
+    let own = "# Found by much trying.\n[train]\nsteps = 3\n";
+    std::fs::write(place.path("project/config.toml"), own).unwrap();
+    let command = format!("train project/config.toml --data text.txt --out project {TINY} -q");
+    let said = place.run(&command);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("project/config.toml was not written by a run"), "{}", said.err);
+    assert_eq!(std::fs::read_to_string(place.path("project/config.toml")).unwrap(), own);
+    // What a run left that was stopped before its first step is in nobody's way.
+    std::fs::write(place.path("project/config.toml"), place.ok("train --print-config")).unwrap();
+    place.ok(&format!("{command} --steps 2"));
+}
+
+#[test]
+fn a_copied_checkpoint_goes_on_in_a_folder_of_its_own() {
+    let place = Place::new("branch");
+    place.trained("a", 3);
+    std::fs::copy(place.path("runs/a/last.bullet"), place.path("copy.bullet")).unwrap();
+    place.ok("train --resume runs/a --steps 9 -q");
+    place.ok("train --resume copy.bullet --name branch --steps 5 -q");
+    assert_eq!((place.step("runs/a/last.bullet"), place.step("runs/branch/last.bullet")), (9, 5));
 }
 
 #[test]

@@ -82,7 +82,8 @@ impl ModelFile {
 /// `bullet` nor `safetensors`.
 pub fn convert(source: impl AsRef<Path>, destination: impl AsRef<Path>) -> Result<()> {
     let (source, destination) = (source.as_ref(), destination.as_ref());
-    let write = match destination.extension().and_then(|e| e.to_str()) {
+    let extension = destination.extension().map(|e| e.to_ascii_lowercase());
+    let write = match extension.as_ref().and_then(|e| e.to_str()) {
         Some("bullet") => write,
         Some("safetensors") => write_safetensors,
         _ => {

@@ -124,7 +124,7 @@ impl TrainerBuilder {
         check_vocabulary(settings.vocab, &tokenizer)?;
         self.check_length(&text.data)?;
         let step = self.build_step(settings)?;
-        let folder = self.folder();
+        let folder = self.folder()?;
         let resumed = self.resume.as_ref().map(|r| r.state.step);
         folder.prepare(&self.config)?;
         if resumed.is_none() {
@@ -175,6 +175,14 @@ impl TrainerBuilder {
                 path.display()
             )));
         }
+        let (asked, kept) = (self.config.data.val_fraction, state.config.data.val_fraction);
+        if asked != kept {
+            return Err(Error::argument(format!(
+                "`data.val_fraction` = {asked}: {} was trained with {kept}, and what it learnt from must not be validated on; \
+                 leave data.val_fraction as it was, or start a new run",
+                path.display()
+            )));
+        }
         Ok(())
     }
 
@@ -214,7 +222,7 @@ impl TrainerBuilder {
         Err(Error::data(match tokens {
             0 | 1 => format!(
                 "the training text is too short: it has {count}, and training needs at least 2, one to predict from and one \
-                 to predict, beside the share of `data.val_fraction` = {}; give more text",
+                 to predict, beside the share of `data.val_fraction` = {}; give more text, or a smaller data.val_fraction",
                 self.config.data.val_fraction
             ),
             _ => format!(
@@ -249,12 +257,27 @@ impl TrainerBuilder {
     }
 
     /// The folder of the checkpoint, if that looks like a run's; a moved run goes on where it is.
-    fn folder(&self) -> RunFolder {
+    fn folder(&self) -> Result<RunFolder> {
         let beside = self.resume.as_ref().and_then(|r| r.path.parent()).map(RunFolder::at);
         match beside {
-            Some(folder) if folder.config().exists() => folder,
-            Some(_) | None => RunFolder::of(&self.config),
+            Some(folder) if folder.config().exists() => Ok(folder),
+            Some(_) => self.unused_folder(),
+            None => Ok(RunFolder::of(&self.config)),
         }
+    }
+
+    /// A checkpoint that was copied out of its folder must not replace those of the run, which may have gone on.
+    fn unused_folder(&self) -> Result<RunFolder> {
+        let folder = RunFolder::of(&self.config);
+        if !folder.last().exists() && !folder.best().exists() {
+            return Ok(folder);
+        }
+        Err(Error::argument(format!(
+            "`train.name` = {}: {} holds another run already, whose checkpoints would be replaced; set train.name to a new \
+             name, or resume from that folder",
+            self.config.train.name,
+            folder.path().display()
+        )))
     }
 }
 

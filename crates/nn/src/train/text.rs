@@ -146,9 +146,10 @@ pub(super) fn another(checkpoint: &Path, state: &TrainingState, checksum: &str) 
     ))
 }
 
-/// A checksum (CRC-32C) of the training and validation tokens, by which a resumed run knows its data again.
+/// A checksum (CRC-32C) of the number of training tokens, the training and the validation tokens, by which a resumed run
+/// knows its data again.
 fn fingerprint(data: &TokenDataset) -> String {
-    let mut crc = 0;
+    let mut crc = crc32c::crc32c(&(data.train.len() as u64).to_le_bytes());
     let mut bytes = Vec::with_capacity(1 << 16);
     for tokens in [&data.train, &data.validation] {
         for start in (0..tokens.len()).step_by(1 << 14) {
