@@ -98,8 +98,11 @@ fn override_settings(args: &TrainArgs, config: &mut Config) -> Result<(), Failur
     }
     args.settings.apply(config)?;
     let Some(out) = &args.out else { return Ok(()) };
-    // The settings are text, so that the path has to be.
-    let (Some(name), Some(path)) = (out.file_name().and_then(|name| name.to_str()), out.to_str()) else {
+    let Some(path) = out.to_str() else {
+        return Err(Failure::usage(format!("`--out` = {}: not UTF-8, which settings are", out.display()))
+            .or_hint("give a name such as runs/book"));
+    };
+    let Some(name) = out.file_name().and_then(|name| name.to_str()) else {
         return Err(Failure::usage(format!("`--out` = {}: not the name of a folder", out.display()))
             .or_hint("give a name such as runs/book"));
     };

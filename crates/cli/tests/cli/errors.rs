@@ -20,6 +20,7 @@ fn settings_that_cannot_be_are_explained() {
         ),
         ("--dim 0", &["`model.dim` = 0", "at least 1"]),
         ("--lr -1", &["`optim.lr` = -1", "above 0", "hint: "]),
+        ("--lr=", &["`optim.lr` = nothing: expected a number"]),
         ("--lr fast", &["`optim.lr` = fast", "a number, such as 0.1"]),
         ("--dropout 1", &["`model.dropout` = 1.0"]),
         ("--positions sine", &["`model.positions` = sine", "one of learned, rope"]),

@@ -166,6 +166,7 @@ fn unknown_section(section: &str) -> String {
 }
 
 fn wrong_value(field: &Field, value: &str) -> String {
+    let value = if value.trim().is_empty() { "nothing" } else { value };
     format!(
         "`{}` = {value}: expected {} (its default is {})",
         field.key,
