@@ -1,13 +1,12 @@
 //! `bullet eval`.
 
-use bullet_nn::config::Config;
 use bullet_nn::data::{Encoding, TextOptions, TextSource, TokenDataset};
-use bullet_nn::train::{LoadedModel, evaluate, text};
+use bullet_nn::train::{LoadedModel, evaluate, saved_data};
 use bullet_nn::{LanguageModel, Pass};
 use bullet_tensor::Device;
 use serde_json::json;
 
-use super::load;
+use super::{load, model_path};
 use crate::args::EvalArgs;
 use crate::failure::Failure;
 use crate::output::{self, number, warn};
@@ -59,8 +58,9 @@ fn dataset(args: &EvalArgs, loaded: &LoadedModel) -> Result<(TokenDataset, Strin
         let message = format!("{} does not say what text it was trained on", args.model.display());
         return Err(Failure::usage(message).or_hint("name a text with --data"));
     };
-    let config: &Config = &state.config;
-    let data = TokenDataset::new(&text(config)?, &loaded.tokenizer, 1.0 - config.data.val_fraction)?;
-    let name = if config.data.path.is_empty() { "Tiny Shakespeare" } else { &config.data.path };
+    let data = saved_data(state, &model_path(&args.model)?, &loaded.tokenizer)
+        .map_err(|e| Failure::from(e).or_hint("--data PATH measures on all of another text"))?;
+    let path = &state.config.data.path;
+    let name = if path.is_empty() { "Tiny Shakespeare" } else { path };
     Ok((data, format!("the validation part of {name}")))
 }

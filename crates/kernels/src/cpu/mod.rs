@@ -4,6 +4,7 @@ pub mod attention;
 pub mod conv;
 pub mod convert;
 pub mod copy;
+pub mod crew;
 pub mod cross_entropy;
 mod execute;
 pub mod gemm;

@@ -109,7 +109,7 @@ pub struct Field {
     pub doc: &'static str,
     /// Its default, as text.
     pub default: String,
-    /// What a value looks like: "a whole number, such as 16".
+    /// What a value looks like: "a whole number from 0 to 2^63 - 1, such as 16".
     pub expected: String,
     show: fn(&Config) -> String,
     toml: fn(&Config) -> String,

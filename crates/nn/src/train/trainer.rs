@@ -29,6 +29,8 @@ pub struct Trainer {
     pub(super) tokenizer: Tokenizer,
     pub(super) data: TokenDataset,
     pub(super) data_checksum: String,
+    /// See [`TrainingState::text`].
+    pub(super) text: Option<String>,
     pub(super) device: Device,
     pub(super) folder: RunFolder,
     pub(super) record: Record,
@@ -305,6 +307,7 @@ impl Trainer {
             best: self.best,
             stale: self.stale,
             data: self.data_checksum.clone(),
+            text: self.text.clone(),
             config: self.config.clone(),
         };
         let mut optim = self.step.optimizer().state();
