@@ -60,6 +60,10 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", value_parser = numbers::positive, allow_negative_numbers = true)]
     pub(crate) steps: Option<NonZeroUsize>,
 
+    /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+
     /// A few steps only: to see that everything works, not to see English
     #[arg(long, conflicts_with = "steps")]
     pub(crate) quick: bool,
@@ -148,6 +152,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, short, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub(crate) prompt: String,
 
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+
     /// Tokens to write
     #[arg(long, short = 'n', value_name = "N", default_value_t = 200)]
     #[arg(value_parser = numbers::count, allow_negative_numbers = true)]
@@ -197,6 +205,10 @@ pub(crate) struct EvalArgs {
     /// Replace bytes of the text that are not UTF-8
     #[arg(long, requires = "data")]
     pub(crate) lossy: bool,
+
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
 
     /// Tokens of context; by default as many as the model has positions for
     #[arg(long, value_name = "N", value_parser = numbers::positive, allow_negative_numbers = true)]

@@ -3,16 +3,16 @@
 use bullet_nn::data::{Encoding, TextOptions, TextSource, TokenDataset};
 use bullet_nn::train::{LoadedModel, evaluate, saved_data};
 use bullet_nn::{LanguageModel, Pass};
-use bullet_tensor::Device;
 use serde_json::json;
 
-use super::{load, model_path};
+use super::{device, load, model_path};
 use crate::args::EvalArgs;
 use crate::failure::Failure;
 use crate::output::{self, number, warn};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
-    let loaded = load(&args.model)?;
+    let device = device(&args.device)?;
+    let loaded = load(&args.model, &device)?;
     let positions = loaded.model.max_seq();
     let seq = args.seq.map_or(positions, Into::into);
     if seq > positions {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
     }
     let shape = [args.batch_size.into(), seq];
     let loss =
-        bullet_tensor::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu()))?;
+        bullet_tensor::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &device))?;
     let bits = data.bits_per_byte(loss).unwrap_or(f64::NAN);
     let (tokens, bytes) = (data.validation.len(), data.validation_bytes);
     if args.json {

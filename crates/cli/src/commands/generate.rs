@@ -8,7 +8,7 @@ use bullet_nn::tokenizer::Tokenizer;
 use bullet_nn::{Pass, Transformer};
 use serde_json::json;
 
-use super::load;
+use super::{device, load};
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
 use crate::output::{self, count, note, warn};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         seed: args.seed.unwrap_or_else(any_seed),
     };
     sampler.validate()?;
-    let loaded = load(&args.model)?;
+    let loaded = load(&args.model, &device(&args.device)?)?;
     let asked = if args.prompt == "-" { read_prompt()? } else { args.prompt.clone() };
     let prompt = known(&loaded.tokenizer, &asked)?;
     if !args.json && !args.no_echo {

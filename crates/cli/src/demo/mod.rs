@@ -15,7 +15,7 @@ use bullet_nn::{Module, Transformer};
 use bullet_tensor::Device;
 
 use crate::args::DemoArgs;
-use crate::commands::{devices, generate, train};
+use crate::commands::{device, devices, generate, train};
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
@@ -42,11 +42,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let json = args.json;
     let stop = Stop::listen(move || train::untrained("demo", None, json));
     note(devices::summary());
+    let device = device(&args.device)?;
     let mut config = settings(args);
     let (tokenizer, data) = prepare(&config)?;
     config.model.vocab = tokenizer.vocab_size();
-    pick_steps(args, &mut config, &data)?;
-    let builder = Trainer::builder(config).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
+    pick_steps(args, &mut config, &data, &device)?;
+    let builder = Trainer::builder(config).device(device.clone()).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
     let builder = builder.callback(Screen::new(false)).callback(stop.watch()).stop_flag(stop.flag());
     let mut trainer = builder.build()?;
     note(format_args!("model: {} parameters", count(trainer.model().num_parameters() as f64)));
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         return Err(train::interrupted(&report));
     }
     save_for_inference(&report.last, &args.out)?;
-    let loaded = load_model(&args.out, &Device::cpu())?;
+    let loaded = load_model(&args.out, &device)?;
     finish(args, &report, &loaded.model, &loaded.tokenizer)
 }
 
@@ -120,16 +121,21 @@ fn prepare(config: &Config) -> Result<(Tokenizer, TokenDataset), Failure> {
 }
 
 /// Chooses the number of steps, and what hangs on it.
-fn pick_steps(args: &DemoArgs, config: &mut Config, data: &TokenDataset) -> Result<(), Failure> {
+fn pick_steps(
+    args: &DemoArgs,
+    config: &mut Config,
+    data: &TokenDataset,
+    device: &Device,
+) -> Result<(), Failure> {
     let steps = match args.steps {
         Some(steps) => steps.into(),
         None if args.quick => QUICK_STEPS,
         None => {
-            let step = speed::measure(config, data)?;
+            let step = speed::measure(config, data, device)?;
             let steps = ((args.seconds / step.as_secs_f64()) as usize).clamp(LEAST_STEPS, MOST_STEPS);
             let time = clock(Duration::from_secs_f64(step.as_secs_f64() * steps as f64));
             note(format_args!(
-                "a step takes {:.0} ms: {steps} steps, about {time} (--seconds or --steps changes it)",
+                "a step takes {:.1} ms: {steps} steps, about {time} (--seconds or --steps changes it)",
                 step.as_secs_f64() * 1e3
             ));
             steps

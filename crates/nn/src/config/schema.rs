@@ -312,6 +312,8 @@ config! {
     train: TrainConfig {
         /// Optimizer steps.
         steps: usize = 1000;
+        /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU.
+        device: String = "auto".to_string();
         /// Sequences of a batch.
         batch_size: usize = 16;
         /// Batches whose gradients are averaged into one step.

@@ -52,6 +52,17 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
     })
 }
 
+/// The device that `config` names.
+///
+/// # Errors
+/// There is no such device, or it cannot be used.
+pub fn device(config: &Config) -> Result<Device> {
+    Device::parse(&config.train.device).map_err(|e| {
+        let hint = "set it to auto or cpu to go on without a GPU";
+        Error::argument(format!("`train.device` = {}: {e}; {hint}", config.train.device))
+    })
+}
+
 /// How `config` wants its steps.
 pub fn step_options(config: &Config) -> StepOptions {
     let t = &config.train;

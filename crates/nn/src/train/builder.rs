@@ -27,7 +27,7 @@ pub struct TrainerBuilder {
     config: Config,
     text: Option<String>,
     tokenizer: Option<Tokenizer>,
-    device: Device,
+    device: Option<Device>,
     callbacks: Vec<Box<dyn Callback>>,
     stop: Arc<AtomicBool>,
     resume: Option<Resume>,
@@ -46,7 +46,7 @@ impl TrainerBuilder {
             config,
             text: None,
             tokenizer: None,
-            device: Device::cpu(),
+            device: None,
             callbacks: Vec::new(),
             stop: Arc::default(),
             resume: None,
@@ -93,9 +93,9 @@ impl TrainerBuilder {
         self
     }
 
-    /// Trains on this device.
+    /// Trains on this device, not on the one that `train.device` names.
     pub fn device(mut self, device: Device) -> TrainerBuilder {
-        self.device = device;
+        self.device = Some(device);
         self
     }
 
@@ -123,7 +123,11 @@ impl TrainerBuilder {
         let settings = TransformerConfig::from_settings(&self.config.model, tokenizer.vocab_size());
         check_vocabulary(settings.vocab, &tokenizer)?;
         self.check_length(&text.data)?;
-        let step = self.build_step(settings)?;
+        let device = match &self.device {
+            Some(device) => device.clone(),
+            None => build::device(&self.config)?,
+        };
+        let step = self.build_step(settings, &device)?;
         let folder = self.folder()?;
         let resumed = self.resume.as_ref().map(|r| r.state.step);
         folder.prepare(&self.config)?;
@@ -143,7 +147,7 @@ impl TrainerBuilder {
             data: text.data,
             data_checksum: text.checksum,
             text: text.place,
-            device: self.device,
+            device,
             folder,
             record,
             callbacks,
@@ -234,20 +238,20 @@ impl TrainerBuilder {
     }
 
     /// Model, optimizer and their state.
-    fn build_step(&self, settings: TransformerConfig) -> Result<TrainStep<Transformer>> {
+    fn build_step(&self, settings: TransformerConfig, device: &Device) -> Result<TrainStep<Transformer>> {
         let config = &self.config;
-        let model = build::model(config, settings, &self.device)?;
+        let model = build::model(config, settings, device)?;
         let optimizer = build::optimizer(config, &model)?;
-        let mut step = TrainStep::new(model, optimizer, build::step_options(config), &self.device)?;
+        let mut step = TrainStep::new(model, optimizer, build::step_options(config), device)?;
         let Some(resume) = &self.resume else { return Ok(step) };
         let load = || -> Result<()> {
             step.model().load_state_dict(&checkpoint::tensors(
                 &resume.file,
                 "model.",
                 true,
-                &self.device,
+                device,
             )?)?;
-            let state = checkpoint::tensors(&resume.file, "optim.", false, &self.device)?;
+            let state = checkpoint::tensors(&resume.file, "optim.", false, device)?;
             step.optimizer().load(&state)?;
             step.scaler().map_or(Ok(()), |s| s.load(&state))
         };
