@@ -17,18 +17,16 @@ const ROWS: usize = 1024;
 const N: usize = 1024;
 
 fn time(name: &str, mut f: impl FnMut() + Send) {
-    par::install(|| {
+    f();
+    let mut times: Vec<f64> = Vec::new();
+    let start = Instant::now();
+    while times.len() < 20 || (start.elapsed().as_secs_f64() < 0.3 && times.len() < 1000) {
+        let t = Instant::now();
         f();
-        let mut times: Vec<f64> = Vec::new();
-        let start = Instant::now();
-        while times.len() < 20 || (start.elapsed().as_secs_f64() < 0.3 && times.len() < 1000) {
-            let t = Instant::now();
-            f();
-            times.push(t.elapsed().as_secs_f64() * 1e6);
-        }
-        times.sort_by(f64::total_cmp);
-        println!("{name:32} {:9.1} {:9.1}", times[0], times[times.len() / 2]);
-    });
+        times.push(t.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("{name:32} {:9.1} {:9.1}", times[0], times[times.len() / 2]);
 }
 
 fn data(n: usize) -> Vec<f32> {

@@ -4,6 +4,9 @@
 //! storage it reads or writes: shared for operands, exclusive for the target of an in-place op. Guards are taken in
 //! address order and once a storage, so that no two kernels wait for each other; results of ordinary ops are fresh
 //! storages that no one else can name yet.
+//!
+//! Guards are taken on the calling thread, around the kernel, and never by what the kernel hands to the workers of the
+//! pool ([`par`](bullet_kernels::cpu::par)): whoever waits for a guard waits for a kernel that can end without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

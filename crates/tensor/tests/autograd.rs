@@ -285,26 +285,3 @@ fn a_tracked_attention_mask_is_refused() -> Result<()> {
     assert!(err.contains("mask") && err.contains("detach"), "{err}");
     Ok(())
 }
-
-/// A pool worker that waits for its part of a kernel inside one caller's `no_grad` may start another caller's work.
-#[test]
-fn work_on_the_pool_keeps_its_callers_mode() {
-    std::thread::scope(|scope| {
-        for seed in 0..4 {
-            scope.spawn(move || {
-                for _ in 0..20 {
-                    bullet_tensor::install(|| -> Result<()> {
-                        let x = Tensor::randn(&[256, 256], DType::F32, &cpu(), seed)?.requires_grad()?;
-                        x.matmul(&x)?.gelu()?.sum(&[], false)?.backward()
-                    })
-                    .unwrap();
-                    assert!(
-                        !no_grad(|| bullet_tensor::install(|| leaf(&[1.0], &[1]).exp()))
-                            .unwrap()
-                            .is_tracked()
-                    );
-                }
-            });
-        }
-    });
-}
