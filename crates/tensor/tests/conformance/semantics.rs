@@ -380,3 +380,12 @@ fn errors_are_in_numpys_words() {
     let i = Tensor::ones(&[2], DType::I64, device).unwrap();
     says(i.pow(&i.neg().unwrap()), "Integers to negative integer powers are not allowed.");
 }
+
+#[test]
+fn bytes_that_are_no_bools_are_refused() -> Result<()> {
+    let cpu = Device::cpu();
+    assert_eq!(Tensor::from_bytes(&[0, 1], DType::Bool, &[2], &cpu)?.to_vec::<bool>()?, [false, true]);
+    let err = Tensor::from_bytes(&[0, 2], DType::Bool, &[2], &cpu).unwrap_err().to_string();
+    assert!(err.contains("byte 1") && err.contains("0 or 1"), "{err}");
+    Ok(())
+}
