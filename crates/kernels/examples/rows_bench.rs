@@ -79,11 +79,17 @@ fn rows(x: &[f32], g: &[f32], y: &mut [f32]) {
     time("rms_norm", || norm::rms_norm(x, N, Some(&w), 1e-5, y, &mut rstd));
     time("rms_norm grad", || norm::rms_norm_grad(x, N, &rstd, g, Some(&w), y, Some(&mut dw)));
     let layout = flat(&[ROWS, N]);
-    for (name, axis) in [("sum of rows", 1), ("sum of columns", 0)] {
+    let variance = Reduce::Var { correction: 1.0 };
+    for (name, axis, kind) in [
+        ("sum of rows", 1, Reduce::Sum),
+        ("sum of columns", 0, Reduce::Sum),
+        ("variance of rows", 1, variance),
+        ("variance of columns", 0, variance),
+    ] {
         let axes = AxisSet::of(&layout.shape, &[axis]).expect("two axes");
         let run = || {
             let out = &mut ViewMut::of(&mut dw, flat(&[N]));
-            reduce::reduce(Reduce::Sum, &View::of(x, layout), axes, out).expect("not empty");
+            reduce::reduce(kind, &View::of(x, layout), axes, out).expect("not empty");
         };
         time(name, run);
     }
