@@ -3,7 +3,7 @@
 
 use bullet_ops::reference::{Array, indices};
 use bullet_ops::{DType, Meta, Shape};
-use bullet_tensor::{Slice, Tensor};
+use bullet_tensor::{Device, Result, Slice, Tensor};
 
 use crate::harness::{devices, download, uniform, upload};
 
