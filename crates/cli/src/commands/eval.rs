@@ -26,8 +26,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
         warn(format_args!("characters outside the vocabulary are left out: {}", data.unknown));
     }
     let shape = [args.batch_size.into(), seq];
-    let loss =
-        bullet_tensor::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu()))?;
+    let loss = evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu())?;
     let bits = data.bits_per_byte(loss).unwrap_or(f64::NAN);
     let (tokens, bytes) = (data.validation.len(), data.validation_bytes);
     if args.json {

@@ -59,16 +59,13 @@ pub(crate) fn write(
     prompt: &str,
     max_tokens: usize,
     sampler: Sampler,
-    mut sink: impl FnMut(&str) -> Result<(), Failure> + Send,
+    mut sink: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let stream = TextStream::new(model, tokenizer, prompt, max_tokens, sampler, Pass::eval())?;
-    // On a worker of the pool each token's kernels start without waking a thread first.
-    bullet_tensor::install(move || {
-        for piece in stream {
-            sink(&piece?)?;
-        }
-        Ok(())
-    })
+    for piece in stream {
+        sink(&piece?)?;
+    }
+    Ok(())
 }
 
 /// `prompt` without characters that the vocabulary lacks, which are warned of; where it is empty, a line end, since a

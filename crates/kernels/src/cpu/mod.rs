@@ -15,6 +15,7 @@ pub mod math;
 pub mod norm;
 pub mod optim;
 pub mod par;
+mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rope;

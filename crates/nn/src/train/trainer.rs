@@ -111,11 +111,6 @@ impl Trainer {
     /// Numbers that are not finite (the message names the tensor and what to try); a last checkpoint that cannot be
     /// written; out of memory. A checkpoint on the way that cannot be written is a warning, and the older one stays.
     pub fn run(&mut self) -> Result<Report> {
-        // A worker of the pool starts kernels without waking another thread first.
-        bullet_tensor::install(|| self.run_on_worker())
-    }
-
-    fn run_on_worker(&mut self) -> Result<Report> {
         self.clock = Clock::start();
         let total = self.config.train.steps as u64;
         let mut ending = Ending::Completed;
