@@ -4,7 +4,6 @@ pub mod attention;
 pub mod conv;
 pub mod convert;
 pub mod copy;
-pub mod crew;
 pub mod cross_entropy;
 mod execute;
 pub mod gemm;

@@ -22,6 +22,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 /// How long a thread with nothing to do looks for work, or for the end of a task, before it sleeps: about what it costs
 /// to wake it twice.
 const ALERT: Duration = Duration::from_micros(100);
@@ -57,7 +59,7 @@ unsafe impl Send for JobRef {}
 struct Job<'a> {
     run: &'a (dyn Fn(usize) + Sync),
     /// Tasks not taken yet, a contiguous run for each seat.
-    runs: Vec<Run>,
+    runs: SmallVec<[Run; 8]>,
     /// Tasks not taken yet, in all.
     left: AtomicUsize,
     /// Seats given out.
