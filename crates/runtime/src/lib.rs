@@ -14,6 +14,7 @@
 //! # Ok::<(), bullet_runtime::Error>(())
 //! ```
 
+pub mod cuda;
 pub mod driver;
 pub mod fault;
 pub mod hardware;
@@ -26,10 +27,11 @@ mod options;
 mod pool;
 mod stream;
 
+pub use cuda::CudaDriver;
 pub use device::{Buffer, Device};
 pub use driver::{
-    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, HostFn, KernelArg, KernelArgs, Launch,
-    LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
+    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, HostFn, KernelArg, KernelArgs,
+    Launch, LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
 };
 pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
 pub use fault::{Call, Counts, FaultDriver, Faults};
