@@ -22,6 +22,7 @@ pub mod host;
 pub mod jit;
 
 mod device;
+mod discover;
 mod error;
 mod options;
 mod pool;
@@ -29,6 +30,7 @@ mod stream;
 
 pub use cuda::CudaDriver;
 pub use device::{Buffer, Device};
+pub use discover::{CudaReport, GpuReport, JitReport, gpus};
 pub use driver::{
     DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, HostFn, KernelArg, KernelArgs,
     Launch, LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,

@@ -191,7 +191,7 @@ impl Physical {
     }
 
     /// What kernels need to know of it.
-    pub(super) fn info(&self) -> Result<GpuInfo> {
+    pub(crate) fn info(&self) -> Result<GpuInfo> {
         let number = |what| attribute(self.device, what);
         let shared = number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK)?;
         // 0 where a block cannot have more than the default.

@@ -151,6 +151,16 @@ impl Nvrtc {
         Ok(Nvrtc { api, path: path.to_path_buf(), version: (major as u32, minor as u32), archs })
     }
 
+    /// All that can be loaded, the best place first: `BULLET_NVRTC` alone if it is set (paths of libraries or folders,
+    /// separated as in `PATH`), else Python's wheels and the system's.
+    ///
+    /// # Errors
+    /// `BULLET_NVRTC` names none.
+    pub fn installed() -> Result<Vec<Nvrtc>> {
+        let candidates = super::search::candidates()?;
+        Ok(candidates.iter().filter_map(|path| Nvrtc::open(path).ok()).collect())
+    }
+
     /// Where it was found: a path, or a name that the system resolved.
     pub fn path(&self) -> &Path {
         &self.path

@@ -17,10 +17,10 @@ const NAMES: [&str; 4] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2"
 /// `BULLET_NVRTC` names no library.
 pub(super) fn candidates() -> Result<Vec<PathBuf>> {
     if let Some(explicit) = env::var_os("BULLET_NVRTC").filter(|v| !v.is_empty()) {
-        let found = explicit_path(Path::new(&explicit));
+        let found: Vec<PathBuf> = env::split_paths(&explicit).flat_map(|path| explicit_path(&path)).collect();
         return if found.is_empty() {
             Err(Error::jit_missing(format!(
-                "the environment variable BULLET_NVRTC is '{}', which is neither libnvrtc nor a folder that has it",
+                "the environment variable BULLET_NVRTC is '{}', which is neither libnvrtc.so nor a folder that has it",
                 Path::new(&explicit).display()
             )))
         } else {
