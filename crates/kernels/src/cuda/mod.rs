@@ -13,8 +13,11 @@
 //! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
 //! cell of the device, which the host reads when it next reads a tensor.
 
+pub mod copy;
 mod execute;
 mod gpu;
+pub mod map;
+mod print;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
