@@ -1,6 +1,6 @@
 // Copies that are more than an elementwise kernel: transposes, concatenation, borders, fills. map.cuh comes first.
 //
-// CAST 0: elements are words of BYTES bytes, whatever they mean.
+// CAST 0: elements are words of WORD_BYTES bytes, whatever they mean.
 // CAST 1: from type T to type O, by way of C; transposes only.
 
 #if CAST
@@ -9,20 +9,20 @@ typedef O To;
 #define ELEMENT 8
 DEVICE To moved(From x) { return Stored<To>::of(load<C>(x)); }
 #else
-#if BYTES == 1
+#if WORD_BYTES == 1
 typedef u8 Word;
-#elif BYTES == 2
+#elif WORD_BYTES == 2
 typedef u16 Word;
-#elif BYTES == 4
+#elif WORD_BYTES == 4
 typedef u32 Word;
-#elif BYTES == 8
+#elif WORD_BYTES == 8
 typedef u64 Word;
 #else
 typedef uint4 Word;
 #endif
 typedef Word From;
 typedef Word To;
-#define ELEMENT BYTES
+#define ELEMENT WORD_BYTES
 DEVICE To moved(From x) { return x; }
 #endif
 
@@ -43,31 +43,32 @@ KERNEL __launch_bounds__(BLOCK) transpose(To *dst, const From *src, i64 rows, i6
                                           i64 src_row, i64 src_col, Layout dst_others, Layout src_others,
                                           i64 tiles) {
     __shared__ From tile[TILE][TILE + PADDING];
-    const int each = TILE * TILE / BLOCK;
+    // A thread keeps its place in the dense direction, and takes every STEP-th line across.
+    const int STEP = BLOCK / TILE, EACH = TILE / STEP;
+    const int lane = threadIdx.x % TILE, line = threadIdx.x / TILE;
     const i64 across = (cols + TILE - 1) / TILE, down = (rows + TILE - 1) / TILE;
     for (i64 t = blockIdx.x; t < tiles; t += gridDim.x) {
         i64 band = t / across, other = band / down;
         i64 c0 = (t - band * across) * TILE, r0 = (band - other * down) * TILE;
-        const From *from = src + offset_of(src_others, other) + r0 * src_row + c0 * src_col;
-        To *to = dst + offset_of(dst_others, other) + r0 * dst_row + c0 * dst_col;
-        From x[each];
+        // Of this tile, less than TILE if it is the last.
+        int width = (int)(cols - c0 < TILE ? cols - c0 : TILE), height = (int)(rows - r0 < TILE ? rows - r0 : TILE);
+        const From *from = src + offset_of(src_others, other) + (r0 + lane) * src_row + (c0 + line) * src_col;
+        From x[EACH];
 #pragma unroll
-        for (int i = 0; i < each; ++i) {
-            int at = i * BLOCK + threadIdx.x, r = at % TILE, c = at / TILE;
-            if (r0 + r < rows && c0 + c < cols) x[i] = from[r * src_row + c * src_col];
+        for (int i = 0; i < EACH; ++i) {
+            if (lane < height && line + i * STEP < width) x[i] = *from;
+            from += STEP * src_col;
         }
         // The tile before has been read by all.
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < each; ++i) {
-            int at = i * BLOCK + threadIdx.x;
-            tile[at % TILE][at / TILE] = x[i];
-        }
+        for (int i = 0; i < EACH; ++i) tile[lane][line + i * STEP] = x[i];
         __syncthreads();
+        To *to = dst + offset_of(dst_others, other) + (r0 + line) * dst_row + (c0 + lane) * dst_col;
 #pragma unroll
-        for (int i = 0; i < each; ++i) {
-            int at = i * BLOCK + threadIdx.x, r = at / TILE, c = at % TILE;
-            if (r0 + r < rows && c0 + c < cols) to[r * dst_row + c * dst_col] = moved(tile[r][c]);
+        for (int i = 0; i < EACH; ++i) {
+            if (lane < width && line + i * STEP < height) *to = moved(tile[line + i * STEP][lane]);
+            to += STEP * dst_row;
         }
     }
 }
@@ -110,7 +111,7 @@ KERNEL __launch_bounds__(BLOCK) concat(Word *dst, i64 rows, i64 pitch, Parts par
 
 // A word of the eight bytes of `pattern`, repeated.
 DEVICE Word word_of(u64 pattern) {
-#if BYTES == 16
+#if WORD_BYTES == 16
     uint4 w;
     w.x = w.z = (u32)pattern;
     w.y = w.w = (u32)(pattern >> 32);

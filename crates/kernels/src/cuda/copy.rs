@@ -29,7 +29,7 @@ const PARTS: usize = 16;
 const MOST_BLOCKS: usize = 1 << 20;
 
 fn words_unit(bytes: usize) -> Unit {
-    let defines = vec![Define::Int("CAST", 0), Define::Int("BYTES", bytes as i64)];
+    let defines = vec![Define::Int("CAST", 0), Define::Int("WORD_BYTES", bytes as i64)];
     Unit { name: "copy", source: SOURCE, defines, since: Tier::Sm35 }
 }
 

@@ -422,8 +422,13 @@ impl Kernel<'_> {
             Node::Binary(op, ..) => matches!(op, Binary::Pow | Binary::Div),
             Node::Input(_) | Node::Const(_) | Node::Select(..) => false,
         });
-        let copies = if slow || self.compute == DType::F64 { 16 } else { 32 };
-        (64 / bytes.max(1)).clamp(2, 8).min(copies / lanes).max(1)
+        // Copies of the expression's code: more of long ones spill registers on old GPUs, and are slow to compile.
+        let copies = match () {
+            () if self.compute == DType::F64 => 4,
+            () if slow => 16,
+            () => 32,
+        };
+        (64 / bytes.max(1)).clamp(1, 8).min(copies / lanes).max(1)
     }
 
     /// The source of a unit with this kernel alone, as entry point `name`.
