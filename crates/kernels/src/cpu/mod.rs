@@ -20,7 +20,7 @@ pub mod reduce;
 pub mod rope;
 pub mod simd;
 pub mod softmax;
-mod space;
+pub(crate) mod space;
 
 pub use execute::{execute, takes_strided};
 pub use map::map;

@@ -20,6 +20,9 @@ mod norm;
 mod reduce;
 mod rows;
 mod softmax;
+pub mod copy;
+pub mod map;
+mod print;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
