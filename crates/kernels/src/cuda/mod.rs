@@ -15,6 +15,7 @@
 
 mod execute;
 mod gpu;
+pub mod index;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
