@@ -16,6 +16,8 @@
 mod execute;
 mod gpu;
 pub mod index;
+pub mod optim;
+pub mod random;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
