@@ -18,6 +18,7 @@ mod gpu;
 pub mod index;
 pub mod optim;
 pub mod random;
+pub mod sample;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};

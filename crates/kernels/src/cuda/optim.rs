@@ -135,7 +135,10 @@ fn slots(tensors: &mut Tensors<'_, '_>, each: usize) -> Vec<Slot> {
         // Address and dtype of the parameter, its gradient, its moments and its shadow.
         let mut parts = [Some((param.bytes() as u64, dtype)), None, None, None, None];
         let fits = |layout: &bullet_ops::Layout| layout.is_contiguous() && layout.shape.numel() == len;
-        assert!(fits(param.layout()) && fits(grads[i].layout()), "contiguous gradients as long as parameters");
+        assert!(
+            fits(param.layout()) && fits(grads[i].layout()),
+            "contiguous gradients as long as parameters"
+        );
         parts[1] = Some((grads[i].bytes() as u64, grads[i].dtype()));
         for (part, m) in parts[2..4].iter_mut().zip(&mut moments[i * each..(i + 1) * each]) {
             assert!(fits(m.layout()) && m.dtype() == dtype.compute(), "moments of the type computed in");
