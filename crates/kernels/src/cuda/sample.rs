@@ -59,6 +59,7 @@ pub fn sample(
     check(how)?;
     let shape = logits.layout().shape;
     assert!(shape.rank() == 2 && logits.layout().is_contiguous(), "logits are [rows, tokens]");
+    assert!(logits.dtype().is_float() && logits.dtype() != DType::F64, "logits are f16, bf16 or f32");
     let (rows, v) = (shape[0], shape[1]);
     assert!(state.layout().shape.numel() == 2 * rows && tokens.layout().shape.numel() == rows);
     assert!(state.dtype() == DType::I64 && tokens.dtype() == DType::I64);
