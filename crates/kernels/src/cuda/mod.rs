@@ -23,6 +23,10 @@ mod softmax;
 pub mod copy;
 pub mod map;
 mod print;
+pub mod index;
+pub mod optim;
+pub mod random;
+pub mod sample;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
