@@ -22,6 +22,8 @@
 #endif
 // Whether a warp's left operands stay in registers.
 #define HOLD (HEAD <= 64)
+// Blocks that a multiprocessor must have registers for.
+#define RESIDENT (HEAD <= 32 ? 4 : 2)
 
 // c += a b: a is 16 x 16 (rows of lane / 4 and 8 below, columns of 2 (lane % 4) and 8 right), b 16 x 8, c 16 x 8.
 template <typename E> struct Product;
@@ -199,7 +201,7 @@ DEVICE void accumulate(float (&out)[COLUMNS][4], const float (&x)[4], const floa
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_forward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *cols = rows + TILE, *values = cols + TILE;
     const i64 block = block_index();
@@ -355,6 +357,7 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
                              float (&dk)[COLUMNS][4], float (&dv)[COLUMNS][4]) {
     const int lane = threadIdx.x % WARP;
     const float factor = (float)(p.scale * LOG2E);
+#pragma unroll 1
     for (int c = 0; c < ROWS; c += 16) {
         if (i0 + c >= (int)p.queries || visible_below(p, i0 + c + 16) <= j0) continue;
         float s[2][4], d[2][4];
@@ -382,6 +385,7 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
     const float lse[2] = {t.lse[own + row], t.lse[own + row + 8]}, mean[2] = {t.mean[own + row], t.mean[own + row + 8]};
     const int end = i0 < (int)p.queries ? visible_below(p, i0 + 16) : 0;
     const int seen[2] = {lse[0] == INF_F ? 0 : visible(p, i0 + row), lse[1] == INF_F ? 0 : visible(p, i0 + row + 8)};
+#pragma unroll 1
     for (int c = 0; c < ROWS && j0 + c < end; c += 16) {
         float s[2][4], d[2][4];
         two_products(left, t.k, t.v, c, s, d);
@@ -481,7 +485,7 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 }
 
 // Blocks of keys (they have more to do) come before blocks of queries.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     const Tiles t = tiles_of(memory);
     i64 block = block_index();
@@ -500,7 +504,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const A
 
 #if HEAD <= 64
 // All gradients of a head with at most 64 queries and keys of its own: everything is read once.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_short(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward_short(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     const Tiles t = tiles_of(memory);
     const i64 block = block_index();

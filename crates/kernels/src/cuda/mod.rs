@@ -13,8 +13,13 @@
 //! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
 //! cell of the device, which the host reads when it next reads a tensor.
 
+mod attention;
+mod conv;
 mod execute;
 mod gpu;
+mod models;
+mod rope;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
+pub use models::execute_models;
