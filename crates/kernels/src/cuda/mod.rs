@@ -27,6 +27,11 @@ pub mod index;
 pub mod optim;
 pub mod random;
 pub mod sample;
+mod attention;
+mod conv;
+mod models;
+mod rope;
 
 pub use execute::takes_strided;
 pub use gpu::{Define, Gpu, Unit};
+pub use models::execute_models;
