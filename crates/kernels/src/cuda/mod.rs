@@ -13,25 +13,45 @@
 //! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
 //! cell of the device, which the host reads when it next reads a tensor.
 
-mod cross_entropy;
-mod execute;
-mod gpu;
-mod norm;
-mod reduce;
-mod rows;
-mod softmax;
-pub mod copy;
-pub mod map;
-mod print;
-pub mod index;
-pub mod optim;
-pub mod random;
-pub mod sample;
 mod attention;
 mod conv;
-mod models;
+pub mod copy;
+mod cross_entropy;
+mod execute;
+pub mod gemm;
+mod gpu;
+pub mod index;
+pub mod map;
+mod norm;
+pub mod optim;
+mod print;
+pub mod random;
+mod reduce;
 mod rope;
+mod rows;
+pub mod sample;
+mod softmax;
 
-pub use execute::takes_strided;
+pub use execute::{execute, takes_strided};
 pub use gpu::{Define, Gpu, Unit};
-pub use models::execute_models;
+pub use map::map;
+
+/// Every unit that kernels may ask for, with its entry points: what a machine without a GPU can compile.
+pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
+    let families = [
+        attention::units,
+        conv::units,
+        copy::units,
+        cross_entropy::units,
+        gemm::units,
+        index::units,
+        norm::units,
+        optim::units,
+        random::units,
+        reduce::units,
+        rope::units,
+        sample::units,
+        softmax::units,
+    ];
+    families.into_iter().flat_map(|units| units()).collect()
+}
