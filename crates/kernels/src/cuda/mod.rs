@@ -14,6 +14,7 @@
 //! cell of the device, which the host reads when it next reads a tensor.
 
 mod execute;
+pub mod gemm;
 mod gpu;
 
 pub use execute::takes_strided;
