@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::Device;
 
@@ -269,6 +270,9 @@ impl Tensor {
         let storage = dense.storage();
         let _guards = Guards::take(&[storage], &[]);
         storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;
+        if self.device().gpu().is_some() {
+            Gpu::of(self.device())?.check_faults()?;
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! One entry for all ops on a GPU: from an [`Op`] and untyped views to launches.
 
-use bullet_ops::{Layout, Op};
+use bullet_ops::{Layout, Op, Shape};
 use bullet_runtime::{Error, Result};
 
 use super::gpu::Gpu;
@@ -28,19 +28,14 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
             let dtypes: Vec<_> = x.iter().map(View::dtype).collect();
             let (compute, _) = m.types(&dtypes).map_err(invalid)?;
             let shape = out[0].layout().shape;
-            let spread = |v: &View<'_>| {
-                let layout = v.layout().broadcast_to(shape).map_err(invalid)?;
-                // SAFETY: a broadcast layout reaches the elements that the view's own layout does.
-                Ok(unsafe { v.with_layout(layout) })
-            };
-            let x: Vec<View<'_>> = x.iter().map(spread).collect::<Result<_>>()?;
+            let x: Vec<View<'_>> = x.iter().map(|v| spread(v, shape)).collect::<Result<_>>()?;
             map::map(gpu, &m.exprs().forward, compute, &x, &mut out[0])
         }
         Op::Cast(_) | Op::Copy => copy::copy(gpu, &x[0], &mut out[0]),
         Op::Reduce { kind, axes, .. } => reduce::reduce(gpu, *kind, *axes, x, out),
         Op::ArgReduce { max, axis, .. } => reduce::arg_reduce(gpu, *max, *axis, x, out),
         Op::MatMul => gemm::matmul(gpu, x, out),
-        Op::Linear { activation } => gemm::linear(gpu, *activation, x, out),
+        Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
         Op::Softmax => softmax::softmax(gpu, false, x, out),
         Op::LogSoftmax => softmax::softmax(gpu, true, x, out),
         Op::SoftmaxGrad => softmax::softmax_grad(gpu, false, x, out),
@@ -77,6 +72,13 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::Conv1dGradInput { spec, .. } => conv::conv1d_grad_input(gpu, *spec, x, out),
         Op::Conv1dGradWeight { spec, .. } => conv::conv1d_grad_weight(gpu, *spec, x, out),
     }
+}
+
+/// The view broadcast to `shape`.
+fn spread<'a>(v: &View<'a>, shape: Shape) -> Result<View<'a>> {
+    let layout = v.layout().broadcast_to(shape).map_err(invalid)?;
+    // SAFETY: a broadcast layout reaches the elements that the view's own layout does.
+    Ok(unsafe { v.with_layout(layout) })
 }
 
 fn invalid(e: bullet_ops::Error) -> Error {
