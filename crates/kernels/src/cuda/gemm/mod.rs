@@ -133,7 +133,9 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
                 add(Identity, odd[0], odd[1], true);
                 add(Identity, along_k, along_rows, false);
                 if dtype.is_float() {
-                    [Relu, GeluTanh, Silu].map(|act| add(act, odd[0], along_k, false));
+                    for act in [Relu, GeluTanh, Silu] {
+                        add(act, odd[0], along_k, false);
+                    }
                 }
             }
         }
