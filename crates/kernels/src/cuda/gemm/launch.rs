@@ -120,7 +120,9 @@ pub(super) fn run(gpu: &Gpu, mut p: Product) -> Result<()> {
     }
     p.merge_lead();
     // A library's kernels (cuBLASLt) would be tried here, before the choice among our own.
-    let case = Case { dtype: p.dtype, m: p.a.rows, n: p.b.rows, k: p.k, batch: p.batch() };
+    let mut sides = [p.a, p.b];
+    let vectors = sides.iter_mut().all(|s| s.access(p.k, &p.lead[..p.lead_rank], p.dtype).vec > 1);
+    let case = Case { dtype: p.dtype, m: p.a.rows, n: p.b.rows, k: p.k, batch: p.batch(), vectors };
     let plan = choose(&case, gpu.info());
     match plan.tile.engine {
         Engine::Skinny => skinny(gpu, p),
