@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use bullet_ops::{Compute, Float};
 
-use crate::cpu::simd::Isa;
+use crate::cpu::simd::{Isa, highest};
 
 /// A vector register of `C`.
 ///
@@ -75,10 +75,10 @@ pub(crate) trait VectorOp<C: Compute> {
 pub(crate) fn vectorize<C: Compute, O: VectorOp<C>>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
     match isa {
-        // SAFETY: the features were detected just now.
-        Isa::Avx512 if isa.is_supported() => return unsafe { avx512(op) },
+        // SAFETY: `highest` was detected, and each set includes those below it.
+        Isa::Avx512 if isa <= highest() => return unsafe { avx512(op) },
         // SAFETY: as above.
-        Isa::Avx2 if isa.is_supported() => return unsafe { avx2(op) },
+        Isa::Avx2 if isa <= highest() => return unsafe { avx2(op) },
         Isa::Avx512 | Isa::Avx2 | Isa::Sse42 | Isa::Portable => {}
     }
     let _ = isa;
