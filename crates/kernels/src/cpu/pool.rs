@@ -35,6 +35,8 @@ use std::time::{Duration, Instant};
 /// How long a thread with nothing to do looks for work, or for the end of a task, before it sleeps: about what it costs
 /// to wake it twice.
 const ALERT: Duration = Duration::from_micros(100);
+/// How long of that it does nothing else: longer than what lies between two products of a small model.
+const ATTENTIVE: Duration = Duration::from_micros(15);
 /// Jobs that can be offered to workers at once; the callers of more do these alone.
 const SLOTS: usize = 8;
 
@@ -59,24 +61,41 @@ struct Shared {
     done: Condvar,
 }
 
-/// Where a caller offers a job. What a worker reads first lies together, on a cache line of its own.
-#[repr(C, align(128))]
+/// Where a caller offers a job.
+///
+/// Lines of a cache travel between cores in a tenth of a microsecond, several times as long as anything else here takes:
+/// what is written at different times, or by different threads, lies on different ones.
 struct Slot {
+    offer: Apart<Offer>,
+    helpers: Apart<Helpers>,
+    /// Some thread's: from before a job is open until nobody is inside.
+    taken: Apart<AtomicBool>,
+    /// One for each thread.
+    runs: Box<[Apart<Run>]>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Alone on its cache line, and on the next one, which comes along with it.
+#[repr(align(128))]
+#[derive(Default)]
+struct Apart<T>(T);
+
+/// What a worker reads first.
+struct Offer {
     /// How many threads the open job has runs for; 0 while none is open.
     seats: AtomicUsize,
-    /// Workers that may be at the job.
-    inside: AtomicUsize,
     /// Written by who has taken the slot, while it is closed with nobody inside.
     task: UnsafeCell<*const Task<'static>>,
-    /// Some thread's: from before a job is open until nobody is inside.
-    taken: AtomicBool,
-    /// That thread sleeps until nobody is inside.
-    awaited: AtomicBool,
     /// A task panicked: those not begun are left out.
     failed: AtomicBool,
-    /// One for each thread.
-    runs: Box<[Run]>,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Default)]
+struct Helpers {
+    /// Workers that may be at the job.
+    inside: AtomicUsize,
+    /// The caller sleeps until nobody is inside.
+    awaited: AtomicBool,
 }
 
 // SAFETY: `task` is written by the one who has taken the slot, with nobody inside, and read by that one and by workers
@@ -85,8 +104,7 @@ unsafe impl Sync for Slot {}
 // SAFETY: as above.
 unsafe impl Send for Slot {}
 
-/// Tasks of a job that are not begun, on a cache line of its own: each is counted up by another thread.
-#[repr(align(64))]
+/// Tasks of a job that are not begun.
 #[derive(Default)]
 struct Run {
     next: AtomicUsize,
@@ -136,13 +154,13 @@ impl Pool {
         slot.open(seats, tasks, f);
         self.shared.wake_some(seats - 1);
         slot.work(0, seats);
+        slot.offer.0.seats.store(0, SeqCst);
         self.shared.wait_for_helpers(slot);
-        let panic = slot
-            .failed
-            .load(Relaxed)
-            .then(|| slot.panic.lock().unwrap_or_else(PoisonError::into_inner).take());
-        slot.taken.store(false, Release);
-        if let Some(panic) = panic.flatten() {
+        let failed = slot.offer.0.failed.load(Relaxed);
+        let panic =
+            if failed { slot.panic.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        slot.taken.0.store(false, Release);
+        if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
@@ -156,7 +174,8 @@ impl Shared {
 
     fn take_slot(&self) -> Option<&Slot> {
         let take = |slot: &&Slot| {
-            !slot.taken.load(Relaxed) && slot.taken.compare_exchange(false, true, Acquire, Relaxed).is_ok()
+            !slot.taken.0.load(Relaxed)
+                && slot.taken.0.compare_exchange(false, true, Acquire, Relaxed).is_ok()
         };
         self.slots.iter().find(take)
     }
@@ -190,15 +209,19 @@ impl Shared {
 
     /// Works on the job in the slot, if it is still open.
     fn help(&self, slot: &Slot, worker: usize) {
-        slot.inside.fetch_add(1, SeqCst);
-        let seats = slot.seats.load(SeqCst);
+        slot.helpers.0.inside.fetch_add(1, SeqCst);
+        let seats = slot.offer.0.seats.load(SeqCst);
         if seats > 0 {
             if slot.wants_help() {
                 self.wake_some(2);
             }
             slot.work(worker, seats);
+            // Nothing is left to begin: nobody else need come in to find that out.
+            if slot.wants_help() {
+                slot.offer.0.seats.store(0, SeqCst);
+            }
         }
-        if slot.inside.fetch_sub(1, SeqCst) == 1 && slot.awaited.load(SeqCst) {
+        if slot.helpers.0.inside.fetch_sub(1, SeqCst) == 1 && slot.helpers.0.awaited.load(SeqCst) {
             drop(self.lock());
             self.done.notify_all();
         }
@@ -206,93 +229,98 @@ impl Shared {
 
     /// Waits until no worker is inside a closed slot, and what they wrote is visible here.
     fn wait_for_helpers(&self, slot: &Slot) {
-        let gone = || slot.inside.load(SeqCst) == 0;
+        let gone = || slot.helpers.0.inside.load(SeqCst) == 0;
         if alert_until(gone) {
             return;
         }
         let mut lock = self.lock();
-        slot.awaited.store(true, SeqCst);
+        slot.helpers.0.awaited.store(true, SeqCst);
         while !gone() {
             lock = self.done.wait(lock).unwrap_or_else(PoisonError::into_inner);
         }
-        slot.awaited.store(false, SeqCst);
+        slot.helpers.0.awaited.store(false, SeqCst);
     }
 }
 
 impl Slot {
     fn new(threads: usize) -> Slot {
         Slot {
-            seats: AtomicUsize::new(0),
-            inside: AtomicUsize::new(0),
-            task: UnsafeCell::new(std::ptr::from_ref::<Task<'static>>(&|_| ())),
-            taken: AtomicBool::new(false),
-            awaited: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-            runs: (0..threads).map(|_| Run::default()).collect(),
+            offer: Apart(Offer {
+                seats: AtomicUsize::new(0),
+                task: UnsafeCell::new(std::ptr::from_ref::<Task<'static>>(&|_| ())),
+                failed: AtomicBool::new(false),
+            }),
+            helpers: Apart::default(),
+            taken: Apart::default(),
+            runs: (0..threads).map(|_| Apart::default()).collect(),
             panic: Mutex::new(None),
         }
     }
 
     /// Offers a job; the caller has taken the slot, and nobody is inside but workers who will find it closed.
     fn open(&self, seats: usize, tasks: usize, f: *const Task<'static>) {
-        self.failed.store(false, Relaxed);
+        if self.offer.0.failed.load(Relaxed) {
+            self.offer.0.failed.store(false, Relaxed);
+        }
         for (seat, run) in self.runs[..seats].iter().enumerate() {
-            run.next.store(tasks * seat / seats, Relaxed);
-            run.end.store(tasks * (seat + 1) / seats, Relaxed);
+            run.0.next.store(tasks * seat / seats, Relaxed);
+            run.0.end.store(tasks * (seat + 1) / seats, Relaxed);
         }
         // SAFETY: the slot is closed: nobody reads this.
-        unsafe { *self.task.get() = f };
-        self.seats.store(seats, SeqCst);
+        unsafe { *self.offer.0.task.get() = f };
+        self.offer.0.seats.store(seats, SeqCst);
     }
 
     /// Whether a job is open, with a seat that no one has taken.
     fn wants_help(&self) -> bool {
-        self.seats.load(SeqCst) > self.inside.load(Relaxed) + 1
+        let seats = self.offer.0.seats.load(SeqCst);
+        seats > 0 && seats > self.helpers.0.inside.load(Relaxed) + 1
     }
 
-    /// Runs the tasks of this thread's seat, then those that others have left, until none is left to begin; then closes
-    /// the slot, if no one has.
+    /// Runs the tasks of this thread's seat, then those that others have left, until none is left to begin.
     fn work(&self, thread: usize, seats: usize) {
         // SAFETY: the job is open, or was when the worker, who is inside, looked; so it is still waited for.
-        let task = unsafe { &**self.task.get() };
+        let task = unsafe { &**self.offer.0.task.get() };
         for run in (0..seats).map(|i| &self.runs[(thread + i) % seats]) {
-            let end = run.end.load(Relaxed);
-            while run.next.load(Relaxed) < end {
-                let i = run.next.fetch_add(1, Relaxed);
+            let end = run.0.end.load(Relaxed);
+            while run.0.next.load(Relaxed) < end {
+                let i = run.0.next.fetch_add(1, Relaxed);
                 if i >= end {
                     break;
                 }
-                if self.failed.load(Relaxed) {
+                if self.offer.0.failed.load(Relaxed) {
                     continue;
                 }
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(i))) {
-                    self.failed.store(true, Relaxed);
+                    self.offer.0.failed.store(true, Relaxed);
                     self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
                 }
             }
         }
-        self.seats.store(0, SeqCst);
     }
 }
 
 /// Waits awake until `done`, or gives up after [`ALERT`]: first at full attention, then yielding to other threads.
 fn alert_until(done: impl Fn() -> bool) -> bool {
-    const CHECKS: usize = 64;
-    let check = |_| {
-        std::hint::spin_loop();
-        done()
+    let checks = || {
+        (0..16).any(|_| {
+            std::hint::spin_loop();
+            done()
+        })
     };
-    if done() || (0..4 * CHECKS).any(check) {
-        return true;
-    }
     let start = Instant::now();
-    while start.elapsed() < ALERT {
-        thread::yield_now();
-        if (0..CHECKS / 4).any(check) {
+    loop {
+        if done() || checks() {
             return true;
         }
+        let waited = start.elapsed();
+        if waited > ALERT {
+            return done();
+        }
+        if waited > ATTENTIVE {
+            thread::yield_now();
+        }
     }
-    done()
 }
 
 #[cfg(test)]
