@@ -16,7 +16,16 @@ use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
 
 /// Runs an op and records it where a gradient flows; returns all of its results, of which only the first is tracked.
-pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
+pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    Ok(run_recorded(op, inputs)?.into_vec())
+}
+
+/// As [`run`], for the first result.
+pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
+    Ok(run_recorded(op, inputs)?.swap_remove(0))
+}
+
+fn run_recorded(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     let mut outputs = execute(&op, inputs)?;
     let tracked = grad_enabled() && inputs.iter().any(|t| t.is_tracked()) && adjoint::is_differentiable(&op);
     if tracked && outputs[0].dtype().is_float() {
@@ -31,13 +40,8 @@ pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     Ok(outputs)
 }
 
-/// As [`run`], for the first result.
-pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
-    Ok(run(op, inputs)?.swap_remove(0))
-}
-
 /// Lists of operands and results, which are short: most ops allocate nothing for them.
-pub type Few<T> = SmallVec<[T; 4]>;
+pub(crate) type Few<T> = SmallVec<[T; 4]>;
 
 /// Runs an op without recording.
 pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
