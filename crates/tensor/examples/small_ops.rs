@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use bullet_tensor::{Activation, Device, Error, Tensor, no_grad};
 
+type Call<'a> = &'a dyn Fn() -> Result<Tensor, Error>;
+
 fn main() -> Result<(), Error> {
     let device = Device::cpu();
     let make = |shape: &[usize]| Tensor::from_slice(&vec![0.5f32; shape.iter().product()], shape, &device);
@@ -14,7 +16,7 @@ fn main() -> Result<(), Error> {
     let tracked = x.requires_grad()?;
     let (row, weight, bias) = (make(&[1, 1, 8])?, make(&[8, 8])?, make(&[8])?);
     let heads = make(&[1, 1, 4, 8])?;
-    let rows: [(&str, &dyn Fn() -> Result<Tensor, Error>); 8] = [
+    let rows: [(&str, Call<'_>); 8] = [
         ("add", &|| x.add(&y)),
         ("add, recorded", &|| tracked.add(&y)),
         ("add_", &|| x.add_(&y).map(|()| x.clone())),
@@ -32,7 +34,7 @@ fn main() -> Result<(), Error> {
 }
 
 /// The median of 50 timings of 2,000 calls.
-fn nanoseconds(op: &dyn Fn() -> Result<Tensor, Error>) -> Result<f64, Error> {
+fn nanoseconds(op: Call<'_>) -> Result<f64, Error> {
     const CALLS: usize = 2000;
     let mut times = Vec::new();
     for _ in 0..50 {

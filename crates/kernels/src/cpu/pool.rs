@@ -358,6 +358,32 @@ mod tests {
     }
 
     #[test]
+    fn who_fell_asleep_is_woken_also_with_more_callers_than_slots() {
+        let (pool, _) = Pool::start(3, spawn);
+        let nap = || thread::sleep(3 * ALERT);
+        thread::scope(|scope| {
+            for _ in 0..2 * SLOTS {
+                scope.spawn(|| {
+                    for round in 0..20 {
+                        // Workers fall asleep between jobs, and the caller before the others' tasks end.
+                        nap();
+                        let me = thread::current().id();
+                        let done = AtomicUsize::new(0);
+                        pool.run(3, &|_| {
+                            if thread::current().id() != me {
+                                nap();
+                            }
+                            done.fetch_add(1, Relaxed);
+                        });
+                        assert_eq!(done.into_inner(), 3, "round {round}");
+                        assert_eq!(hits(&pool, 7), [1; 7]);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
     fn a_pool_with_fewer_workers_than_asked_or_none_does_the_same_work() {
         for started in 0..3 {
             let (pool, error) = Pool::start(8, |i, work| {
