@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use bullet_ops::{Compute, Float};
 
-use crate::cpu::simd::{Isa, highest};
+use crate::cpu::simd::Isa;
 
 /// A vector register of `C`.
 ///
@@ -76,9 +76,9 @@ pub(crate) fn vectorize<C: Compute, O: VectorOp<C>>(isa: Isa, op: O) -> O::Outpu
     #[cfg(target_arch = "x86_64")]
     match isa {
         // SAFETY: `highest` was detected, and each set includes those below it.
-        Isa::Avx512 if isa <= highest() => return unsafe { avx512(op) },
+        Isa::Avx512 if isa <= crate::cpu::simd::highest() => return unsafe { avx512(op) },
         // SAFETY: as above.
-        Isa::Avx2 if isa <= highest() => return unsafe { avx2(op) },
+        Isa::Avx2 if isa <= crate::cpu::simd::highest() => return unsafe { avx2(op) },
         Isa::Avx512 | Isa::Avx2 | Isa::Sse42 | Isa::Portable => {}
     }
     let _ = isa;
