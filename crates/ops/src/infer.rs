@@ -270,13 +270,15 @@ impl Op {
 }
 
 fn infer_map(map: Map, x: &[Meta]) -> Result<Vec<Meta>> {
-    let shapes: Vec<Shape> = x.iter().map(|m| m.shape).collect();
-    let dtypes: Vec<DType> = x.iter().map(|m| m.dtype).collect();
-    let shape = match shapes[..] {
-        [one] => one,
-        _ => Shape::broadcast_all(&shapes)?,
+    // No elementwise op has more operands.
+    let mut dtypes = [DType::Bool; 3];
+    dtypes.iter_mut().zip(x).for_each(|(dtype, m)| *dtype = m.dtype);
+    let shape = if x.iter().all(|m| m.shape == x[0].shape) {
+        x[0].shape
+    } else {
+        Shape::broadcast_all(&x.iter().map(|m| m.shape).collect::<Vec<_>>())?
     };
-    Ok(vec![Meta::new(shape, map.types(&dtypes)?.1)])
+    Ok(vec![Meta::new(shape, map.types(&dtypes[..x.len()])?.1)])
 }
 
 fn same_dtype(op: &str, x: &[Meta]) -> Result<()> {

@@ -7,7 +7,7 @@ use bullet_ops::expr::Expr;
 use bullet_ops::table::Adjoint;
 use bullet_ops::{Activation, DType, Map, Meta, Op, Reduce, RopeSpec};
 
-use crate::dispatch::{execute, run_expr};
+use crate::dispatch::{Few, execute, run_expr};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -212,11 +212,11 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
     })
 }
 
-fn some(tensors: Vec<Tensor>) -> Vec<Option<Tensor>> {
+fn some(tensors: impl IntoIterator<Item = Tensor>) -> Vec<Option<Tensor>> {
     tensors.into_iter().map(Some).collect()
 }
 
-fn first(tensors: Result<Vec<Tensor>>) -> Result<Tensor> {
+fn first(tensors: Result<Few<Tensor>>) -> Result<Tensor> {
     Ok(tensors?.swap_remove(0))
 }
 

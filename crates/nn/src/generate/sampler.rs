@@ -109,20 +109,26 @@ impl Sampler {
 
 /// Index of the largest logit, the first of equals.
 fn likeliest(logits: &[f32]) -> Result<usize> {
-    let mut best = 0;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::data(format!(
-                "the logit of token {token} is {logit}: the model's weights or activations overflowed; lower the learning \
-                 rate, or load a checkpoint from before"
-            )));
-        }
-        if logit > logits[best] {
-            best = token;
-        }
+    // Passes without an early exit and in lanes, which vectorise: this runs for every token. NaN is never the larger, so
+    // that it needs its own.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let lanes = chunks.iter().fold([f32::NEG_INFINITY; 16], |mut lanes, chunk| {
+        lanes.iter_mut().zip(chunk).for_each(|(max, &x)| *max = larger(*max, x));
+        lanes
+    });
+    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    let nan = logits.iter().fold(false, |nan, x| nan | x.is_nan());
+    if nan || max == f32::INFINITY {
+        let bad = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY).expect("one was just seen");
+        return Err(Error::data(format!(
+            "the logit of token {bad} is {}: the model's weights or activations overflowed; lower the learning rate, or \
+             load a checkpoint from before",
+            logits[bad]
+        )));
     }
-    match logits.get(best) {
-        Some(&logit) if logit > f32::NEG_INFINITY => Ok(best),
+    match logits.iter().position(|&x| x == max) {
+        Some(best) if max > f32::NEG_INFINITY => Ok(best),
         _ => Err(Error::data(format!("none of the {} tokens has a logit above -inf", logits.len()))),
     }
 }

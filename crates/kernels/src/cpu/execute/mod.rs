@@ -8,6 +8,7 @@ mod models;
 mod products;
 
 use bullet_ops::{DType, Layout, Op, Result};
+use smallvec::SmallVec;
 
 use super::{copy, map, norm, reduce, softmax};
 use crate::{View, ViewMut};
@@ -132,11 +133,15 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
 }
 
 fn elementwise(m: bullet_ops::Map, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
-    let dtypes: Vec<DType> = x.iter().map(View::dtype).collect();
+    let dtypes: SmallVec<[DType; 3]> = x.iter().map(View::dtype).collect();
     let (compute, _) = m.types(&dtypes)?;
-    let shape = out.layout().shape;
+    let (expr, shape) = (&m.exprs().forward, out.layout().shape);
+    if x.iter().all(|v| v.layout().shape == shape) {
+        map::map(expr, compute, x, out);
+        return Ok(());
+    }
     let x: Vec<View<'_>> = x.iter().map(|v| spread(v, shape)).collect::<Result<_>>()?;
-    map::map(&m.exprs().forward, compute, &x, out);
+    map::map(expr, compute, &x, out);
     Ok(())
 }
 
