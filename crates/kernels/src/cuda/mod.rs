@@ -13,6 +13,7 @@
 //! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
 //! cell of the device, which the host reads when it next reads a tensor.
 
+pub mod decode;
 mod execute;
 mod gpu;
 
