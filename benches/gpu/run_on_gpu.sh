@@ -39,7 +39,9 @@ run() {
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null
 "$here/bullet" devices
-export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
+# Faults of indices are reported by the device as a whole, so one test at a time.
+export RUST_TEST_THREADS=1
+export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0} BULLET_POISON=1
 if [ $tests = 1 ]; then
     for tier in $tiers; do
         for program in "$here"/tests/*; do

@@ -12,7 +12,7 @@ use bullet_nn::generate::{Sampler, TokenStream};
 use bullet_nn::optim::{GroupOptions, Optimizer, Rule, Schedule};
 use bullet_nn::train::{StepOptions, TrainStep};
 use bullet_nn::{Init, Module, Pass, StateDict, Transformer, TransformerConfig};
-use bullet_tensor::{DType, Device, Tensor, install, no_grad};
+use bullet_tensor::{DType, Device, Tensor, no_grad};
 use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let Some(path) = std::env::args().nth(1) else {
         return Err("usage: bullet-bench benches/micro.safetensors".into());
     };
-    install(|| serve(&SafetensorsFile::open(&path)?))
+    serve(&SafetensorsFile::open(&path)?)
 }
 
 fn serve(data: &SafetensorsFile) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::numbers;
 use crate::settings::Settings;
 
 /// Trains small language models on the machine at hand, and writes text with them.
@@ -16,8 +17,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 
     /// Threads to compute on; the default is BULLET_THREADS, else the cores this process may use
-    #[arg(long, value_name = "N", global = true, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) threads: Option<u16>,
+    #[arg(long, value_name = "N", global = true, value_parser = numbers::threads, allow_negative_numbers = true)]
+    pub(crate) threads: Option<usize>,
 }
 
 const AFTER: &str = "\
@@ -52,11 +53,16 @@ pub(crate) enum Command {
 pub(crate) struct DemoArgs {
     /// Time to train for; the number of steps is chosen by it
     #[arg(long, value_name = "S", default_value_t = 80.0, conflicts_with_all = ["steps", "quick"])]
+    #[arg(value_parser = numbers::real, allow_negative_numbers = true)]
     pub(crate) seconds: f64,
 
     /// Train for exactly this many steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::positive, allow_negative_numbers = true)]
     pub(crate) steps: Option<NonZeroUsize>,
+
+    /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
 
     /// A few steps only: to see that everything works, not to see English
     #[arg(long, conflicts_with = "steps")]
@@ -72,6 +78,7 @@ pub(crate) struct DemoArgs {
 
     /// Where all randomness starts
     #[arg(long, value_name = "N", default_value_t = 1337)]
+    #[arg(value_parser = numbers::seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
 
     /// Print one JSON object at the end, and nothing else to standard output
@@ -145,24 +152,30 @@ pub(crate) struct GenerateArgs {
     #[arg(long, short, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub(crate) prompt: String,
 
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+
     /// Tokens to write
     #[arg(long, short = 'n', value_name = "N", default_value_t = 200)]
+    #[arg(value_parser = numbers::count, allow_negative_numbers = true)]
     pub(crate) max_tokens: usize,
 
     /// Below 1 the likely gets likelier, above 1 less so; 0 always takes the likeliest token
-    #[arg(long, short, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
+    #[arg(long, short, value_name = "X", default_value_t = 0.8)]
+    #[arg(value_parser = numbers::real, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
 
     /// Choose among this many likeliest tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = numbers::count, allow_negative_numbers = true)]
     pub(crate) top_k: Option<usize>,
 
     /// Choose among the likeliest tokens that have this probability together
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", value_parser = numbers::real, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
 
     /// The same seed gives the same text; by default each call has another
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::seed, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
 
     /// Don't repeat the prompt before the text
@@ -193,12 +206,17 @@ pub(crate) struct EvalArgs {
     #[arg(long, requires = "data")]
     pub(crate) lossy: bool,
 
+    /// Where to compute: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+
     /// Tokens of context; by default as many as the model has positions for
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = numbers::positive, allow_negative_numbers = true)]
     pub(crate) seq: Option<NonZeroUsize>,
 
     /// Sequences computed at a time: changes speed and memory only
     #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(value_parser = numbers::positive, allow_negative_numbers = true)]
     pub(crate) batch_size: NonZeroUsize,
 
     /// Print one JSON object, and nothing else to standard output
@@ -237,7 +255,7 @@ pub(crate) struct DevicesArgs {
                         state survive the way there and back."
 )]
 pub(crate) struct ConvertArgs {
-    /// A .bullet or .safetensors file
+    /// A .bullet or .safetensors file, or a run folder
     #[arg(value_name = "SOURCE")]
     pub(crate) source: PathBuf,
 

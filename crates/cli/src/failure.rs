@@ -29,7 +29,7 @@ pub(crate) enum Failure {
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// 128 + SIGINT, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Failure {
     /// The user asked for something that cannot be.

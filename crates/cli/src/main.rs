@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod demo;
 mod failure;
+mod numbers;
 mod output;
 mod progress;
 mod settings;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     check_environment()?;
     if let Some(threads) = cli.threads {
-        bullet_tensor::par::set_threads(threads.into());
+        bullet_tensor::par::set_threads(threads);
     }
     match cli.command {
         Command::Demo(args) => demo::run(&args),

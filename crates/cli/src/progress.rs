@@ -91,7 +91,8 @@ impl Callback for Screen {
 
     fn on_end(&mut self, _: &bullet_nn::train::Report) {
         if let Kind::Bar(Some(bar)) = &self.kind {
-            bar.finish();
+            // `finish` would show a stopped run as a whole one.
+            bar.abandon();
         }
     }
 }

@@ -14,6 +14,11 @@ pub(crate) struct Settings(Vec<(&'static str, String)>);
 impl Settings {
     /// Writes them into `config`.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Failure> {
+        if self.0.iter().any(|(key, text)| *key == "data.path" && text.is_empty()) {
+            // Most often a variable of a script that is not set.
+            return Err(Failure::usage("`--data` is empty: expected a text file or a folder of text files")
+                .or_hint("leave --data out to train on Tiny Shakespeare"));
+        }
         let wrong: Vec<String> =
             self.0.iter().filter_map(|(key, text)| config.set(key, text).err()).map(|e| e.message).collect();
         if wrong.is_empty() { Ok(()) } else { Err(Failure::usage(wrong.join("\n"))) }

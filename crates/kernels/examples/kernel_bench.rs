@@ -85,29 +85,26 @@ fn attention(b: usize, h: usize, s: usize, d: usize) {
 
 fn main() {
     println!("{} threads, {:?}", par::threads(), bullet_kernels::cpu::simd::isa());
-    par::install(|| {
-        attention(16, 4, 64, 32);
-        attention(12, 4, 64, 32);
-        attention(64, 6, 256, 64);
-        for (m, k, n) in [
-            (1024, 128, 384),
-            (1024, 128, 128),
-            (1024, 128, 256),
-            (1024, 256, 128),
-            (1024, 128, 3000),
-            (768, 128, 65),
-        ] {
-            product(Kind::Forward, m, k, n);
-            product(Kind::Input, m, n, k);
-            product(Kind::Weight, n, m, k);
-        }
-        for n in [128, 512, 2048] {
-            product(Kind::Input, n, n, n);
-        }
-        for (m, k, n) in [(1, 128, 384), (1, 1024, 1024), (1, 4096, 4096), (4, 1024, 1024), (16, 1024, 1024)]
-        {
-            product(Kind::Forward, m, k, n);
-            product(Kind::Input, m, k, n);
-        }
-    });
+    attention(16, 4, 64, 32);
+    attention(12, 4, 64, 32);
+    attention(64, 6, 256, 64);
+    for (m, k, n) in [
+        (1024, 128, 384),
+        (1024, 128, 128),
+        (1024, 128, 256),
+        (1024, 256, 128),
+        (1024, 128, 3000),
+        (768, 128, 65),
+    ] {
+        product(Kind::Forward, m, k, n);
+        product(Kind::Input, m, n, k);
+        product(Kind::Weight, n, m, k);
+    }
+    for n in [128, 512, 2048] {
+        product(Kind::Input, n, n, n);
+    }
+    for (m, k, n) in [(1, 128, 384), (1, 1024, 1024), (1, 4096, 4096), (4, 1024, 1024), (16, 1024, 1024)] {
+        product(Kind::Forward, m, k, n);
+        product(Kind::Input, m, k, n);
+    }
 }

@@ -17,18 +17,16 @@ const ROWS: usize = 1024;
 const N: usize = 1024;
 
 fn time(name: &str, mut f: impl FnMut() + Send) {
-    par::install(|| {
+    f();
+    let mut times: Vec<f64> = Vec::new();
+    let start = Instant::now();
+    while times.len() < 20 || (start.elapsed().as_secs_f64() < 0.3 && times.len() < 1000) {
+        let t = Instant::now();
         f();
-        let mut times: Vec<f64> = Vec::new();
-        let start = Instant::now();
-        while times.len() < 20 || (start.elapsed().as_secs_f64() < 0.3 && times.len() < 1000) {
-            let t = Instant::now();
-            f();
-            times.push(t.elapsed().as_secs_f64() * 1e6);
-        }
-        times.sort_by(f64::total_cmp);
-        println!("{name:32} {:9.1} {:9.1}", times[0], times[times.len() / 2]);
-    });
+        times.push(t.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("{name:32} {:9.1} {:9.1}", times[0], times[times.len() / 2]);
 }
 
 fn data(n: usize) -> Vec<f32> {
@@ -81,11 +79,17 @@ fn rows(x: &[f32], g: &[f32], y: &mut [f32]) {
     time("rms_norm", || norm::rms_norm(x, N, Some(&w), 1e-5, y, &mut rstd));
     time("rms_norm grad", || norm::rms_norm_grad(x, N, &rstd, g, Some(&w), y, Some(&mut dw)));
     let layout = flat(&[ROWS, N]);
-    for (name, axis) in [("sum of rows", 1), ("sum of columns", 0)] {
+    let variance = Reduce::Var { correction: 1.0 };
+    for (name, axis, kind) in [
+        ("sum of rows", 1, Reduce::Sum),
+        ("sum of columns", 0, Reduce::Sum),
+        ("variance of rows", 1, variance),
+        ("variance of columns", 0, variance),
+    ] {
         let axes = AxisSet::of(&layout.shape, &[axis]).expect("two axes");
         let run = || {
             let out = &mut ViewMut::of(&mut dw, flat(&[N]));
-            reduce::reduce(Reduce::Sum, &View::of(x, layout), axes, out).expect("not empty");
+            reduce::reduce(kind, &View::of(x, layout), axes, out).expect("not empty");
         };
         time(name, run);
     }

@@ -103,11 +103,12 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ViewMut<'a> {
-    /// As [`View::new`], to be written; the memory may be uninitialised numbers (any bytes).
+    /// As [`View::new`], to be written; the memory may hold any elements.
     ///
     /// # Safety
     /// For `'a`, every element that `layout` reaches from `base` is valid for writes, aligned, and used through this
-    /// view only (operands of the same elementwise op with the same layout aside).
+    /// view only (operands of the same elementwise op with the same layout aside). It is initialised memory of `dtype`
+    /// already: any bytes for numbers, 0 or 1 for bools, since kernels make slices of what they overwrite.
     pub unsafe fn new(base: *mut u8, dtype: DType, layout: Layout) -> ViewMut<'a> {
         // Wrapping, as an address on a GPU is in no allocation of the host.
         let ptr = base.wrapping_add(layout.offset * dtype.size());
@@ -162,8 +163,8 @@ impl<'a> ViewMut<'a> {
     pub fn slice<T: Element>(&mut self) -> &mut [T] {
         assert_eq!(T::DTYPE, self.dtype);
         assert!(self.layout.is_contiguous(), "kernel needs a contiguous result, got {:?}", self.layout);
-        // SAFETY: contiguous, so these are exactly the elements that `new` was promised; storage is never
-        // uninitialised in Rust's sense (the pool hands out zeroed or previously written bytes).
+        // SAFETY: contiguous, so these are exactly the elements that `new` was promised, valid ones of `T` (the pool
+        // hands out zeroed or previously written bytes, and `tensor` sets those of bools before any view is made).
         unsafe { std::slice::from_raw_parts_mut(self.ptr.cast(), self.layout.shape.numel()) }
     }
 }

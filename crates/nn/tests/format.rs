@@ -313,6 +313,25 @@ fn foreign_safetensors_files_are_read() {
 }
 
 #[test]
+fn a_bool_that_is_neither_0_nor_1_is_refused() {
+    let folder = Folder::new();
+    for (bytes, sound) in [([0u8, 1, 1], true), ([0, 2, 1], false), ([0xFF, 0, 0], false)] {
+        let mask = TensorRef { name: "mask", dtype: DType::Bool, shape: &[3], bytes: &bytes };
+        let path = folder.path("m.safetensors");
+        write_safetensors(&path, &sample_header(), &[mask]).unwrap();
+        let safetensors = SafetensorsFile::open(&path).map(drop);
+        let path = folder.path("m.bullet");
+        format::write(&path, &sample_header(), &[mask]).unwrap();
+        let bullet = BulletFile::open(&path).and_then(|f| f.verify());
+        for result in [safetensors, bullet] {
+            assert_eq!(result.is_ok(), sound, "{bytes:?}");
+            let Err(e) = result else { continue };
+            assert!(e.kind == ErrorKind::Corrupt && e.message.contains("\"mask\" is of bools"), "{e}");
+        }
+    }
+}
+
+#[test]
 fn damaged_safetensors_files_are_refused() {
     let folder = Folder::new();
     let path = folder.path("m.safetensors");

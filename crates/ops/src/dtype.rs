@@ -72,6 +72,15 @@ impl DType {
         }
     }
 
+    /// The first byte of `elements` that no element of this dtype has, and its place: a bool is 0 or 1, numbers have any
+    /// bytes.
+    pub fn invalid_byte(self, elements: &[u8]) -> Option<(usize, u8)> {
+        if self != DType::Bool {
+            return None;
+        }
+        elements.iter().position(|&b| b > 1).map(|i| (i, elements[i]))
+    }
+
     /// The short name, as files and messages spell it: `f32`, `i64`, `bool`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -79,22 +79,23 @@ impl Device {
         }))
     }
 
-    /// The device of this name: `cpu`, `cuda` (the first), `cuda:1`, or `auto` for the best there is.
+    /// The device of this name: `cpu`, `cuda` (the first GPU), `cuda:1`, or `auto` for the first GPU that can be used,
+    /// else the CPU.
     ///
     /// # Errors
     /// If there is no such device, the name is none of these, or the settings in the environment are wrong.
     pub fn parse(name: &str) -> Result<Device> {
-        let cuda = |ordinal: &str| match ordinal.parse::<usize>() {
-            Ok(_) => Err(Error::driver_missing()),
-            Err(_) => Err(Error::invalid(format!(
-                "'{name}' is not a device; after 'cuda:' expected the number of a GPU, such as cuda:0"
-            ))),
-        };
         let device = match name.trim() {
-            "cpu" | "auto" => Device::cpu(),
-            "cuda" => return cuda("0"),
-            other => match other.strip_prefix("cuda:") {
-                Some(ordinal) => return cuda(ordinal),
+            "cpu" => Device::cpu(),
+            "auto" => Device::auto()?.0,
+            "cuda" => Device::cuda(0)?,
+            other => match other.strip_prefix("cuda:").map(str::parse::<usize>) {
+                Some(Ok(ordinal)) => Device::cuda(ordinal)?,
+                Some(Err(_)) => {
+                    return Err(Error::invalid(format!(
+                        "'{name}' is not a device; after 'cuda:' expected the number of a GPU, such as cuda:0"
+                    )));
+                }
                 None => {
                     return Err(Error::invalid(format!(
                         "'{name}' is not a device; expected cpu, cuda, cuda:N or auto"
@@ -490,13 +491,19 @@ mod tests {
     #[test]
     fn names_parse() {
         assert_eq!(Device::parse("cpu").unwrap(), Device::cpu());
-        assert_eq!(Device::parse("auto").unwrap(), Device::cpu());
-        for name in ["cuda", "cuda:3"] {
-            let e = Device::parse(name).unwrap_err();
-            assert_eq!(e.kind, crate::ErrorKind::DriverMissing);
-            assert!(e.message.starts_with("CUDA driver not detected"));
+        assert_eq!(Device::parse("auto").unwrap(), Device::auto().unwrap().0);
+        match crate::gpus() {
+            Ok(_) => assert_eq!(Device::parse("cuda:0"), Device::parse("cuda")),
+            Err(missing) => {
+                assert!(
+                    [crate::ErrorKind::DriverMissing, crate::ErrorKind::NoDevice].contains(&missing.kind)
+                );
+                for name in ["cuda", "cuda:3"] {
+                    assert_eq!(Device::parse(name).unwrap_err(), missing);
+                }
+            }
         }
-        for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+        for name in ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cuda0", "cpu:0"] {
             let e = Device::parse(name).unwrap_err();
             assert_eq!(e.kind, crate::ErrorKind::InvalidArgument, "{name}");
         }

@@ -5,7 +5,7 @@
 //! thin mapping: streams are FIFO queues, calls that take a stream return before the work is done, an error of the
 //! work itself surfaces at a later synchronisation.
 //!
-//! **Handles** ([`StreamId`], [`EventId`], [`ModuleId`], [`FunctionId`]) are what the driver says they are: an index,
+//! **Handles** ([`StreamId`], [`EventId`], [`ModuleId`], [`FunctionId`], [`GraphId`]) are what the driver says they are: an index,
 //! or a `CUstream`. They are made by a driver, or by an unsafe `from_raw`; destroying is unsafe because a handle must
 //! not be used afterwards.
 //!
@@ -68,6 +68,8 @@ handle! {
     ModuleId;
     /// An entry point of a module; lives as long as its module.
     FunctionId;
+    /// Captured work, to be launched as a whole.
+    GraphId;
 }
 
 impl StreamId {
@@ -408,6 +410,52 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// The arguments are what the closure or kernel expects, and the memory it uses is valid until the stream has
     /// done it and used by nothing that is not ordered before or after it.
     unsafe fn launch(&self, stream: StreamId, launch: Launch<'_>) -> Result<()>;
+
+    /// Whether work enqueued on `stream` is recorded into a graph instead of done.
+    fn is_capturing(&self, _stream: StreamId) -> bool {
+        false
+    }
+
+    /// From now on, records what is enqueued on `stream` (and on streams that wait for its events) instead of doing
+    /// it, until [`end_capture`](Driver::end_capture). Meanwhile these streams and their events cannot be waited for;
+    /// allocations succeed as ever, and memory that is freed stays allocated as long as the graph.
+    ///
+    /// # Errors
+    /// The stream is captured already, or the driver has no graphs.
+    fn begin_capture(&self, _stream: StreamId) -> Result<()> {
+        Err(no_graphs(self.info()))
+    }
+
+    /// Ends the capture that began on `stream`; the graph can be launched at once. On an error there is no graph, but
+    /// the stream works as before.
+    ///
+    /// # Errors
+    /// The stream is not captured, something that cannot be captured was asked of it, or another stream that took
+    /// part was not joined.
+    fn end_capture(&self, _stream: StreamId) -> Result<GraphId> {
+        Err(no_graphs(self.info()))
+    }
+
+    /// Does all captured work in its place in `stream`, which may be another than the one it was captured on.
+    ///
+    /// # Safety
+    /// As for [`launch`](Driver::launch), for all that the graph does; the memory, modules and arguments it was
+    /// captured with still exist.
+    unsafe fn launch_graph(&self, _graph: GraphId, _stream: StreamId) -> Result<()> {
+        Err(no_graphs(self.info()))
+    }
+
+    /// Destroys a graph, and frees what was freed during its capture, for which it waits for the device.
+    ///
+    /// # Safety
+    /// The graph is not used again.
+    unsafe fn destroy_graph(&self, _graph: GraphId) -> Result<()> {
+        Err(no_graphs(self.info()))
+    }
+}
+
+fn no_graphs(info: &DriverInfo) -> Error {
+    Error::unsupported(format!("{} ({}) cannot capture work into graphs", info.kind, info.name))
 }
 
 #[cfg(test)]

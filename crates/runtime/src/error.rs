@@ -11,6 +11,8 @@ pub enum ErrorKind {
     NoDevice,
     /// NVRTC could not be loaded, so nothing can be compiled for a GPU.
     JitMissing,
+    /// NVRTC refuses a kernel's source; the message has its log.
+    CompileFailed,
     /// A kernel or host closure could not be started, or failed while it ran.
     LaunchFailed,
     /// The caller's mistake: a range, name or setting that makes no sense.
@@ -91,6 +93,20 @@ impl Error {
             ErrorKind::DriverMissing,
             "CUDA driver not detected. Install the NVIDIA driver, or use the device 'cpu' (CPU simulation backend).",
         )
+    }
+
+    /// The error of a machine whose CUDA driver finds no GPU.
+    pub fn no_device() -> Error {
+        Error::new(
+            ErrorKind::NoDevice,
+            "No GPU devices found (cuDeviceGetCount == 0). Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use the device \
+             'cpu' (CPU simulation backend).",
+        )
+    }
+
+    /// The error of a machine without an NVRTC that can be used; `why` is a sentence.
+    pub fn jit_missing(why: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::JitMissing, format!("NVRTC JIT compiler not available: {why}"))
     }
 
     /// Whether this is [`ErrorKind::OutOfMemory`].

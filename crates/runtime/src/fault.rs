@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::driver::{
-    DevicePtr, Driver, DriverInfo, EventId, FunctionId, Launch, MemoryInfo, ModuleId, Priority, StreamId,
+    DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, Launch, MemoryInfo, ModuleId, Priority,
+    StreamId,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::jit::{GpuInfo, Program};
 
 /// The calls that can be made to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +22,7 @@ pub enum Call {
     Alloc,
     /// Copies and fills, as they are enqueued.
     Copy,
-    /// Launches, as they are enqueued.
+    /// Launches of closures, kernels and graphs, as they are enqueued.
     Launch,
     /// All that makes, records and waits for streams and events.
     Sync,
@@ -61,9 +63,9 @@ pub struct Counts {
     pub bytes_to_host: u64,
     /// Bytes copied within the device.
     pub bytes_within: u64,
-    /// Closures and kernels launched.
+    /// Closures, kernels and graphs launched.
     pub launches: u64,
-    /// Streams and events made and not destroyed.
+    /// Streams, events and graphs made and not destroyed.
     pub live_handles: i64,
 }
 
@@ -354,6 +356,14 @@ impl Driver for FaultDriver {
         self.inner.elapsed(start, end)
     }
 
+    fn gpu(&self) -> Option<&GpuInfo> {
+        self.inner.gpu()
+    }
+
+    fn compile(&self, program: &Program<'_>) -> Result<Vec<u8>> {
+        self.inner.compile(program)
+    }
+
     fn load_module(&self, image: &[u8]) -> Result<ModuleId> {
         self.inner.load_module(image)
     }
@@ -375,5 +385,41 @@ impl Driver for FaultDriver {
         unsafe { self.inner.launch(stream, launch)? };
         lock(&self.counts).launches += 1;
         Ok(())
+    }
+
+    fn is_capturing(&self, stream: StreamId) -> bool {
+        self.inner.is_capturing(stream)
+    }
+
+    fn begin_capture(&self, stream: StreamId) -> Result<()> {
+        self.sync()?;
+        self.inner.begin_capture(stream)
+    }
+
+    fn end_capture(&self, stream: StreamId) -> Result<GraphId> {
+        let graph = self.inner.end_capture(stream)?;
+        if let Err(e) = self.sync() {
+            // SAFETY: nobody else knows the graph.
+            unsafe { self.inner.destroy_graph(graph)? };
+            return Err(e);
+        }
+        lock(&self.counts).live_handles += 1;
+        Ok(graph)
+    }
+
+    unsafe fn launch_graph(&self, graph: GraphId, stream: StreamId) -> Result<()> {
+        if self.due(Call::Launch) {
+            return Err(Error::launch("injected fault: a launch failed"));
+        }
+        // SAFETY: by this function's contract.
+        unsafe { self.inner.launch_graph(graph, stream)? };
+        lock(&self.counts).launches += 1;
+        Ok(())
+    }
+
+    unsafe fn destroy_graph(&self, graph: GraphId) -> Result<()> {
+        lock(&self.counts).live_handles -= 1;
+        // SAFETY: by this function's contract.
+        unsafe { self.inner.destroy_graph(graph) }
     }
 }

@@ -14,6 +14,7 @@
 //! # Ok::<(), bullet_runtime::Error>(())
 //! ```
 
+pub mod cuda;
 pub mod driver;
 pub mod fault;
 pub mod hardware;
@@ -21,6 +22,7 @@ pub mod host;
 pub mod jit;
 
 mod device;
+mod discover;
 mod error;
 mod graph;
 mod options;
@@ -28,10 +30,12 @@ mod pool;
 mod staging;
 mod stream;
 
+pub use cuda::CudaDriver;
 pub use device::{Buffer, Device};
+pub use discover::{CudaReport, GpuReport, JitReport, gpus};
 pub use driver::{
-    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, HostFn, KernelArg, KernelArgs, Launch,
-    LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
+    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, HostFn, KernelArg, KernelArgs,
+    Launch, LaunchConfig, MemoryInfo, ModuleId, Priority, StreamId,
 };
 pub use error::{Bytes, Error, ErrorKind, OutOfMemory, Result};
 pub use fault::{Call, Counts, FaultDriver, Faults};

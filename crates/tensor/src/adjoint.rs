@@ -230,17 +230,21 @@ fn map_adjoint(map: Map, cx: &Context<'_>, g: &Tensor) -> Result<Vec<Option<Tens
     let rules = map.exprs().adjoint.as_deref().unwrap_or_default();
     let operands: Vec<Option<&Tensor>> = cx.saved.iter().map(Option::as_ref).chain([Some(g)]).collect();
     let grad = |(i, rule): (usize, &Expr)| {
-        if !cx.needs[i] || rule.as_const() == Some(0.0) {
+        if !cx.needs[i] {
             return Ok(None);
         }
-        let dtype = cx.inputs[i].dtype;
+        let Meta { shape, dtype } = cx.inputs[i];
+        if rule.as_const() == Some(0.0) {
+            // Whatever `g` is, NaN included. A leaf that went into the result has a gradient, if only of zeros.
+            return Tensor::zeros(&shape, dtype, g.device()).map(Some);
+        }
         let full = if rule.as_input() == Some(operands.len() - 1) && g.dtype() == dtype {
             g.clone()
         } else {
             let joint = operands.iter().flatten().map(|t| t.dtype()).fold(dtype, DType::promote);
             run_expr(rule, joint.compute(), &operands, Meta::new(cx.outputs[0].shape, dtype), g.device())?
         };
-        full.sum_to(cx.inputs[i].shape).map(Some)
+        full.sum_to(shape).map(Some)
     };
     rules.iter().enumerate().map(grad).collect()
 }
@@ -266,6 +270,9 @@ fn reduce_adjoint(kind: Reduce, axes: bullet_ops::AxisSet, cx: &Context<'_>, g: 
         Reduce::Var { correction } => {
             let x = cx.x(0);
             let deviation = x.sub(&over_axes(Reduce::Mean, x)?)?;
+            // Once more: the mean of values far from 0 is rounded to more than a small deviation, and that of the
+            // deviations says by how much.
+            let deviation = deviation.sub(&over_axes(Reduce::Mean, &deviation)?)?;
             deviation.mul(&scaled(&g, 2.0 / (n - correction).max(0.0))?)
         }
     }

@@ -29,6 +29,6 @@ pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use error::{Error, Result};
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;
-pub use tape::{Backward, grad_enabled, install, no_grad, with_grad};
+pub use tape::{Backward, grad_enabled, no_grad, with_grad};
 pub use tensor::Tensor;
 pub use views::Slice;

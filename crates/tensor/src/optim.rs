@@ -5,13 +5,14 @@
 //! One training step is: [`gradient_scale`] over all gradients, then [`adam_step`] or [`sgd_step`], then, under mixed
 //! precision, [`update_loss_scale`].
 
+use bullet_kernels::cuda::{self, Gpu};
 use bullet_kernels::cpu;
 pub use bullet_kernels::cpu::optim::{Adam, Sgd};
 use bullet_kernels::{View, ViewMut};
-use bullet_ops::DType;
-use bullet_runtime::DeviceKind;
+use bullet_ops::{DType, Meta, Shape};
+use bullet_runtime::{Device, DeviceKind};
 
-use crate::dispatch::{common_device, storages, unsupported, view, view_mut};
+use crate::dispatch::{common_device, storages, view, view_mut};
 use crate::error::{Error, Result};
 use crate::storage::Guards;
 use crate::tensor::Tensor;
@@ -56,15 +57,45 @@ pub fn gradient_scale(
     max_norm: Option<f64>,
 ) -> Result<GradientScale> {
     let device = common_device(grads)?;
-    match device.kind() {
-        DeviceKind::Cpu => {}
-        DeviceKind::Cuda(_) => return Err(unsupported(device)),
-    }
     let mut all = grads.to_vec();
     all.extend(loss_scale);
     let _guards = Guards::take(&storages(all), &[]);
     let views: Vec<View<'_>> = grads.iter().map(|t| view(t)).collect();
-    let (sum, finite) = cpu::optim::sum_of_squares(&views);
+    match device.kind() {
+        DeviceKind::Cpu => scale_on_cpu(&views, loss_scale, max_norm, device),
+        DeviceKind::Cuda(_) => scale_on_gpu(&views, loss_scale, max_norm, device),
+    }
+}
+
+fn scale_on_gpu(
+    grads: &[View<'_>],
+    loss_scale: Option<&Tensor>,
+    max_norm: Option<f64>,
+    device: &Device,
+) -> Result<GradientScale> {
+    let empty = |dtype| Tensor::empty(Meta::new(Shape::SCALAR, dtype), device);
+    let scale = GradientScale {
+        norm: empty(DType::F32)?,
+        factor: empty(DType::F32)?,
+        non_finite: empty(DType::Bool)?,
+    };
+    // SAFETY: the tensors are fresh; no one else can name their memory yet.
+    let [norm, factor, non_finite] =
+        [&scale.norm, &scale.factor, &scale.non_finite].map(|t| unsafe { view_mut(t) });
+    let mut out = cuda::optim::GradientScale { norm, factor, non_finite };
+    let loss_scale = loss_scale.map(view);
+    cuda::optim::gradient_scale(&*Gpu::of(device)?, grads, loss_scale.as_ref(), max_norm, &mut out)?;
+    drop(out);
+    Ok(scale)
+}
+
+fn scale_on_cpu(
+    views: &[View<'_>],
+    loss_scale: Option<&Tensor>,
+    max_norm: Option<f64>,
+    device: &Device,
+) -> Result<GradientScale> {
+    let (sum, finite) = cpu::optim::sum_of_squares(views);
     let scale = loss_scale.map_or(1.0, |t| f64::from(view(t).slice::<f32>()[0]));
     let norm = sum.sqrt() / scale;
     // As PyTorch's clip_grad_norm_: a norm of exactly the limit is left alone, and 0 is not divided by.
@@ -78,24 +109,25 @@ pub fn gradient_scale(
 
 /// One step of Adam or AdamW over all slots (Kingma and Ba 2015; Loshchilov and Hutter 2019).
 pub fn adam_step(slots: &[Slot<'_>], state: &StepState<'_>, hyper: &Adam) -> Result<()> {
-    step_all(slots, 2, state, |scalars, params, grads, moments| {
-        cpu::optim::adam(params, grads, moments, hyper, scalars);
-    })
+    step_all(slots, 2, state, &AnyRule::Adam(*hyper))
 }
 
 /// One step of stochastic gradient descent over all slots, with momentum where `hyper` has it (Sutskever et al. 2013).
 pub fn sgd_step(slots: &[Slot<'_>], state: &StepState<'_>, hyper: &Sgd) -> Result<()> {
     let moments = usize::from(hyper.momentum != 0.0);
-    step_all(slots, moments, state, |scalars, params, grads, moments| {
-        cpu::optim::sgd(params, grads, moments, hyper, scalars);
-    })
+    step_all(slots, moments, state, &AnyRule::Sgd(*hyper))
+}
+
+enum AnyRule {
+    Adam(Adam),
+    Sgd(Sgd),
 }
 
 fn step_all(
     slots: &[Slot<'_>],
     moments: usize,
     state: &StepState<'_>,
-    kernel: impl FnOnce(cpu::optim::Scalars, &mut [ViewMut<'_>], &[View<'_>], &mut [ViewMut<'_>]),
+    rule: &AnyRule,
 ) -> Result<()> {
     for slot in slots {
         check(slot, moments)?;
@@ -104,32 +136,48 @@ fn step_all(
     let mut read: Vec<&Tensor> = slots.iter().map(|s| s.grad).collect();
     read.extend([state.lr, state.grad_scale, state.skip]);
     let device = common_device(&[&written[..], &read[..], &[state.step]].concat())?;
-    match device.kind() {
-        DeviceKind::Cpu => {}
-        DeviceKind::Cuda(_) => return Err(unsupported(device)),
-    }
     let mut targets = storages(written.iter().copied());
     targets.push(state.step.storage());
     let _guards = Guards::take(&storages(read), &targets);
-    // Optimizer scalars are device memory; on the CPU that is host memory, so reading them here is no transfer.
-    if view(state.skip).slice::<bool>()[0] {
-        return Ok(());
-    }
     // SAFETY: the guards hold the storages of step, parameters and moments exclusively, and all are distinct tensors.
-    let mut step = unsafe { view_mut(state.step) };
-    step.slice::<i64>()[0] += 1;
-    let scalars = cpu::optim::Scalars {
-        step: step.slice::<i64>()[0],
-        lr: f64::from(view(state.lr).slice::<f32>()[0]),
-        grad_scale: f64::from(view(state.grad_scale).slice::<f32>()[0]),
-    };
-    // SAFETY: as above.
     let mut params: Vec<ViewMut<'_>> = slots.iter().map(|s| unsafe { view_mut(s.param) }).collect();
     let grads: Vec<View<'_>> = slots.iter().map(|s| view(s.grad)).collect();
     // SAFETY: as above.
     let mut moments: Vec<ViewMut<'_>> =
         slots.iter().flat_map(|s| s.moments).map(|t| unsafe { view_mut(t) }).collect();
-    kernel(scalars, &mut params, &grads, &mut moments);
+    // SAFETY: as above.
+    let mut step = unsafe { view_mut(state.step) };
+    let (lr, grad_scale, skip) = (view(state.lr), view(state.grad_scale), view(state.skip));
+    match device.kind() {
+        DeviceKind::Cpu => {
+            // Optimizer scalars are device memory; on the CPU that is host memory, so reading them here is no transfer.
+            if skip.slice::<bool>()[0] {
+                return Ok(());
+            }
+            step.slice::<i64>()[0] += 1;
+            let scalars = cpu::optim::Scalars {
+                step: step.slice::<i64>()[0],
+                lr: f64::from(lr.slice::<f32>()[0]),
+                grad_scale: f64::from(grad_scale.slice::<f32>()[0]),
+            };
+            match rule {
+                AnyRule::Adam(hyper) => {
+                    cpu::optim::adam(&mut params, &grads, &mut moments, hyper, scalars);
+                }
+                AnyRule::Sgd(hyper) => cpu::optim::sgd(&mut params, &grads, &mut moments, hyper, scalars),
+            }
+        }
+        DeviceKind::Cuda(_) => {
+            let (params, moments, grads) = (&mut params[..], &mut moments[..], &grads[..]);
+            let mut tensors = cuda::optim::Tensors { params, grads, moments, shadows: &mut [] };
+            let mut state = cuda::optim::State { step, lr, grad_scale, skip };
+            let gpu = Gpu::of(device)?;
+            match rule {
+                AnyRule::Adam(hyper) => cuda::optim::adam(&gpu, &mut tensors, hyper, &mut state)?,
+                AnyRule::Sgd(hyper) => cuda::optim::sgd(&gpu, &mut tensors, hyper, &mut state)?,
+            }
+        }
+    }
     Ok(())
 }
 
@@ -173,11 +221,14 @@ pub fn update_loss_scale(
     rule: &LossScaling,
 ) -> Result<()> {
     let device = common_device(&[scale, clean, non_finite])?;
-    match device.kind() {
-        DeviceKind::Cpu => {}
-        DeviceKind::Cuda(_) => return Err(unsupported(device)),
-    }
     let _guards = Guards::take(&storages([non_finite]), &storages([scale, clean]));
+    if let DeviceKind::Cuda(_) = device.kind() {
+        // SAFETY: the guards hold both storages exclusively.
+        let (mut scale, mut clean) = unsafe { (view_mut(scale), view_mut(clean)) };
+        let rule = (rule.growth, rule.backoff, rule.interval);
+        let gpu = Gpu::of(device)?;
+        return Ok(cuda::optim::update_loss_scale(&gpu, &mut scale, &mut clean, &view(non_finite), rule)?);
+    }
     let overflow = view(non_finite).slice::<bool>()[0];
     // SAFETY: the guards hold both storages exclusively.
     let (mut scale, mut clean) = unsafe { (view_mut(scale), view_mut(clean)) };

@@ -4,10 +4,15 @@
 //! storage it reads or writes: shared for operands, exclusive for the target of an in-place op. Guards are taken in
 //! address order and once a storage, so that no two kernels wait for each other; results of ordinary ops are fresh
 //! storages that no one else can name yet.
+//!
+//! Guards are taken on the calling thread, around the kernel, and never by what the kernel hands to the workers of the
+//! pool ([`par`](bullet_kernels::cpu::par)): whoever waits for a guard waits for a kernel that can end without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bullet_kernels::{ViewMut, cpu};
+use bullet_ops::{DType, Layout, Meta};
 use bullet_runtime::{Buffer, Device};
 use smallvec::SmallVec;
 
@@ -22,9 +27,16 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// `bytes` of memory on `device`, with unspecified contents.
-    pub(crate) fn new(device: &Device, bytes: usize) -> Result<Arc<Storage>> {
-        let buffer = device.alloc(bytes)?;
+    /// Memory for a tensor on `device`, with unspecified contents; they are valid elements.
+    pub(crate) fn new(device: &Device, meta: Meta) -> Result<Arc<Storage>> {
+        let buffer = device.alloc(meta.shape.numel() * meta.dtype.size())?;
+        if let (DType::Bool, Some(base)) = (meta.dtype, buffer.host_ptr()) {
+            // Memory comes from the pool with any bytes, but only 0 and 1 are bools, and kernels see results as slices
+            // of them. 1, since a result that no one wrote is then more likely to be noticed.
+            // SAFETY: the buffer is as long, and no one else knows it yet; bytes have no alignment.
+            let mut bytes = unsafe { ViewMut::new(base, DType::U8, Layout::contiguous(meta.shape)) };
+            cpu::copy::fill(&mut bytes, 1.0);
+        }
         Ok(Arc::new(Storage { buffer, access: RwLock::new(()), version: AtomicU64::new(0) }))
     }
 
@@ -89,5 +101,26 @@ impl<'a> Guards<'a> {
             if write { Guard::Write(storage.write()) } else { Guard::Read(storage.read()) }
         };
         Guards(all.into_iter().map(guard).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bullet_ops::Shape;
+    use bullet_runtime::DeviceOptions;
+
+    use super::*;
+
+    #[test]
+    fn bools_are_valid_before_anyone_wrote_them() -> Result<()> {
+        let options = DeviceOptions { poison: true, ..DeviceOptions::default() };
+        let device = Device::with_options(Device::cpu().driver().clone(), options);
+        for len in [0, 1, 1000, 300_000] {
+            let storage = Storage::new(&device, Meta::new(Shape::new(&[len])?, DType::Bool))?;
+            let mut bytes = vec![0xFF; len];
+            storage.buffer().read(0, &mut bytes)?;
+            assert!(bytes.iter().all(|&b| b <= 1));
+        }
+        Ok(())
     }
 }

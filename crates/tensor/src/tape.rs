@@ -46,16 +46,6 @@ pub fn with_grad<R>(enabled: bool, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f` on a worker of the kernels' thread pool ([`par::install`](crate::par::install)), with recording on or off
-/// as it is on the calling thread.
-///
-/// A worker that waits for part of a kernel takes up other work of the pool, so `f` may run in the middle of another
-/// caller's computation; without this it would inherit that one's mode.
-pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    let enabled = grad_enabled();
-    crate::par::install(|| with_grad(enabled, f))
-}
-
 /// A tensor's place on the tape.
 #[derive(Clone)]
 pub(crate) enum Autograd {

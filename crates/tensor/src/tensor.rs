@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::Device;
 
@@ -37,7 +38,7 @@ impl Tensor {
 
     /// A new row-major tensor with unspecified contents.
     pub(crate) fn empty(meta: Meta, device: &Device) -> Result<Tensor> {
-        let storage = Storage::new(device, meta.shape.numel() * meta.dtype.size())?;
+        let storage = Storage::new(device, meta)?;
         Ok(Tensor::from_parts(storage, Layout::contiguous(meta.shape), meta.dtype, None))
     }
 
@@ -62,7 +63,7 @@ impl Tensor {
     /// A tensor of raw little-endian elements, in row-major order.
     ///
     /// # Errors
-    /// `bytes` has another length than shape and dtype need.
+    /// `bytes` has another length than shape and dtype need; a byte of a bool is neither 0 nor 1.
     pub fn from_bytes(bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
         let meta = Meta::new(Shape::new(shape)?, dtype);
         let need = meta.shape.numel() * dtype.size();
@@ -74,13 +75,13 @@ impl Tensor {
             ))
             .into());
         }
-        let storage = if dtype == DType::Bool {
-            // Only 0 and 1 are bools.
-            let bytes: Vec<u8> = bytes.iter().map(|&b| u8::from(b != 0)).collect();
-            Storage::of(device, &bytes)?
-        } else {
-            Storage::of(device, bytes)?
-        };
+        if let Some((i, byte)) = dtype.invalid_byte(bytes) {
+            return Err(bullet_ops::Error::argument(format!(
+                "byte {i} of a bool tensor is {byte}: a bool is 0 or 1; give such bytes as u8 and compare them with 0"
+            ))
+            .into());
+        }
+        let storage = Storage::of(device, bytes)?;
         Ok(Tensor::from_parts(storage, Layout::contiguous(meta.shape), dtype, None))
     }
 
@@ -269,6 +270,9 @@ impl Tensor {
         let storage = dense.storage();
         let _guards = Guards::take(&[storage], &[]);
         storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;
+        if self.device().gpu().is_some() {
+            Gpu::of(self.device())?.check_faults()?;
+        }
         Ok(())
     }
 

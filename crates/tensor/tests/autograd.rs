@@ -6,7 +6,9 @@ use bullet_runtime::HostDriver;
 use bullet_tensor::{Activation, DType, Device, Generator, Result, Tensor, no_grad, recompute};
 
 fn cpu() -> Device {
-    Device::cpu()
+    // As the conformance tests, on the first device that the variable names.
+    let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
+    Device::parse(names.split(',').next().unwrap_or("cpu")).unwrap()
 }
 
 fn leaf(data: &[f64], shape: &[usize]) -> Tensor {
@@ -226,7 +228,7 @@ fn recompute_refuses_an_overwritten_input() -> Result<()> {
 #[test]
 fn discrete_results_stop_gradients() -> Result<()> {
     let x = leaf(&[1.0, 2.0], &[2]);
-    for y in [x.gt(&x)?, x.argmax(None, false)?, x.floor()?, x.cast(DType::I64)?] {
+    for y in [x.gt(&x)?, x.argmax(None, false)?, x.cast(DType::I64)?] {
         assert!(!y.is_tracked());
     }
     let ints = Tensor::arange(0, 3, &cpu())?;
@@ -286,25 +288,35 @@ fn a_tracked_attention_mask_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// A pool worker that waits for its part of a kernel inside one caller's `no_grad` may start another caller's work.
 #[test]
-fn work_on_the_pool_keeps_its_callers_mode() {
-    std::thread::scope(|scope| {
-        for seed in 0..4 {
-            scope.spawn(move || {
-                for _ in 0..20 {
-                    bullet_tensor::install(|| -> Result<()> {
-                        let x = Tensor::randn(&[256, 256], DType::F32, &cpu(), seed)?.requires_grad()?;
-                        x.matmul(&x)?.gelu()?.sum(&[], false)?.backward()
-                    })
-                    .unwrap();
-                    assert!(
-                        !no_grad(|| bullet_tensor::install(|| leaf(&[1.0], &[1]).exp()))
-                            .unwrap()
-                            .is_tracked()
-                    );
-                }
-            });
-        }
-    });
+fn ops_that_are_flat_give_gradients_of_zeros() -> Result<()> {
+    let x = leaf(&[-1.5, 0.0, f64::NAN, 2.5], &[4]);
+    for flat in [Tensor::sign, Tensor::floor, Tensor::ceil, Tensor::round] {
+        x.set_grad(None);
+        flat(&x)?.mul_scalar(f64::INFINITY)?.sum(&[], false)?.backward()?;
+        assert_eq!(grad(&x), [0.0; 4]);
+    }
+    // Through more of the graph, and beside a gradient that is not zero.
+    let (y, unused) = (leaf(&[1.5, 2.5], &[2]), leaf(&[1.0, 1.0], &[2]));
+    y.exp()?.floor()?.add(&y)?.sum(&[], false)?.backward()?;
+    assert_eq!(grad(&y), [1.0, 1.0]);
+    assert!(unused.grad().is_none());
+    Ok(())
+}
+
+#[test]
+fn variance_far_from_zero_has_an_exact_gradient() -> Result<()> {
+    let n = 1000;
+    let values: Vec<f32> = (0..n).map(|i| (1e4 + 1e-2 * (f64::from(i) * 0.7).sin()) as f32).collect();
+    let gradient = |x: Tensor| -> Result<Vec<f64>> {
+        let x = x.requires_grad()?;
+        x.var(&[], 1.0, false)?.backward()?;
+        Ok(grad(&x))
+    };
+    let narrow = Tensor::from_slice(&values, &[n as usize], &cpu())?;
+    let want = gradient(narrow.cast(DType::F64)?)?;
+    for (got, want) in gradient(narrow)?.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-5 * 2.0 * 1e-2 / 999.0, "{got} for {want}");
+    }
+    Ok(())
 }

@@ -1,19 +1,18 @@
 //! `bullet eval`.
 
-use bullet_nn::config::Config;
 use bullet_nn::data::{Encoding, TextOptions, TextSource, TokenDataset};
-use bullet_nn::train::{LoadedModel, evaluate, text};
+use bullet_nn::train::{LoadedModel, evaluate, saved_data};
 use bullet_nn::{LanguageModel, Pass};
-use bullet_tensor::Device;
 use serde_json::json;
 
-use super::load;
+use super::{device, load, model_path};
 use crate::args::EvalArgs;
 use crate::failure::Failure;
 use crate::output::{self, number, warn};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
-    let loaded = load(&args.model)?;
+    let device = device(&args.device)?;
+    let loaded = load(&args.model, &device)?;
     let positions = loaded.model.max_seq();
     let seq = args.seq.map_or(positions, Into::into);
     if seq > positions {
@@ -27,8 +26,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<(), Failure> {
         warn(format_args!("characters outside the vocabulary are left out: {}", data.unknown));
     }
     let shape = [args.batch_size.into(), seq];
-    let loss =
-        bullet_tensor::install(|| evaluate(&loaded.model, &data, shape, &Pass::eval(), &Device::cpu()))?;
+    let loss = evaluate(&loaded.model, &data, shape, &Pass::eval(), &device)?;
     let bits = data.bits_per_byte(loss).unwrap_or(f64::NAN);
     let (tokens, bytes) = (data.validation.len(), data.validation_bytes);
     if args.json {
@@ -59,8 +57,9 @@ fn dataset(args: &EvalArgs, loaded: &LoadedModel) -> Result<(TokenDataset, Strin
         let message = format!("{} does not say what text it was trained on", args.model.display());
         return Err(Failure::usage(message).or_hint("name a text with --data"));
     };
-    let config: &Config = &state.config;
-    let data = TokenDataset::new(&text(config)?, &loaded.tokenizer, 1.0 - config.data.val_fraction)?;
-    let name = if config.data.path.is_empty() { "Tiny Shakespeare" } else { &config.data.path };
+    let data = saved_data(state, &model_path(&args.model)?, &loaded.tokenizer)
+        .map_err(|e| Failure::from(e).or_hint("--data PATH measures on all of another text"))?;
+    let path = &state.config.data.path;
+    let name = if path.is_empty() { "Tiny Shakespeare" } else { path };
     Ok((data, format!("the validation part of {name}")))
 }

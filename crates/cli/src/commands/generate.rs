@@ -8,7 +8,7 @@ use bullet_nn::tokenizer::Tokenizer;
 use bullet_nn::{Pass, Transformer};
 use serde_json::json;
 
-use super::load;
+use super::{device, load};
 use crate::args::GenerateArgs;
 use crate::failure::Failure;
 use crate::output::{self, count, note, warn};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         seed: args.seed.unwrap_or_else(any_seed),
     };
     sampler.validate()?;
-    let loaded = load(&args.model)?;
+    let loaded = load(&args.model, &device(&args.device)?)?;
     let asked = if args.prompt == "-" { read_prompt()? } else { args.prompt.clone() };
     let prompt = known(&loaded.tokenizer, &asked)?;
     if !args.json && !args.no_echo {
@@ -59,16 +59,13 @@ pub(crate) fn write(
     prompt: &str,
     max_tokens: usize,
     sampler: Sampler,
-    mut sink: impl FnMut(&str) -> Result<(), Failure> + Send,
+    mut sink: impl FnMut(&str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let stream = TextStream::new(model, tokenizer, prompt, max_tokens, sampler, Pass::eval())?;
-    // On a worker of the pool each token's kernels start without waking a thread first.
-    bullet_tensor::install(move || {
-        for piece in stream {
-            sink(&piece?)?;
-        }
-        Ok(())
-    })
+    for piece in stream {
+        sink(&piece?)?;
+    }
+    Ok(())
 }
 
 /// `prompt` without characters that the vocabulary lacks, which are warned of; where it is empty, a line end, since a

@@ -37,9 +37,17 @@ fn no_checkpoint(path: &Path) -> Failure {
         .or_hint("name a run folder or a .bullet file; `bullet train --out FOLDER` makes one")
 }
 
+/// The device that `--device` names.
+pub(crate) fn device(name: &str) -> Result<Device, Failure> {
+    Device::parse(name).map_err(|e| {
+        Failure::usage(format!("`--device` = {name}: {e}"))
+            .or_hint("`bullet devices` lists what there is; auto and cpu go on without a GPU")
+    })
+}
+
 /// The model in a file or run folder.
-pub(crate) fn load(path: &Path) -> Result<LoadedModel, Failure> {
-    load_model(model_path(path)?, &Device::cpu()).map_err(|e| {
+pub(crate) fn load(path: &Path, device: &Device) -> Result<LoadedModel, Failure> {
+    load_model(model_path(path)?, device).map_err(|e| {
         let missing = e.source.as_ref().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
         let failure = Failure::from(e);
         if missing {

@@ -12,9 +12,10 @@ use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, number, shell, shown};
 use crate::progress::Screen;
-use crate::signals;
+use crate::signals::Stop;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let stop = stop(args);
     let mut builder = match &args.resume {
         Some(path) => TrainerBuilder::resume(checkpoint_path(path)?)?,
         None => Trainer::builder(base_config(args)?),
@@ -27,11 +28,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume.is_none() && !args.overwrite {
         refuse_to_overwrite(builder.config_mut())?;
     }
-    let stop = signals::stop_flag();
     if !args.quiet {
         note(devices::summary());
     }
-    let mut trainer = builder.callback(Screen::new(args.quiet)).stop_flag(stop).build()?;
+    let mut trainer =
+        builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;
     if !args.quiet {
         introduce(&trainer);
     }
@@ -46,6 +47,27 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Err(interrupted(&report));
     }
     Ok(())
+}
+
+/// Listens to Ctrl-C.
+fn stop(args: &TrainArgs) -> Stop {
+    let (json, resume) = (args.json, args.resume.clone());
+    Stop::listen(move || untrained("train", resume.as_deref(), json))
+}
+
+/// Says that a run was stopped before its first step.
+pub(crate) fn untrained(command: &str, resume: Option<&Path>, json: bool) {
+    let kept = resume.map_or(String::new(), |path| format!("; {} is as it was", shown(path)));
+    note(format_args!("\nstopped before the first step: nothing was trained{kept}"));
+    if json {
+        // The keys of a report; a resumed run was not read far enough to know its steps. The process ends after this,
+        // whether or not somebody reads it.
+        let again = resume.map(|path| format!("bullet train --resume {}", shell(path)));
+        let _ = output::json(&json!({
+            "command": command, "ending": "interrupted", "steps": resume.is_none().then_some(0), "loss": null, "validation": null, "best": null,
+            "folder": null, "last": null, "best_path": null, "seconds": 0.0, "tokens_per_second": 0.0, "resume": again,
+        }));
+    }
 }
 
 /// The settings below those of the command line.
@@ -76,8 +98,11 @@ fn override_settings(args: &TrainArgs, config: &mut Config) -> Result<(), Failur
     }
     args.settings.apply(config)?;
     let Some(out) = &args.out else { return Ok(()) };
-    // The settings are text, so that the path has to be.
-    let (Some(name), Some(path)) = (out.file_name().and_then(|name| name.to_str()), out.to_str()) else {
+    let Some(path) = out.to_str() else {
+        return Err(Failure::usage(format!("`--out` = {}: not UTF-8, which settings are", out.display()))
+            .or_hint("give a name such as runs/book"));
+    };
+    let Some(name) = out.file_name().and_then(|name| name.to_str()) else {
         return Err(Failure::usage(format!("`--out` = {}: not the name of a folder", out.display()))
             .or_hint("give a name such as runs/book"));
     };
@@ -91,15 +116,26 @@ fn override_settings(args: &TrainArgs, config: &mut Config) -> Result<(), Failur
 fn refuse_to_overwrite(config: &Config) -> Result<(), Failure> {
     config.validate()?;
     let folder = RunFolder::of(config);
-    if !folder.last().exists() && !folder.best().exists() {
-        return Ok(());
-    }
     let path = folder.path();
+    if !folder.last().exists() && !folder.best().exists() {
+        return refuse_to_replace_settings(&folder.config());
+    }
     Err(Failure::usage(format!("{} holds a run already, which a new one would replace", shown(path)))
         .or_hint(format!(
             "bullet train --resume {} goes on with it; --out names another folder; --overwrite replaces it",
             shell(path)
         )))
+}
+
+/// A run writes its settings into its folder, where somebody's own file may be.
+fn refuse_to_replace_settings(file: &Path) -> Result<(), Failure> {
+    let Ok(present) = std::fs::read(file) else { return Ok(()) };
+    let of_a_run = Config::default().to_toml();
+    if present.starts_with(of_a_run.lines().next().unwrap_or_default().as_bytes()) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} was not written by a run, which would replace it", shown(file)))
+        .or_hint("--out names another folder; --overwrite replaces it"))
 }
 
 /// What will be trained on what.

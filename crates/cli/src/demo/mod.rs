@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bullet_nn::config::{Config, ScheduleKind};
 use bullet_nn::data::TokenDataset;
-use bullet_nn::format::{BulletFile, Header, TensorRef, write as write_file};
+use bullet_nn::format::{AtomicFile, BulletFile, Header, TensorRef, write as write_file};
 use bullet_nn::generate::Sampler;
 use bullet_nn::tokenizer::Tokenizer;
 use bullet_nn::train::{Ending, Report, TINY_SHAKESPEARE, Trainer, load_model, tokenizer};
@@ -15,11 +15,11 @@ use bullet_nn::{Module, Transformer};
 use bullet_tensor::Device;
 
 use crate::args::DemoArgs;
-use crate::commands::{devices, generate, train};
+use crate::commands::{device, devices, generate, train};
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
-use crate::signals;
+use crate::signals::Stop;
 
 /// Steps of `--quick`.
 const QUICK_STEPS: usize = 6;
@@ -39,14 +39,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     for earlier in [&args.out, Path::new("runs/demo")].into_iter().filter(|path| path.exists()) {
         note(format_args!("{} of an earlier demo will be replaced", shown(earlier)));
     }
-    let stop = signals::stop_flag();
+    let json = args.json;
+    let stop = Stop::listen(move || train::untrained("demo", None, json));
     note(devices::summary());
+    let device = device(&args.device)?;
     let mut config = settings(args);
     let (tokenizer, data) = prepare(&config)?;
     config.model.vocab = tokenizer.vocab_size();
-    pick_steps(args, &mut config, &data)?;
-    let builder = Trainer::builder(config).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
-    let mut trainer = builder.callback(Screen::new(false)).stop_flag(stop).build()?;
+    pick_steps(args, &mut config, &data, &device)?;
+    let builder = Trainer::builder(config).device(device.clone()).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
+    let builder = builder.callback(Screen::new(false)).callback(stop.watch()).stop_flag(stop.flag());
+    let mut trainer = builder.build()?;
     note(format_args!("model: {} parameters", count(trainer.model().num_parameters() as f64)));
     if !args.json {
         sample("before training", trainer.model(), trainer.tokenizer(), args)?;
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         return Err(train::interrupted(&report));
     }
     save_for_inference(&report.last, &args.out)?;
-    let loaded = load_model(&args.out, &Device::cpu())?;
+    let loaded = load_model(&args.out, &device)?;
     finish(args, &report, &loaded.model, &loaded.tokenizer)
 }
 
@@ -67,11 +70,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
 fn check_destination(out: &Path) -> Result<(), Failure> {
     let folder = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let problem = if !folder.is_dir() {
-        "its folder does not exist"
+        "its folder does not exist".to_string()
     } else if out.is_dir() {
-        "it is a folder"
+        "it is a folder".to_string()
+    } else if out.exists() && BulletFile::open(out).is_err() {
+        "it exists, and is no .bullet file that a demo could replace".to_string()
     } else {
-        return Ok(());
+        // What is begun and never committed leaves nothing behind.
+        match AtomicFile::create(out, 0) {
+            Ok(_) => return Ok(()),
+            Err(e) => e.source.map_or(e.message, |cause| format!("it cannot be written: {cause}")),
+        }
     };
     Err(Failure::usage(format!("`--out` = {}: {problem}", out.display()))
         .or_hint("give the name of a file in a folder that exists, such as demo.bullet"))
@@ -112,16 +121,21 @@ fn prepare(config: &Config) -> Result<(Tokenizer, TokenDataset), Failure> {
 }
 
 /// Chooses the number of steps, and what hangs on it.
-fn pick_steps(args: &DemoArgs, config: &mut Config, data: &TokenDataset) -> Result<(), Failure> {
+fn pick_steps(
+    args: &DemoArgs,
+    config: &mut Config,
+    data: &TokenDataset,
+    device: &Device,
+) -> Result<(), Failure> {
     let steps = match args.steps {
         Some(steps) => steps.into(),
         None if args.quick => QUICK_STEPS,
         None => {
-            let step = speed::measure(config, data)?;
+            let step = speed::measure(config, data, device)?;
             let steps = ((args.seconds / step.as_secs_f64()) as usize).clamp(LEAST_STEPS, MOST_STEPS);
             let time = clock(Duration::from_secs_f64(step.as_secs_f64() * steps as f64));
             note(format_args!(
-                "a step takes {:.0} ms: {steps} steps, about {time} (--seconds or --steps changes it)",
+                "a step takes {:.1} ms: {steps} steps, about {time} (--seconds or --steps changes it)",
                 step.as_secs_f64() * 1e3
             ));
             steps
@@ -137,9 +151,9 @@ fn pick_steps(args: &DemoArgs, config: &mut Config, data: &TokenDataset) -> Resu
 fn sample(title: &str, model: &Transformer, tokenizer: &Tokenizer, args: &DemoArgs) -> Result<(), Failure> {
     output::line(format_args!("\n--- {title} ---"))?;
     let prompt = generate::known(tokenizer, &args.prompt)?;
-    output::put(&prompt)?;
+    output::stream(&prompt)?;
     generate::write(model, tokenizer, &prompt, SAMPLE_TOKENS, sampler(args), |piece| {
-        Ok(output::put(piece)?)
+        Ok(output::stream(piece)?)
     })?;
     Ok(output::line("\n---\n")?)
 }

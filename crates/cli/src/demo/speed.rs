@@ -16,23 +16,20 @@ const WARM_UP: u64 = 3;
 const TIMED: u64 = 12;
 
 /// The median time of a step of `config` on a model that is thrown away.
-pub(super) fn measure(config: &Config, data: &TokenDataset) -> Result<Duration, Failure> {
-    let device = Device::cpu();
+pub(super) fn measure(config: &Config, data: &TokenDataset, device: &Device) -> Result<Duration, Failure> {
     let settings = TransformerConfig::from_settings(&config.model, data.vocab_size);
-    let model = Transformer::new(settings, &Init::new(config.train.seed, DType::F32, &device))?;
+    let model = Transformer::new(settings, &Init::new(config.train.seed, DType::F32, device))?;
     let optimizer = optimizer(config, &model)?;
-    let mut step = TrainStep::new(model, optimizer, step_options(config), &device)?;
+    let mut step = TrainStep::new(model, optimizer, step_options(config), device)?;
     let sampler = Sampler::new(config.train.seed, Sampler::TRAIN, config.train.batch_size, config.model.seq)?;
-    let mut times = bullet_tensor::install(|| -> bullet_nn::Result<Vec<Duration>> {
-        let mut timed = |i: u64| {
-            let start = Instant::now();
-            step.step(&[sampler.batch(&data.train, i)?])?;
-            step.read()?;
-            Ok(start.elapsed())
-        };
-        (0..WARM_UP).try_for_each(|i| timed(i).map(drop))?;
-        (WARM_UP..WARM_UP + TIMED).map(timed).collect()
-    })?;
+    let mut timed = |i: u64| -> bullet_nn::Result<Duration> {
+        let start = Instant::now();
+        step.step(&[sampler.batch(&data.train, i)?])?;
+        step.read()?;
+        Ok(start.elapsed())
+    };
+    (0..WARM_UP).try_for_each(|i| timed(i).map(drop))?;
+    let mut times = (WARM_UP..WARM_UP + TIMED).map(timed).collect::<bullet_nn::Result<Vec<_>>>()?;
     times.sort();
     Ok(times[times.len() / 2])
 }

@@ -56,5 +56,11 @@ fn a_place_that_cannot_be_written_is_known_before_training() {
         "{}",
         said.err
     );
+    #[cfg(target_os = "linux")]
+    {
+        let said = place.run("demo --out /proc/demo.bullet");
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains("/proc/demo.bullet: it cannot be written: No such file"), "{}", said.err);
+    }
     assert!(!place.path("runs").exists());
 }

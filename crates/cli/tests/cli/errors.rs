@@ -20,17 +20,30 @@ fn settings_that_cannot_be_are_explained() {
         ),
         ("--dim 0", &["`model.dim` = 0", "at least 1"]),
         ("--lr -1", &["`optim.lr` = -1", "above 0", "hint: "]),
+        ("--lr=", &["`optim.lr` = nothing: expected a number"]),
         ("--lr fast", &["`optim.lr` = fast", "a number, such as 0.1"]),
         ("--dropout 1", &["`model.dropout` = 1.0"]),
         ("--positions sine", &["`model.positions` = sine", "one of learned, rope"]),
         ("--batch-size 0", &["`train.batch_size` = 0"]),
+        (
+            "--batch-size 9223372036854775807",
+            &["`train.batch_size` = 9223372036854775807", "2^32 tokens", "hint: set"],
+        ),
+        ("--accumulation 9223372036854775807", &["train.accumulation = 9223372036854775807", "2^32 tokens"]),
+        ("--data=", &["`--data` is empty", "hint: leave --data out"]),
         ("--tokenizer-kind bpe --vocab-size 300 --vocab 200", &["`model.vocab` = 200", "= 300", "hint: set"]),
         ("--set train.batch=2", &["unknown setting `train.batch`", "batch_size"]),
         ("--set batch_size", &["\"batch_size\" is no setting", "key=value"]),
         ("--batchsize 2", &["'--batchsize'", "--batch-size"]),
-        ("--warmup 10", &["`optim.warmup` = 10", "train.steps = 3"]),
-        ("--threads 0", &["--threads", "1..=256"]),
-        ("--threads 60000", &["--threads", "1..=256"]),
+        (
+            "--warmup 10",
+            &["`optim.warmup` = 10", "train.steps = 3", "set optim.warmup to 3 or less", "train.steps to 10"],
+        ),
+        ("--dim -4", &["`model.dim` = -4", "a whole number from 0"]),
+        ("--seq 18446744073709551615", &["`model.seq` = 18446744073709551615", "2^63 - 1"]),
+        ("--threads 0", &["--threads", "from 1 to 256"]),
+        ("--threads 60000", &["--threads", "from 1 to 256"]),
+        ("--threads -1", &["--threads", "-1", "from 1 to 256"]),
         ("--val-fraction 2", &["`data.val_fraction` = 2.0"]),
     ];
     for (arguments, words) in cases {
@@ -50,6 +63,7 @@ fn texts_that_cannot_be_trained_on_are_explained() {
     write("empty.txt", b"");
     write("latin1.txt", &b"caf\xe9 ".repeat(200));
     write("short.txt", b"too short");
+    write("one.txt", b"x");
     std::fs::create_dir(place.path("nothing")).unwrap();
     let cases: &[(&str, &[&str])] = &[
         ("--data missing.txt", &["missing.txt", "No such file"]),
@@ -57,8 +71,12 @@ fn texts_that_cannot_be_trained_on_are_explained() {
         ("--data empty.txt", &["empty.txt is empty"]),
         ("--data nothing", &["nothing has no text file"]),
         ("--data latin1.txt", &["latin1.txt is not UTF-8", "0xe9 at offset 3", "lossy"]),
-        ("--data short.txt", &["`model.seq` = 12", "hint: give more text"]),
+        ("--data short.txt", &["`model.seq` = 12", "has 8 tokens", "set model.seq to 7 or less"]),
+        ("--data one.txt", &["has 0 tokens", "at least 2", "hint: give more text, or a smaller"]),
+        ("--data latin1.txt", &["hint: save it as UTF-8", "`data.encoding` = lossy"]),
+        ("--data /dev/zero", &["/dev/zero is a device"]),
         ("--seq 100000", &["`model.seq` = 100000", "hint: "]),
+        ("--seq 4000000000 --batch-size 1", &["`model.seq` = 4000000000", "hint: "]),
         ("--tokenizer-path missing.bullet", &["missing.bullet"]),
     ];
     for (arguments, words) in cases {
@@ -85,6 +103,14 @@ fn files_of_settings_are_checked_line_by_line() {
     for words in ["line 2: unknown setting `model.dims`", "line 5: `train.steps` = \"many\"", "bad.toml"] {
         assert!(said.err.contains(words), "no {words:?} in {}", said.err);
     }
+    std::fs::write(place.path("broken.toml"), "[train]\nsteps = 3\nseed 7\n").unwrap();
+    let said = place.run("train broken.toml");
+    assert!(said.err.contains("error: broken.toml: not TOML: line 3, column 6: "), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    std::fs::write(place.path("binary"), b"\xff\xfe").unwrap();
+    let said = place.run("train binary");
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("binary is no file of settings"), "{}", said.err);
     let said = place.run("train missing.toml");
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("missing.toml") && said.err.contains("No such file"), "{}", said.err);
@@ -111,6 +137,8 @@ fn models_that_cannot_be_used_are_explained() {
     let place = Place::new("models");
     place.trained("a", 2);
     std::fs::create_dir(place.path("empty")).unwrap();
+    std::fs::write(place.path("empty.txt"), b"").unwrap();
+    std::fs::copy(place.path("runs/a/last.bullet"), place.path("copy.bullet")).unwrap();
     for (arguments, code, words) in [
         ("generate text.txt", 1, "this is a text file"),
         ("generate missing.bullet", 1, "hint: `bullet demo` makes demo.bullet"),
@@ -122,8 +150,26 @@ fn models_that_cannot_be_used_are_explained() {
         ("eval runs/a --data missing.txt", 1, "missing.txt"),
         ("train --resume runs/a", 2, "has done 2 steps already"),
         ("train --resume runs/a --steps 9 --layers 3", 2, "[model] or [tokenizer] differ"),
+        ("train --resume runs/a --steps 9 --val-fraction 0.5", 2, "was trained with 0.1"),
+        ("train --resume copy.bullet --steps 9", 2, "runs/a holds another run already"),
+        ("demo --out text.txt", 2, "no .bullet file that a demo could replace"),
         ("train --resume text.txt", 1, "this is a text file"),
         ("convert text.txt x.bullet", 1, "this is a text file"),
+        ("eval runs/a --data empty.txt", 1, "empty.txt is empty: there is no text in it"),
+        ("generate runs/a -n -1", 2, "'-1' for '--max-tokens <N>': expected a whole number of at least 0"),
+        ("generate runs/a -n many", 2, "'many' for '--max-tokens <N>': expected a whole number"),
+        ("generate runs/a --seed -1", 2, "'-1' for '--seed <N>': expected a whole number from 0"),
+        ("generate runs/a --top-k -1", 2, "'-1' for '--top-k <K>': expected a whole number"),
+        ("generate runs/a --top-p -1", 2, "top_p = -1"),
+        ("generate runs/a --temperature hot", 2, "'hot' for '--temperature <X>': expected a number"),
+        ("eval runs/a --seq 0", 2, "'0' for '--seq <N>': expected a whole number of at least 1"),
+        (
+            "eval runs/a --batch-size -2",
+            2,
+            "'-2' for '--batch-size <N>': expected a whole number of at least 1",
+        ),
+        ("demo --seconds -1", 2, "`--seconds` = -1: must be above 0"),
+        ("demo --steps 1e3", 2, "'1e3' for '--steps <N>': expected a whole number of at least 1"),
     ] {
         let said = place.run(arguments);
         assert_eq!(said.code, Some(code), "{arguments}: {}", said.err);

@@ -52,7 +52,8 @@ fn info_shows_settings_tensors_and_checksums() {
 fn conversion_there_and_back_changes_no_byte() {
     let place = Place::new("convert");
     place.trained("a", 3);
-    let report = place.json("convert runs/a/best.bullet m.safetensors");
+    let report = place.json("convert runs/a m.safetensors");
+    assert_eq!(report["source"], "runs/a/best.bullet");
     assert!(report["tensors"].as_u64().unwrap() > 40);
     assert!(place.ok("convert m.safetensors back.bullet").contains("wrote back.bullet"));
     let read = |name: &str| std::fs::read(place.path(name)).unwrap();
@@ -63,6 +64,25 @@ fn conversion_there_and_back_changes_no_byte() {
     assert!(said.err.contains(".bullet or .safetensors"), "{}", said.err);
     let said = place.run("generate m.safetensors");
     assert!(said.err.contains("bullet convert"), "{}", said.err);
+}
+
+#[test]
+fn files_without_tensors_are_not_converted() {
+    let place = Place::new("no-tensors");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(place.path(name), bytes).unwrap();
+    write("empty.safetensors", b"");
+    write("tiny.safetensors", b"\x02\0\0");
+    write("none.safetensors", b"\x02\0\0\0\0\0\0\0{}");
+    for (name, words) in [
+        ("empty.safetensors", "neither a .bullet nor a .safetensors file: the file is empty"),
+        ("tiny.safetensors", "neither a .bullet nor a .safetensors file: its first bytes, 02 00 00"),
+        ("none.safetensors", "holds no tensors"),
+    ] {
+        let said = place.run(&format!("convert {name} out.bullet"));
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{name}");
+        assert!(said.err.contains(words), "{name}: {}", said.err);
+        assert!(!place.path("out.bullet").exists());
+    }
 }
 
 #[test]

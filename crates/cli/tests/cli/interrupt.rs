@@ -2,6 +2,8 @@
 
 #![cfg(unix)]
 
+use std::io::Read;
+use std::process::Child;
 use std::time::Duration;
 
 use bullet_nn::rng::Rng;
@@ -34,8 +36,9 @@ fn ctrl_c_saves_and_the_printed_command_goes_on_bit_for_bit() {
 #[test]
 fn a_stopped_run_reports_to_scripts_too() {
     let place = Place::new("ctrl-c-json");
-    let child = place.start(&format!("train --data text.txt --out run {TINY} --steps 1000000 --json"));
-    wait_for(&place.path("run/log.jsonl"));
+    let long = format!("train --data text.txt --out run {TINY} --save-interval 1 --steps 1000000 --json");
+    let child = place.start(&long);
+    wait_for(&place.path("run/last.bullet"));
     signal(&child, libc::SIGTERM);
     let said = Said::from(child.wait_with_output().unwrap());
     assert_eq!(said.code, Some(130), "{}", said.err);
@@ -44,6 +47,56 @@ fn a_stopped_run_reports_to_scripts_too() {
         (&report["ending"], &report["resume"]),
         (&"interrupted".into(), &"bullet train --resume run".into())
     );
+}
+
+/// Starts a command that prepares for long, and returns it once it does.
+fn preparing(place: &Place, command: &str) -> Child {
+    let mut rng = Rng::new(5, 0, 0);
+    let letter = |i| if i % 9 == 0 { ' ' } else { (b'a' + rng.below(26) as u8) as char };
+    std::fs::write(place.path("long.txt"), (0..6_000_000).map(letter).collect::<String>()).unwrap();
+    let mut child = place.start(&format!("{command} --tokenizer-kind bpe --vocab-size 8000"));
+    let mut line = String::new();
+    // The first line of a run, byte by byte: what follows is for whoever waits for the child.
+    while !line.ends_with('\n') {
+        let mut byte = [0];
+        child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+        line.push(char::from(byte[0]));
+    }
+    child
+}
+
+#[test]
+fn before_the_first_step_a_signal_ends_the_run_at_once() {
+    let place = Place::new("prepare");
+    for (number, options) in [(libc::SIGINT, ""), (libc::SIGTERM, "--json")] {
+        let child = preparing(&place, &format!("train --data long.txt --out run {TINY} --steps 1 {options}"));
+        signal(&child, number);
+        let said = Said::from(child.wait_with_output().unwrap());
+        assert_eq!(said.code, Some(130), "{}", said.err);
+        assert!(said.err.contains("stopped before the first step: nothing was trained"), "{}", said.err);
+        assert!(!place.path("run").exists(), "the vocabulary was waited for");
+        if options == "--json" {
+            let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+            assert_eq!((&report["ending"], &report["steps"]), (&"interrupted".into(), &0.into()));
+        } else {
+            assert_eq!(said.out, "");
+        }
+    }
+}
+
+#[test]
+fn after_the_last_save_a_signal_does_not_wait_for_the_evaluation() {
+    let place = Place::new("evaluating");
+    std::fs::write(place.path("long.txt"), "all work and no play ".repeat(1_000_000)).unwrap();
+    // A minute and more of evaluation after one step.
+    let child = place.start(&format!("train --data long.txt --out run {TINY} --steps 1 --val-fraction 0.99"));
+    wait_for(&place.path("run/last.bullet"));
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, libc::SIGINT);
+    let said = Said::from(child.wait_with_output().unwrap());
+    assert_eq!((said.code, said.out.as_str()), (Some(130), ""), "{}", said.err);
+    assert!(said.err.contains("stopped: training is done, and saved"), "{}", said.err);
+    assert_eq!(place.step("run/last.bullet"), 1);
 }
 
 #[test]

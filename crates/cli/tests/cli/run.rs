@@ -37,6 +37,11 @@ impl Place {
         command
     }
 
+    /// Runs to the end in a folder of this one.
+    pub(crate) fn run_in(&self, folder: &str, arguments: &str) -> Said {
+        Said::from(self.command(arguments).current_dir(self.path(folder)).output().unwrap())
+    }
+
     /// Runs to the end.
     pub(crate) fn run(&self, arguments: &str) -> Said {
         Said::from(self.command(arguments).output().unwrap())

@@ -25,6 +25,11 @@ fn the_command_line_comes_before_the_file_and_the_file_before_defaults() {
     }
     let shown = place.ok("train run.toml --steps 6 --print-config");
     assert!(shown.contains("steps = 6\n") && shown.contains("batch_size = 3\n"), "{shown}");
+    let dotted = "--train.batch_size 1_000 --model.dim=64 --optim.kind sgd --train.batch_size 7";
+    let shown = place.ok(&format!("train run.toml {dotted} --print-config"));
+    for line in ["batch_size = 7\n", "dim = 64\n", "kind = \"sgd\"\n", "kind = \"char\"\n"] {
+        assert!(shown.contains(line), "no {line:?} in {shown}");
+    }
 }
 
 #[test]
@@ -66,6 +71,32 @@ fn an_older_run_is_not_replaced_unasked() {
 }
 
 #[test]
+fn a_file_of_settings_is_not_replaced_unasked() {
+    let place = Place::new("own-settings");
+    std::fs::create_dir(place.path("project")).unwrap();
+    let own = "# Found by much trying.\n[train]\nsteps = 3\n";
+    std::fs::write(place.path("project/config.toml"), own).unwrap();
+    let command = format!("train project/config.toml --data text.txt --out project {TINY} -q");
+    let said = place.run(&command);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("project/config.toml was not written by a run"), "{}", said.err);
+    assert_eq!(std::fs::read_to_string(place.path("project/config.toml")).unwrap(), own);
+    // What a run left that was stopped before its first step is in nobody's way.
+    std::fs::write(place.path("project/config.toml"), place.ok("train --print-config")).unwrap();
+    place.ok(&format!("{command} --steps 2"));
+}
+
+#[test]
+fn a_copied_checkpoint_goes_on_in_a_folder_of_its_own() {
+    let place = Place::new("branch");
+    place.trained("a", 3);
+    std::fs::copy(place.path("runs/a/last.bullet"), place.path("copy.bullet")).unwrap();
+    place.ok("train --resume runs/a --steps 9 -q");
+    place.ok("train --resume copy.bullet --name branch --steps 5 -q");
+    assert_eq!((place.step("runs/a/last.bullet"), place.step("runs/branch/last.bullet")), (9, 5));
+}
+
+#[test]
 fn progress_goes_to_standard_error_and_results_to_standard_output() {
     let place = Place::new("streams");
     let said = place.run(&format!("train --data text.txt --out run {TINY} --steps 12"));
@@ -79,4 +110,75 @@ fn progress_goes_to_standard_error_and_results_to_standard_output() {
     );
     let quiet = place.run(&format!("train --data text.txt --out quiet {TINY} --steps 12 -q"));
     assert_eq!(quiet.err, "");
+}
+
+#[test]
+fn a_run_goes_on_from_any_working_folder() {
+    let place = Place::new("elsewhere");
+    place.trained("a", 5);
+    std::fs::create_dir(place.path("other")).unwrap();
+    // Of the same name, and not the text: the checksum tells.
+    std::fs::write(place.path("other/text.txt"), "another text\n".repeat(100)).unwrap();
+    let said = place.run_in("other", "train --resume ../runs/a --steps 9");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(place.step("runs/a/last.bullet"), 9);
+    let here = place.json("eval runs/a")["loss"].as_f64().unwrap();
+    let said = place.run_in("other", "eval ../runs/a --json");
+    let there: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(there["loss"].as_f64(), Some(here), "{}", said.err);
+}
+
+#[test]
+fn a_moved_project_and_a_moved_text_are_found() {
+    let place = Place::new("moved");
+    for folder in ["old", "else"] {
+        std::fs::create_dir(place.path(folder)).unwrap();
+    }
+    std::fs::rename(place.path("text.txt"), place.path("old/text.txt")).unwrap();
+    let said = place.run_in("old", &format!("train --data text.txt --out runs/a {TINY} --steps 5 -q"));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    std::fs::rename(place.path("old"), place.path("new")).unwrap();
+    let said = place.run_in("else", "train --resume ../new/runs/a --steps 7 -q");
+    assert_eq!(said.code, Some(0), "the run folder and the text moved together: {}", said.err);
+    std::fs::rename(place.path("new/text.txt"), place.path("else/renamed.txt")).unwrap();
+    let said = place.run_in("new", "train --resume runs/a --steps 9 -q");
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    for words in [
+        "`data.path` = text.txt",
+        "new/text.txt: No such file",
+        "hint: name the same text with",
+        "--data PATH",
+    ] {
+        assert!(said.err.contains(words), "no {words:?} in {}", said.err);
+    }
+    let said = place.run_in("new", "eval runs/a");
+    assert!(
+        said.err.contains("new/text.txt: No such file") && said.err.contains("hint: --data"),
+        "{}",
+        said.err
+    );
+    let said = place.run_in("new", "train --resume runs/a --steps 9 -q --data ../else/renamed.txt");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(place.step("new/runs/a/last.bullet"), 9);
+    let said = place.run("eval new/runs/a");
+    assert_eq!(said.code, Some(0), "the new place is remembered: {}", said.err);
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_text_only() {
+    let place = Place::new("same-text");
+    place.trained("a", 5);
+    let text = std::fs::read_to_string(place.path("text.txt")).unwrap();
+    // In the last tenth, which is the validation text: as long as it was.
+    std::fs::write(place.path("text.txt"), format!("{}tac.\n", &text[..text.len() - 5])).unwrap();
+    for command in [
+        "train --resume runs/a --steps 9",
+        "eval runs/a",
+        "train --resume runs/a --steps 9 --data ./text.txt",
+    ] {
+        let said = place.run(command);
+        assert_eq!(said.code, Some(1), "{command}: {}", said.err);
+        assert!(said.err.contains("the training text is not the one"), "{command}: {}", said.err);
+    }
+    assert_eq!(place.step("runs/a/last.bullet"), 5);
 }

@@ -165,6 +165,7 @@ pub fn f32_to_bf16(x: f32) -> u16 {
 }
 
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(clippy::extra_unused_type_parameters, reason = "x86 asks it"))]
 fn widen_f16<T: Target>(src: &[f16], dst: &mut [f32]) {
     assert_eq!(src.len(), dst.len());
     #[cfg(target_arch = "x86_64")]
@@ -178,6 +179,7 @@ fn widen_f16<T: Target>(src: &[f16], dst: &mut [f32]) {
 }
 
 #[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(clippy::extra_unused_type_parameters, reason = "x86 asks it"))]
 fn narrow_f16<T: Target>(src: &[f32], dst: &mut [f16]) {
     assert_eq!(src.len(), dst.len());
     #[cfg(target_arch = "x86_64")]

@@ -14,12 +14,13 @@ pub mod math;
 pub mod norm;
 pub mod optim;
 pub mod par;
+mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rope;
 pub mod simd;
 pub mod softmax;
-mod space;
+pub(crate) mod space;
 
 pub use execute::{execute, takes_strided};
 pub use map::map;

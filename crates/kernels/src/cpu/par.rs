@@ -1,18 +1,20 @@
-//! The one thread pool of the CPU kernels.
+//! How kernels share their work between threads.
 //!
 //! Work is cut into contiguous ranges whose bounds depend only on the problem size and the thread count, never on
 //! timing, so that a seeded run is bit-identical on the same machine and thread count. Reductions across ranges
 //! must combine their partial results in range order.
 //!
-//! The pool is rayon's: its threads steal, so that a core taken by another process slows a run by that core's share
-//! and no more.
+//! **Invariant: workers run parts of kernels, and nothing else.** A kernel starts on the thread that calls it, with
+//! whatever guards and locks that thread holds; what goes to the workers of the one [`pool`](super::pool) takes none of
+//! those, and waits for nothing but parts of its own. Therefore no thread is ever made to wait for a guard that it holds
+//! further up its stack. There is no way to run a closure of a caller on a worker; do not add one.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use super::pool::Pool;
 
-static POOL: OnceLock<ThreadPool> = OnceLock::new();
+static POOL: OnceLock<Pool> = OnceLock::new();
 
 /// Below this many bytes touched (or flops / 8), an op stays on the calling thread: waking another costs more.
 pub const SERIAL_BELOW: usize = 64 * 1024;
@@ -40,37 +42,40 @@ pub fn check_environment() -> bullet_ops::Result<()> {
     }
 }
 
-fn build(threads: usize) -> ThreadPool {
+/// The pool, with fewer workers and one warning where the system refuses some: kernels run on any number of threads.
+fn build(threads: usize) -> Pool {
     let threads = threads.min(MAX_THREADS);
-    ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("bullet-cpu-{i}"))
-        .build()
-        .unwrap_or_else(|e| panic!("could not start {threads} worker threads: {e}"))
+    let (pool, refused) = Pool::start(threads, |i, work| {
+        std::thread::Builder::new().name(format!("bullet-cpu-{i}")).spawn(work).map(drop)
+    });
+    if let Some(error) = refused {
+        eprintln!(
+            "warning: the system started only {} of {} worker threads for CPU kernels ({error}); going on with those; set \
+             BULLET_THREADS={} to ask for no more",
+            pool.threads() - 1,
+            threads - 1,
+            pool.threads()
+        );
+    }
+    pool
 }
 
-fn pool() -> &'static ThreadPool {
+fn pool() -> &'static Pool {
     POOL.get_or_init(|| build(default_threads()))
 }
 
-/// Sets the number of threads, [`MAX_THREADS`] at most; false if the pool already runs with another number.
+/// Sets the number of threads, [`MAX_THREADS`] at most; false if the pool already runs with another number,
+/// or could not start as many.
 ///
 /// The default is `BULLET_THREADS`, else the cores this process may use.
 pub fn set_threads(threads: usize) -> bool {
     let threads = threads.clamp(1, MAX_THREADS);
-    POOL.get_or_init(|| build(threads)).current_num_threads() == threads
+    POOL.get_or_init(|| build(threads)).threads() == threads
 }
 
-/// How many threads kernels run on.
+/// How many threads a kernel runs on, its caller among them.
 pub fn threads() -> usize {
-    pool().current_num_threads()
-}
-
-/// Runs `f` on a worker of the pool; kernels called inside start without handing over to another thread.
-///
-/// A training loop wraps itself in this once: it saves a wake-up (5 to 50 us) at every parallel op.
-pub fn install<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    pool().install(f)
+    pool().threads()
 }
 
 /// Calls `f` with disjoint ranges that cover `0..len`, at most one a thread and none (but the last) shorter than
@@ -83,7 +88,7 @@ pub fn for_ranges(len: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
         }
         return;
     }
-    install(|| split(0, parts, &|i| f(range(len, parts, i))));
+    pool().run(parts, &|i| f(range(len, parts, i)));
 }
 
 /// As [`for_ranges`], and returns what each range gave, in range order (empty if `len` is 0).
@@ -93,17 +98,16 @@ pub fn map_ranges<R: Send>(len: usize, grain: usize, f: impl Fn(Range<usize>) ->
         return if len > 0 { vec![f(0..len)] } else { Vec::new() };
     }
     let slots: Vec<std::sync::Mutex<Option<R>>> = (0..parts).map(|_| std::sync::Mutex::new(None)).collect();
-    install(|| split(0, parts, &|i| *slots[i].lock().unwrap() = Some(f(range(len, parts, i)))));
+    pool().run(parts, &|i| *slots[i].lock().unwrap() = Some(f(range(len, parts, i))));
     slots.into_iter().map(|s| s.into_inner().unwrap().expect("every range ran")).collect()
 }
 
-/// Calls `f(i)` for every `i` in `0..tasks`, each a task that another thread may steal; for uneven work.
+/// Calls `f(i)` for every `i` in `0..tasks`, each a task that any thread may take; for uneven work.
 pub fn for_tasks(tasks: usize, f: impl Fn(usize) + Sync) {
     match tasks {
         0 => {}
         1 => f(0),
-        _ if threads() == 1 => (0..tasks).for_each(f),
-        _ => install(|| split(0, tasks, &f)),
+        _ => pool().run(tasks, &f),
     }
 }
 
@@ -118,14 +122,6 @@ pub fn parts(len: usize, grain: usize) -> usize {
 /// The `i`-th of `parts` nearly equal ranges of `0..len`.
 pub fn range(len: usize, parts: usize, i: usize) -> Range<usize> {
     len * i / parts..len * (i + 1) / parts
-}
-
-fn split(lo: usize, hi: usize, f: &(impl Fn(usize) + Sync)) {
-    if hi - lo == 1 {
-        return f(lo);
-    }
-    let mid = lo + (hi - lo) / 2;
-    rayon::join(|| split(lo, mid, f), || split(mid, hi, f));
 }
 
 /// A pointer that threads may share, for kernels that write disjoint parts of one output.

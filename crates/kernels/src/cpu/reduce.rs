@@ -1,8 +1,9 @@
 //! Reductions of strided views over any axes: sum, mean, largest, smallest, variance, and the places of extremes.
 //!
 //! **Accuracy.** Floats are summed in f32 (f64 for f64) in blocks by many lanes, blocks pairwise as a binary counter
-//! carries, so that the error grows with the logarithm of the length. The variance takes two passes. Integers are
-//! summed in i64, wrapping. **Order.** Sums depend on shape, strides and thread count only.
+//! carries, so that the error grows with the logarithm of the length. The variance takes two passes, of which the second
+//! corrects for the rounding of the mean (Chan, Golub and LeVeque 1983), so that values far from 0 lose nothing. Integers
+//! are summed in i64, wrapping. **Order.** Sums depend on shape, strides and thread count only.
 //!
 //! **Shape of the loops.** If a kept axis is dense, a block of neighbouring results advances together over the reduced
 //! axes (a column sum reads rows); else each result runs over its elements. Few results over many elements are cut into
@@ -86,16 +87,27 @@ pub fn reduce_on(isa: Isa, kind: Reduce, x: &View<'_>, axes: AxisSet, out: &mut 
 #[derive(Clone, Copy, PartialEq)]
 enum Fold {
     Sum,
-    /// Sum of squared distances from the centre.
-    Squares,
+    /// Two numbers: the sum of squared distances from the centre, and that of the distances.
+    Moments,
     Max,
     Min,
+}
+
+impl Fold {
+    /// Numbers a result.
+    fn width(self) -> usize {
+        match self {
+            Fold::Moments => 2,
+            Fold::Sum | Fold::Max | Fold::Min => 1,
+        }
+    }
 }
 
 /// Arithmetic of the types that reductions are computed in.
 trait Num: Lane + BlockElement + PartialOrd {
     fn plus(self, other: Self) -> Self;
-    fn squared_distance(self, centre: Self) -> Self;
+    fn minus(self, centre: Self) -> Self;
+    fn times(self, other: Self) -> Self;
     /// This divided by `n`, in f64 where it is an integer (never asked).
     fn over(self, n: f64) -> Self;
     /// Where sums, and extremes, begin.
@@ -116,7 +128,7 @@ trait Num: Lane + BlockElement + PartialOrd {
     #[inline(always)]
     fn combine(fold: Fold, a: Self, b: Self) -> Self {
         match fold {
-            Fold::Sum | Fold::Squares => a.plus(b),
+            Fold::Sum | Fold::Moments => a.plus(b),
             Fold::Max => a.max_of(b),
             Fold::Min => a.min_of(b),
         }
@@ -129,14 +141,16 @@ macro_rules! float_num {
             #[inline(always)]
             fn plus(self, other: $ty) -> $ty { self + other }
             #[inline(always)]
-            fn squared_distance(self, centre: $ty) -> $ty { (self - centre) * (self - centre) }
+            fn minus(self, centre: $ty) -> $ty { self - centre }
+            #[inline(always)]
+            fn times(self, other: $ty) -> $ty { self * other }
             #[inline(always)]
             fn over(self, n: f64) -> $ty { (self as f64 / n) as $ty }
             #[inline(always)]
             fn start(fold: Fold) -> $ty {
                 match fold {
                     // -0, so that a sum of negative zeros stays one, as in IEEE's own sum.
-                    Fold::Sum | Fold::Squares => -0.0,
+                    Fold::Sum | Fold::Moments => -0.0,
                     Fold::Max => $ty::NEG_INFINITY,
                     Fold::Min => $ty::INFINITY,
                 }
@@ -154,8 +168,12 @@ impl Num for i64 {
         self.wrapping_add(other)
     }
     #[inline(always)]
-    fn squared_distance(self, centre: i64) -> i64 {
-        self.wrapping_sub(centre).wrapping_mul(self.wrapping_sub(centre))
+    fn minus(self, centre: i64) -> i64 {
+        self.wrapping_sub(centre)
+    }
+    #[inline(always)]
+    fn times(self, other: i64) -> i64 {
+        self.wrapping_mul(other)
     }
     #[inline(always)]
     fn over(self, n: f64) -> i64 {
@@ -164,7 +182,7 @@ impl Num for i64 {
     #[inline(always)]
     fn start(fold: Fold) -> i64 {
         match fold {
-            Fold::Sum | Fold::Squares => 0,
+            Fold::Sum | Fold::Moments => 0,
             Fold::Max => i64::MIN,
             Fold::Min => i64::MAX,
         }
@@ -205,14 +223,7 @@ impl<L: Num> Task<L> {
             Reduce::Max => self.fold(Fold::Max, None, &mut results),
             Reduce::Min => self.fold(Fold::Min, None, &mut results),
             Reduce::Mean => self.mean(&mut results),
-            Reduce::Var { correction } => {
-                let mut means = vec![L::default(); self.kept.len()];
-                self.mean(&mut means);
-                self.fold(Fold::Squares, Some(&means), &mut results);
-                // NumPy's rule: degrees of freedom do not go below 0, and nothing over nothing is NaN.
-                let freedom = (self.reduced.len() as f64 - correction).max(0.0);
-                results.iter_mut().for_each(|r| *r = r.over(freedom));
-            }
+            Reduce::Var { correction } => self.variance(correction, &mut results),
         }
         // SAFETY: `out` is contiguous and as long as the results: checked by `reduce_on`.
         unsafe { store_block(self.isa, &results, out.dtype(), out.bytes(), 1) };
@@ -224,6 +235,23 @@ impl<L: Num> Task<L> {
         results.iter_mut().for_each(|r| *r = r.over(n));
     }
 
+    fn variance(&self, correction: f64, results: &mut [L]) {
+        self.mean(results);
+        let mut moments = vec![L::default(); 2 * results.len()];
+        self.fold(Fold::Moments, Some(results), &mut moments);
+        let n = self.reduced.len() as f64;
+        // NumPy's rule: degrees of freedom do not go below 0, and nothing over nothing is NaN.
+        let freedom = (n - correction).max(0.0);
+        for (result, moments) in results.iter_mut().zip(moments.chunks_exact(2)) {
+            // A mean of 10000 is off by up to 0.0005 in f32. The distances from it show by how much, since they are
+            // small and therefore exact.
+            let (squares, distance) = (moments[0].to_f64(), moments[1].to_f64());
+            let corrected = squares - distance * distance / n;
+            // Not `max`, which would lose a NaN.
+            *result = L::from_f64(if corrected < 0.0 { 0.0 } else { corrected } / freedom);
+        }
+    }
+
     /// Whether neighbouring results are to advance together.
     fn by_columns(&self) -> bool {
         let last = self.kept.strides(0).last().is_some_and(|&s| s == 1) && self.kept.inner() > 1;
@@ -231,7 +259,9 @@ impl<L: Num> Task<L> {
         last && (!reduced_dense || self.reduced.inner() < 16)
     }
 
+    /// Folds the elements of each result, for moments about its `centre`, into the numbers of each result.
     fn fold(&self, fold: Fold, centre: Option<&[L]>, results: &mut [L]) {
+        let w = fold.width();
         let (kept, reduced) = (self.kept.len(), self.reduced.len());
         let grain = par::SERIAL_BELOW / self.dtype.size();
         // A range of columns keeps 64 bytes and more of each row.
@@ -241,13 +271,13 @@ impl<L: Num> Task<L> {
             par::for_ranges(kept.div_ceil(unit), (grain / reduced / unit).max(1), |r| {
                 let results = r.start * unit..(r.end * unit).min(kept);
                 // SAFETY: ranges are disjoint.
-                let part = unsafe { out.part(results.clone()) };
+                let part = unsafe { out.part(results.start * w..results.end * w) };
                 self.fold_part(fold, centre, results, 0..reduced, part);
             });
             return;
         }
         let parts = par::map_ranges(reduced, (grain / kept).max(1), |r| {
-            let mut part = vec![L::default(); kept];
+            let mut part = vec![L::default(); kept * w];
             self.fold_part(fold, centre, 0..kept, r, &mut part);
             part
         });
@@ -306,19 +336,20 @@ impl<L: Num> Part<'_, L> {
     #[inline(always)]
     fn rows(self) {
         let mut buffer = [L::default(); BLOCK];
-        for (k, n) in self.results.clone().enumerate() {
+        let w = self.fold.width();
+        for (n, out) in self.results.clone().zip(self.out.chunks_exact_mut(w)) {
             let base = self.task.kept.offset(0, n);
             let centre = self.centre.map_or(L::default(), |c| c[n]);
-            let mut tree = Tree::new(self.fold, 1);
+            let mut tree = Tree::new(self.fold, w);
             let mut at = self.elements.start;
             while at < self.elements.end {
                 let len = BLOCK.min(self.elements.end - at);
                 // SAFETY: the points from `at` on are in the view.
                 let block = unsafe { self.task.block(base, at, &mut buffer[..len]) };
-                tree.push(&[fold_block(self.fold, block, centre)]);
+                tree.push(&fold_block(self.fold, block, centre)[..w]);
                 at += len;
             }
-            self.out[k] = tree.finish()[0];
+            out.copy_from_slice(tree.finish());
         }
     }
 
@@ -327,12 +358,14 @@ impl<L: Num> Part<'_, L> {
     fn columns(self) {
         let inner = self.task.kept.inner();
         let mut buffer = [L::default(); BLOCK];
+        let w = self.fold.width();
         let mut n = self.results.start;
         while n < self.results.end {
             let width = BLOCK.min(inner - n % inner).min(self.results.end - n);
             let base = self.task.kept.offset(0, n);
-            let mut tree = Tree::new(self.fold, width);
-            let mut acc = vec![L::start(self.fold); width];
+            // The first number of each result, then the second ones.
+            let mut tree = Tree::new(self.fold, width * w);
+            let mut acc = vec![L::start(self.fold); width * w];
             for at in self.elements.clone() {
                 let offset = base + self.task.reduced.offset(0, at);
                 // SAFETY: the `width` neighbours at `offset` are in the view.
@@ -345,8 +378,11 @@ impl<L: Num> Part<'_, L> {
                 }
             }
             tree.push(&acc);
-            let at = n - self.results.start;
-            self.out[at..at + width].copy_from_slice(tree.finish());
+            let at = (n - self.results.start) * w;
+            let out = &mut self.out[at..at + width * w];
+            for (k, numbers) in tree.finish().chunks_exact(width).enumerate() {
+                numbers.iter().enumerate().for_each(|(i, &x)| out[i * w + k] = x);
+            }
             n += width;
         }
     }
@@ -397,26 +433,39 @@ impl<L: Num> Task<L> {
 }
 
 #[inline(always)]
-fn fold_block<L: Num>(fold: Fold, x: &[L], centre: L) -> L {
+fn fold_block<L: Num>(fold: Fold, x: &[L], centre: L) -> [L; 2] {
     let start = L::start(fold);
+    let square = |a: L, x: L| a.plus(x.minus(centre).times(x.minus(centre)));
     match fold {
-        Fold::Sum => lanes::fold(x, start, L::plus, L::plus),
-        Fold::Squares => lanes::fold(x, start, |a, x| a.plus(x.squared_distance(centre)), L::plus),
-        Fold::Max => lanes::fold(x, start, L::max_of, L::max_of),
-        Fold::Min => lanes::fold(x, start, L::min_of, L::min_of),
+        Fold::Sum => [lanes::fold(x, start, L::plus, L::plus), start],
+        // The block stays in the first-level cache from one to the other.
+        Fold::Moments => [
+            lanes::fold(x, start, square, L::plus),
+            lanes::fold(x, start, |a, x| a.plus(x.minus(centre)), L::plus),
+        ],
+        Fold::Max => [lanes::fold(x, start, L::max_of, L::max_of), start],
+        Fold::Min => [lanes::fold(x, start, L::min_of, L::min_of), start],
     }
 }
 
 #[inline(always)]
 fn fold_row<L: Num>(fold: Fold, acc: &mut [L], row: &[L], centre: Option<&[L]>) {
+    if fold == Fold::Moments {
+        let n = row.len();
+        let (squares, distances) = acc.split_at_mut(n);
+        let (centre, distances) = (&centre.expect("moments have a centre")[..n], &mut distances[..n]);
+        for i in 0..n {
+            let d = row[i].minus(centre[i]);
+            squares[i] = squares[i].plus(d.times(d));
+            distances[i] = distances[i].plus(d);
+        }
+        return;
+    }
     let n = acc.len();
     let row = &row[..n];
     match fold {
         Fold::Sum => (0..n).for_each(|i| acc[i] = acc[i].plus(row[i])),
-        Fold::Squares => {
-            let centre = &centre.expect("squares have a centre")[..n];
-            (0..n).for_each(|i| acc[i] = acc[i].plus(row[i].squared_distance(centre[i])));
-        }
+        Fold::Moments => unreachable!("handled above"),
         Fold::Max => (0..n).for_each(|i| acc[i] = acc[i].max_of(row[i])),
         Fold::Min => (0..n).for_each(|i| acc[i] = acc[i].min_of(row[i])),
     }
@@ -546,7 +595,7 @@ impl<L: Num> ArgPart<'_, L> {
                 let len = BLOCK.min(n - at);
                 // SAFETY: the points from `at` on are in the view.
                 let block = unsafe { self.task.block(base, at, &mut buffer[..len]) };
-                let extreme = fold_block(fold, block, L::default());
+                let [extreme, _] = fold_block(fold, block, L::default());
                 let beats = if self.max { extreme > best } else { extreme < best };
                 if place.is_none() || (!best.is_nan() && (beats || extreme.is_nan())) {
                     let same = |x: &L| *x == extreme || (x.is_nan() && extreme.is_nan());

@@ -4,7 +4,7 @@ use bullet_ops::MAX_DIMS;
 
 /// Axes and, for each operand, its strides in elements.
 #[derive(Clone, Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     dims: [usize; MAX_DIMS],
     rank: usize,
     strides: Vec<[isize; MAX_DIMS]>,
@@ -13,7 +13,7 @@ pub(super) struct Space {
 impl Space {
     /// The space of these axes in this order; axes of length 1 vanish, neighbours that lie densely in every operand
     /// merge. There is always at least one axis.
-    pub(super) fn new(dims: &[usize], strides: &[&[isize]]) -> Space {
+    pub(crate) fn new(dims: &[usize], strides: &[&[isize]]) -> Space {
         let mut space = Space { dims: [1; MAX_DIMS], rank: 0, strides: vec![[0; MAX_DIMS]; strides.len()] };
         for (axis, &d) in dims.iter().enumerate().filter(|(_, d)| **d != 1) {
             let merges = space.rank > 0
@@ -33,7 +33,7 @@ impl Space {
     }
 
     /// As [`Space::new`], in the order that makes operand 0's strides fall: for work that doesn't care for the order.
-    pub(super) fn sorted(dims: &[usize], strides: &[&[isize]]) -> Space {
+    pub(crate) fn sorted(dims: &[usize], strides: &[&[isize]]) -> Space {
         let mut order: Vec<usize> = (0..dims.len()).collect();
         // Stable, so that broadcast axes (stride 0) of operand 0, if any, keep their place among equals.
         order.sort_by_key(|&a| std::cmp::Reverse(strides[0][a].unsigned_abs()));
@@ -45,27 +45,32 @@ impl Space {
     }
 
     /// Lengths of the merged axes.
-    pub(super) fn dims(&self) -> &[usize] {
+    pub(crate) fn dims(&self) -> &[usize] {
         &self.dims[..self.rank]
     }
 
     /// Strides of an operand over the merged axes.
-    pub(super) fn strides(&self, operand: usize) -> &[isize] {
+    pub(crate) fn strides(&self, operand: usize) -> &[isize] {
         &self.strides[operand][..self.rank]
     }
 
+    /// Number of operands.
+    pub(crate) fn operands(&self) -> usize {
+        self.strides.len()
+    }
+
     /// Number of points.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.dims().iter().product()
     }
 
     /// Length of the last axis.
-    pub(super) fn inner(&self) -> usize {
+    pub(crate) fn inner(&self) -> usize {
         self.dims[self.rank - 1]
     }
 
     /// The one stride at which an operand's elements lie in the order of iteration, if there is one.
-    pub(super) fn linear(&self, operand: usize) -> Option<isize> {
+    pub(crate) fn linear(&self, operand: usize) -> Option<isize> {
         let s = self.strides(operand);
         let step = s[self.rank - 1];
         let mut expected = step;
@@ -79,7 +84,7 @@ impl Space {
     }
 
     /// Where an operand's element of the `n`-th point lies.
-    pub(super) fn offset(&self, operand: usize, mut n: usize) -> isize {
+    pub(crate) fn offset(&self, operand: usize, mut n: usize) -> isize {
         let s = &self.strides[operand];
         let mut at = 0;
         for axis in (0..self.rank).rev() {
@@ -93,7 +98,7 @@ impl Space {
     /// Calls `f(position, n, offset)` for each stretch of `n` points among `start..start + len` in which an operand's
     /// elements are equally spaced, by its last stride.
     #[inline(always)]
-    pub(super) fn stretches(
+    pub(crate) fn stretches(
         &self,
         operand: usize,
         start: usize,

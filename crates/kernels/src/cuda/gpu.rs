@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bullet_ops::{DType, Layout};
 use bullet_runtime::jit::{GpuInfo, Program, Tier};
 use bullet_runtime::{
-    Buffer, Device, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result, StreamId,
+    Buffer, Device, DevicePtr, Driver, Error, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result,
+    StreamId,
 };
 
 /// What the sources begin with.
@@ -66,7 +68,53 @@ pub(crate) fn assemble(tier: Tier, defines: &[Define], name: &str, source: &str)
 }
 
 /// Host view of `struct Fault` of the prelude.
-const FAULT_BYTES: usize = 24;
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Fault {
+    code: u32,
+    unused: u32,
+    value: i64,
+    bound: i64,
+}
+
+/// A [`Fault`] in pinned memory, which kernels write under its own address and the host reads without a copy.
+struct FaultCell {
+    cell: NonNull<Fault>,
+    driver: Arc<dyn Driver>,
+}
+
+// SAFETY: the cell is owned memory; the host touches it only with volatile accesses between waits for the device.
+unsafe impl Send for FaultCell {}
+// SAFETY: as above.
+unsafe impl Sync for FaultCell {}
+
+impl FaultCell {
+    fn new(driver: &Arc<dyn Driver>) -> Result<FaultCell> {
+        let cell = driver.alloc_pinned(size_of::<Fault>())?.cast::<Fault>();
+        // SAFETY: pinned memory of this size and of more than this alignment, which nobody else knows.
+        unsafe { cell.write(Fault::default()) };
+        Ok(FaultCell { cell, driver: Arc::clone(driver) })
+    }
+
+    /// The fault that kernels have reported, if any; cleared for the next.
+    fn take(&self) -> Option<Fault> {
+        // SAFETY: valid as long as this struct; kernels that write it have been waited for, or report later ones.
+        unsafe {
+            let fault = self.cell.read_volatile();
+            (fault.code != 0).then(|| {
+                self.cell.write_volatile(Fault::default());
+                fault
+            })
+        }
+    }
+}
+
+impl Drop for FaultCell {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new`. A device that still runs kernels is not dropped: its handle is held by `Gpu`.
+        let _ = unsafe { self.driver.free_pinned(self.cell.cast(), size_of::<Fault>()) };
+    }
+}
 
 /// The loaded kernels of one device.
 pub struct Gpu {
@@ -75,7 +123,7 @@ pub struct Gpu {
     modules: Mutex<HashMap<Unit, ModuleId>>,
     functions: RwLock<HashMap<(Unit, &'static str), FunctionId>>,
     generated: RwLock<HashMap<Box<[u8]>, FunctionId>>,
-    fault: Buffer,
+    fault: FaultCell,
 }
 
 impl Gpu {
@@ -93,8 +141,7 @@ impl Gpu {
             return Ok(gpu.clone());
         }
         let info = *device.gpu().expect("only a GPU has CUDA kernels");
-        let mut fault = device.alloc(FAULT_BYTES)?;
-        fault.write(0, &[0; FAULT_BYTES])?;
+        let fault = FaultCell::new(device.driver())?;
         let gpu = Arc::new(Gpu {
             device: device.clone(),
             info,
@@ -119,7 +166,24 @@ impl Gpu {
 
     /// Where kernels report values that make no sense.
     pub(crate) fn fault(&self) -> DevicePtr {
-        self.fault.ptr()
+        // Pinned memory has one address for host and device.
+        DevicePtr(self.fault.cell.as_ptr() as u64)
+    }
+
+    /// What kernels found wrong in the values they were given, since the last call. Only complete after a wait for the
+    /// device.
+    ///
+    /// # Errors
+    /// An index out of range, in NumPy's words.
+    pub fn check_faults(&self) -> Result<()> {
+        match self.fault.take() {
+            None => Ok(()),
+            Some(Fault { value, bound, .. }) => Err(Error::invalid(format!(
+                "index {value} is out of bounds for axis with size {bound}; found on {} by an earlier operation, whose \
+                 result is not to be used",
+                self.device
+            ))),
+        }
     }
 
     /// The entry point of a unit; compiled and loaded at the first call.

@@ -13,9 +13,46 @@
 //! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
 //! cell of the device, which the host reads when it next reads a tensor.
 
+mod attention;
+mod conv;
+pub mod copy;
+mod cross_entropy;
 pub mod decode;
 mod execute;
+pub mod gemm;
 mod gpu;
+pub mod index;
+pub mod map;
+mod norm;
+pub mod optim;
+mod print;
+pub mod random;
+mod reduce;
+mod rope;
+mod rows;
+pub mod sample;
+mod softmax;
 
-pub use execute::takes_strided;
+pub use execute::{execute, takes_strided};
 pub use gpu::{Define, Gpu, Unit};
+pub use map::map;
+
+/// Every unit that kernels may ask for, with its entry points: what a machine without a GPU can compile.
+pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
+    let families = [
+        attention::units,
+        conv::units,
+        copy::units,
+        cross_entropy::units,
+        gemm::units,
+        index::units,
+        norm::units,
+        optim::units,
+        random::units,
+        reduce::units,
+        rope::units,
+        sample::units,
+        softmax::units,
+    ];
+    families.into_iter().flat_map(|units| units()).collect()
+}

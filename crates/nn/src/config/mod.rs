@@ -25,7 +25,13 @@ impl Config {
     /// The file cannot be read, or as [`Config::from_toml`].
     pub fn load(path: impl AsRef<Path>) -> Result<Config> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::argument(format!(
+                "{} is no file of settings: those are TOML, which is UTF-8 text",
+                path.display()
+            ))
+        })?;
         Config::from_toml(&text).map_err(|e| e.context(path.display()))
     }
 
@@ -35,9 +41,7 @@ impl Config {
     /// The text is not TOML; a section or key is unknown; a value has the wrong type. The message names line, key and
     /// value, all of them if there are several, and what would do.
     pub fn from_toml(text: &str) -> Result<Config> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-            Error::argument(format!("not TOML: {}", e.to_string().trim_end()))
-        })?;
+        let table: toml::Table = text.parse().map_err(|e| not_toml(text, &e))?;
         let mut config = Config::default();
         let mut wrong = Vec::new();
         for (section, value) in &table {
@@ -162,12 +166,24 @@ fn unknown_section(section: &str) -> String {
 }
 
 fn wrong_value(field: &Field, value: &str) -> String {
+    let value = if value.trim().is_empty() { "nothing" } else { value };
     format!(
         "`{}` = {value}: expected {} (its default is {})",
         field.key,
         field.expected,
         if field.default.is_empty() { "empty" } else { &field.default }
     )
+}
+
+fn not_toml(text: &str, e: &toml::de::Error) -> Error {
+    let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());
+    let line = before.matches('\n').count() + 1;
+    Error::argument(format!(
+        "not TOML: line {line}, column {}: {}",
+        column + 1,
+        e.message().replace('\n', ", ")
+    ))
 }
 
 /// A value of a file for a message.

@@ -109,7 +109,7 @@ pub struct Field {
     pub doc: &'static str,
     /// Its default, as text.
     pub default: String,
-    /// What a value looks like: "a whole number, such as 16".
+    /// What a value looks like: "a whole number from 0 to 2^63 - 1, such as 16".
     pub expected: String,
     show: fn(&Config) -> String,
     toml: fn(&Config) -> String,
@@ -312,6 +312,8 @@ config! {
     train: TrainConfig {
         /// Optimizer steps.
         steps: usize = 1000;
+        /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU.
+        device: String = "auto".to_string();
         /// Sequences of a batch.
         batch_size: usize = 16;
         /// Batches whose gradients are averaged into one step.

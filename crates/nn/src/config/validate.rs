@@ -3,6 +3,9 @@
 use super::{Config, OptimizerKind, Positions, Precision, ScheduleKind, find};
 use crate::error::{Error, Result};
 
+/// Tokens of a step, all of which are drawn before it: what is beyond any memory is a mistyped number.
+const MOST_TOKENS: u64 = 1 << 32;
+
 /// Collects what is wrong, so that one run of the program shows it all.
 struct Problems<'a> {
     config: &'a Config,
@@ -133,7 +136,10 @@ fn check_optim(config: &Config, p: &mut Problems<'_>) {
         o.warmup <= steps,
         "optim.warmup",
         &format!("warm-up is longer than the run of train.steps = {steps}"),
-        &format!("set optim.warmup to at most {}, a tenth of the run, or train.steps higher", steps / 10),
+        &format!(
+            "set optim.warmup to {steps} or less (a tenth of the run is usual), or train.steps to {} or more",
+            o.warmup
+        ),
     );
     let falls = matches!(o.schedule, ScheduleKind::Cosine | ScheduleKind::Linear);
     p.check(
@@ -154,6 +160,17 @@ fn check_train(config: &Config, p: &mut Problems<'_>) {
     p.at_least_one("train.steps", t.steps);
     p.at_least_one("train.batch_size", t.batch_size);
     p.at_least_one("train.accumulation", t.accumulation);
+    let sequences = t.batch_size.checked_mul(t.accumulation);
+    let tokens = sequences.and_then(|n| n.checked_mul(config.model.seq)).and_then(|n| u64::try_from(n).ok());
+    p.check(
+        tokens.is_some_and(|n| n <= MOST_TOKENS),
+        "train.batch_size",
+        &format!(
+            "with train.accumulation = {} and model.seq = {}, a step would take more than 2^32 tokens",
+            t.accumulation, config.model.seq
+        ),
+        "set train.batch_size and train.accumulation lower (16 and 1 are the defaults)",
+    );
     p.at_least_one("train.log_interval", t.log_interval);
     p.at_least_one("train.scale_interval", t.scale_interval);
     p.not_negative("train.min_delta", t.min_delta);
@@ -175,5 +192,10 @@ fn check_train(config: &Config, p: &mut Problems<'_>) {
     let patient = t.patience == 0 || t.eval_interval > 0;
     p.check(patient, "train.patience", "early stopping needs evaluations", "set train.eval_interval to 250");
     let plain = !t.name.is_empty() && !t.name.contains(['/', '\\']) && t.name != "." && t.name != "..";
-    p.check(plain, "train.name", "is the name of one folder", "set train.name to a word without slashes");
+    p.check(
+        plain,
+        "train.name",
+        "must be the name of one folder",
+        "set train.name to a word without slashes (train.runs is the folder around it)",
+    );
 }

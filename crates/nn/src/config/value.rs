@@ -18,10 +18,11 @@ pub(crate) trait Value: Sized {
 
 impl Value for usize {
     fn expected() -> String {
-        "a whole number, such as 16".into()
+        "a whole number from 0 to 2^63 - 1, such as 16".into()
     }
     fn parse(text: &str) -> Option<usize> {
-        text.replace('_', "").parse().ok()
+        // TOML's integers are signed.
+        text.replace('_', "").parse().ok().filter(|&n| i64::try_from(n).is_ok())
     }
     fn from_toml(value: &toml::Value) -> Option<usize> {
         value.as_integer()?.try_into().ok()
@@ -33,8 +34,7 @@ impl Value for usize {
 
 impl Value for u64 {
     fn expected() -> String {
-        // TOML's integers are signed.
-        "a whole number below 2^63, such as 1337".into()
+        "a whole number from 0 to 2^63 - 1, such as 1337".into()
     }
     fn parse(text: &str) -> Option<u64> {
         text.replace('_', "").parse().ok().filter(|&n| i64::try_from(n).is_ok())
@@ -187,6 +187,7 @@ mod tests {
         assert_eq!(f64::parse("nan"), None);
         assert_eq!(bool::parse("maybe"), None);
         assert_eq!(u64::parse("18446744073709551615"), None);
+        assert_eq!(usize::parse("18446744073709551615"), None, "TOML could not hold it");
         assert_eq!(usize::from_toml(&toml::Value::Float(2.0)), None);
         assert_eq!(f64::from_toml(&toml::Value::Integer(2)), Some(2.0));
     }

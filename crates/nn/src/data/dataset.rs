@@ -110,7 +110,7 @@ impl TokenDataset {
         merge(&mut unknown, more, train_characters);
         if train.is_empty() && validation.is_empty() {
             return Err(Error::data(if text.is_empty() {
-                "the text is empty: there is nothing to train on".to_string()
+                "the text is empty".to_string()
             } else {
                 format!("no character of the text is in the vocabulary: {unknown}")
             }));

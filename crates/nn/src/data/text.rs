@@ -71,15 +71,20 @@ impl TextSource {
         let metadata = fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
         if metadata.is_dir() {
             source.add_folder(path, options)?;
+        } else if is_device(&metadata) {
+            return Err(Error::data(format!(
+                "{} is a device, which may never end: name a file",
+                path.display()
+            )));
         } else {
             let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
             source.add_file(path, bytes, options)?;
         }
         if source.text.is_empty() {
             return Err(Error::data(match (metadata.is_dir(), source.files.len()) {
-                (false, _) => format!("{} is empty: there is no text to train on", path.display()),
+                (false, _) => format!("{} is empty: there is no text in it", path.display()),
                 (true, 0) => format!(
-                    "{} has no text file to train on ({} entries were skipped as hidden or binary)",
+                    "{} has no text file ({} entries were skipped as hidden or binary)",
                     path.display(),
                     source.skipped.len()
                 ),
@@ -145,6 +150,18 @@ impl TextSource {
     }
 }
 
+/// A pipe ends when its writer does; `/dev/zero` does not.
+#[cfg(unix)]
+fn is_device(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    metadata.file_type().is_char_device() || metadata.file_type().is_block_device()
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &fs::Metadata) -> bool {
+    false
+}
+
 fn is_binary(path: &Path, bytes: &[u8]) -> bool {
     let text_name =
         path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt") || e.eq_ignore_ascii_case("md"));
@@ -156,7 +173,7 @@ fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Error {
     let advice = if utf16 {
         "it looks like UTF-16: save it as UTF-8"
     } else {
-        "save it as UTF-8, or set encoding = \"lossy\" to replace invalid bytes"
+        "save it as UTF-8, or have what is invalid replaced by `data.encoding` = lossy (`bullet eval --lossy`)"
     };
     Error::data(format!(
         "{} is not UTF-8: the byte 0x{:02x} at offset {at} does not belong; {advice}",

@@ -128,11 +128,12 @@ impl BulletFile {
     /// one in 2^32.
     ///
     /// # Errors
-    /// The first tensor that is damaged.
+    /// The first tensor that is damaged, or has a bool that is neither 0 nor 1.
     pub fn verify(&self) -> Result<()> {
         self.layout.check_gaps(self.bytes.bytes())?;
         for e in &self.layout.entries {
-            let found = crc32c::crc32c(self.view(e).bytes);
+            let tensor = self.view(e);
+            let found = crc32c::crc32c(tensor.bytes);
             if found != e.crc {
                 return Err(Error::corrupt(format!(
                     "tensor {} is damaged: its checksum is {found:08x} and should be {:08x}; restore the file from a \
@@ -141,6 +142,7 @@ impl BulletFile {
                     e.crc
                 )));
             }
+            tensor.check_elements()?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::bullet::Backing;
+use super::sniff::describe;
 use super::{BulletFile, FileKind, Header, SafetensorsFile, TensorRef, sniff, write, write_safetensors};
 use crate::error::{Error, Result};
 
@@ -23,11 +24,15 @@ impl ModelFile {
     /// Those of [`BulletFile::open`] and [`SafetensorsFile::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<ModelFile> {
         let path = path.as_ref();
-        let is_safetensors = sniff(Backing::open(path)?.bytes()) == FileKind::Safetensors;
-        if is_safetensors {
-            SafetensorsFile::open(path).map(ModelFile::Safetensors)
-        } else {
-            BulletFile::open(path).map(ModelFile::Bullet)
+        let backing = Backing::open(path)?;
+        match sniff(backing.bytes()) {
+            FileKind::Safetensors => SafetensorsFile::open(path).map(ModelFile::Safetensors),
+            FileKind::Bullet => BulletFile::open(path).map(ModelFile::Bullet),
+            _ => Err(Error::unsupported(format!(
+                "{}: neither a .bullet nor a .safetensors file: {}",
+                path.display(),
+                describe(backing.bytes())
+            ))),
         }
     }
 
@@ -73,10 +78,12 @@ impl ModelFile {
 /// Converts `source`, of either format, to the one that the extension of `destination` names.
 ///
 /// # Errors
-/// Those of reading (the source is verified) and writing; the extension is neither `bullet` nor `safetensors`.
+/// Those of reading (the source is verified) and writing; a source without tensors; an extension that is neither
+/// `bullet` nor `safetensors`.
 pub fn convert(source: impl AsRef<Path>, destination: impl AsRef<Path>) -> Result<()> {
     let (source, destination) = (source.as_ref(), destination.as_ref());
-    let write = match destination.extension().and_then(|e| e.to_str()) {
+    let extension = destination.extension().map(|e| e.to_ascii_lowercase());
+    let write = match extension.as_ref().and_then(|e| e.to_str()) {
         Some("bullet") => write,
         Some("safetensors") => write_safetensors,
         _ => {
@@ -88,6 +95,12 @@ pub fn convert(source: impl AsRef<Path>, destination: impl AsRef<Path>) -> Resul
     };
     let file = ModelFile::open(source)?;
     file.verify().map_err(|e| e.context(source.display()))?;
+    if file.tensors().is_empty() {
+        return Err(Error::data(format!(
+            "{} is a sound file but holds no tensors: there is nothing to convert; check how it was saved",
+            source.display()
+        )));
+    }
     write(destination, file.header(), &file.tensors())
 }
 

@@ -68,6 +68,18 @@ impl TensorRef<'_> {
     pub fn spec(&self) -> TensorSpec {
         TensorSpec { name: self.name.to_string(), dtype: self.dtype, shape: self.shape.to_vec() }
     }
+
+    /// Refuses bytes that are no element of the dtype.
+    fn check_elements(&self) -> Result<()> {
+        match self.dtype.invalid_byte(self.bytes) {
+            None => Ok(()),
+            Some((i, byte)) => Err(Error::corrupt(format!(
+                "tensor {} is of bools, which are 0 or 1, but its byte {i} is {byte}; write such data as u8, or restore \
+                 the file from a copy",
+                show(self.name)
+            ))),
+        }
+    }
 }
 
 impl TensorSpec {

@@ -40,7 +40,8 @@ impl SafetensorsFile {
     /// Maps the file and checks its header. The format has no checksums: damage to the data goes unseen.
     ///
     /// # Errors
-    /// No such file; not a safetensors file; damaged or cut off; a tensor of a dtype that Bullet does not have.
+    /// No such file; not a safetensors file; damaged or cut off; a tensor of a dtype that Bullet does not have, or a
+    /// bool that is neither 0 nor 1.
     pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsFile> {
         let path = path.as_ref();
         SafetensorsFile::from_backing(Backing::open(path)?).map_err(|e| e.context(path.display()))
@@ -75,7 +76,9 @@ impl SafetensorsFile {
         }
         tensors.sort_by(|(a, x), (b, y)| (x.start, x.end, &a.name).cmp(&(y.start, y.end, &b.name)));
         let header = header_from(&metadata, &mut tensors)?;
-        Ok(SafetensorsFile { header, tensors, bytes: backing })
+        let file = SafetensorsFile { header, tensors, bytes: backing };
+        file.tensors().try_for_each(|t| t.check_elements())?;
+        Ok(file)
     }
 
     /// What `__metadata__` holds; model and tokenizer are there if the file was converted from `.bullet`.

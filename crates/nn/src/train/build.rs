@@ -4,8 +4,7 @@ use std::path::Path;
 
 use bullet_tensor::{DType, Device, Tensor};
 
-use crate::config::{Config, OptimizerKind, Precision, ScheduleKind, TextEncoding, TokenizerKind};
-use crate::data::{Encoding, TextOptions, TextSource, TokenDataset};
+use crate::config::{Config, OptimizerKind, Precision, ScheduleKind, TokenizerKind};
 use crate::error::{Error, Result};
 use crate::format::BulletFile;
 use crate::init::Init;
@@ -15,9 +14,6 @@ use crate::tokenizer::Tokenizer;
 use crate::transformer::{LanguageModel, Transformer, TransformerConfig};
 
 use super::step::{Objective, StepOptions};
-
-/// Tiny Shakespeare (public domain): the text of the demo, and of runs that name no other.
-pub const TINY_SHAKESPEARE: &str = include_str!("../../../../data/tinyshakespeare.txt");
 
 impl Objective for Transformer {
     fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
@@ -53,6 +49,17 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
     Optimizer::new(rule, model.named_parameters(), |_, t| GroupOptions {
         lr_scale: 1.0,
         weight_decay: if decays(t) { o.weight_decay } else { 0.0 },
+    })
+}
+
+/// The device that `config` names.
+///
+/// # Errors
+/// There is no such device, or it cannot be used.
+pub fn device(config: &Config) -> Result<Device> {
+    Device::parse(&config.train.device).map_err(|e| {
+        let hint = "set it to auto or cpu to go on without a GPU";
+        Error::argument(format!("`train.device` = {}: {e}; {hint}", config.train.device))
     })
 }
 
@@ -94,21 +101,6 @@ pub(super) fn model(config: &Config, settings: TransformerConfig, device: &Devic
     Transformer::new(settings, &Init::new(config.train.seed, weights(config), device))
 }
 
-/// The text that `config` names.
-///
-/// # Errors
-/// It cannot be read, is empty, or is not text.
-pub fn text(config: &Config) -> Result<String> {
-    if config.data.path.is_empty() {
-        return Ok(TINY_SHAKESPEARE.to_string());
-    }
-    let encoding = match config.data.encoding {
-        TextEncoding::Utf8 => Encoding::Utf8,
-        TextEncoding::Lossy => Encoding::Lossy,
-    };
-    Ok(TextSource::load(&config.data.path, &TextOptions { encoding })?.text)
-}
-
 /// The tokenizer that `config` names, or one made from `text`.
 ///
 /// # Errors
@@ -142,18 +134,4 @@ fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
     file.header().tokenizer.clone().ok_or_else(|| {
         Error::data(format!("{} holds no tokenizer; name a model that was trained on text", path.display()))
     })
-}
-
-/// A checksum (CRC-32C) of the training tokens, by which a resumed run knows its data again.
-pub(super) fn fingerprint(data: &TokenDataset) -> String {
-    let tokens = &data.train;
-    let mut crc = 0;
-    let mut bytes = Vec::with_capacity(1 << 16);
-    for start in (0..tokens.len()).step_by(1 << 14) {
-        bytes.clear();
-        let end = tokens.len().min(start + (1 << 14));
-        tokens.iter(start..end).for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
-        crc = crc32c::crc32c_append(crc, &bytes);
-    }
-    format!("{crc:08x}")
 }

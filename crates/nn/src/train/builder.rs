@@ -19,6 +19,7 @@ use super::checkpoint::{self, TrainingState, check_vocabulary};
 use super::events::Callback;
 use super::record::{Record, RunFolder};
 use super::step::TrainStep;
+use super::text::{self, RunText};
 use super::trainer::{Clock, Trainer};
 
 /// What a run is made of, beside its settings.
@@ -26,7 +27,7 @@ pub struct TrainerBuilder {
     config: Config,
     text: Option<String>,
     tokenizer: Option<Tokenizer>,
-    device: Device,
+    device: Option<Device>,
     callbacks: Vec<Box<dyn Callback>>,
     stop: Arc<AtomicBool>,
     resume: Option<Resume>,
@@ -45,7 +46,7 @@ impl TrainerBuilder {
             config,
             text: None,
             tokenizer: None,
-            device: Device::cpu(),
+            device: None,
             callbacks: Vec::new(),
             stop: Arc::default(),
             resume: None,
@@ -92,9 +93,9 @@ impl TrainerBuilder {
         self
     }
 
-    /// Trains on this device.
+    /// Trains on this device, not on the one that `train.device` names.
     pub fn device(mut self, device: Device) -> TrainerBuilder {
-        self.device = device;
+        self.device = Some(device);
         self
     }
 
@@ -118,18 +119,16 @@ impl TrainerBuilder {
     pub fn build(mut self) -> Result<Trainer> {
         self.config.validate()?;
         self.check_resume()?;
-        let text = match self.text.take() {
-            Some(text) => text,
-            None => build::text(&self.config)?,
-        };
-        let tokenizer = self.pick_tokenizer(&text)?;
+        let (tokenizer, text) = self.load_text()?;
         let settings = TransformerConfig::from_settings(&self.config.model, tokenizer.vocab_size());
         check_vocabulary(settings.vocab, &tokenizer)?;
-        let data = TokenDataset::new(&text, &tokenizer, 1.0 - self.config.data.val_fraction)?;
-        let data_checksum = build::fingerprint(&data);
-        self.check_text(&data, &data_checksum)?;
-        let step = self.build_step(settings)?;
-        let folder = self.folder();
+        self.check_length(&text.data)?;
+        let device = match &self.device {
+            Some(device) => device.clone(),
+            None => build::device(&self.config)?,
+        };
+        let step = self.build_step(settings, &device)?;
+        let folder = self.folder()?;
         let resumed = self.resume.as_ref().map(|r| r.state.step);
         folder.prepare(&self.config)?;
         if resumed.is_none() {
@@ -138,16 +137,17 @@ impl TrainerBuilder {
         let record = Record::open(&folder, &self.config, resumed)?;
         let (best, stale) = self.resume.as_ref().map_or((None, 0), |r| (r.state.best, r.state.stale));
         let mut callbacks = self.callbacks;
-        for warning in warnings(&data) {
+        for warning in warnings(&text.data) {
             callbacks.iter_mut().for_each(|c| c.on_warning(&warning));
         }
         let skipped = step.read()?.skipped;
         Ok(Trainer {
             step,
             tokenizer,
-            data,
-            data_checksum,
-            device: self.device,
+            data: text.data,
+            data_checksum: text.checksum,
+            text: text.place,
+            device,
             folder,
             record,
             callbacks,
@@ -179,54 +179,79 @@ impl TrainerBuilder {
                 path.display()
             )));
         }
+        let (asked, kept) = (self.config.data.val_fraction, state.config.data.val_fraction);
+        if asked != kept {
+            return Err(Error::argument(format!(
+                "`data.val_fraction` = {asked}: {} was trained with {kept}, and what it learnt from must not be validated on; \
+                 leave data.val_fraction as it was, or start a new run",
+                path.display()
+            )));
+        }
         Ok(())
     }
 
-    fn pick_tokenizer(&mut self, text: &str) -> Result<Tokenizer> {
+    /// The tokenizer and what it makes of the text. A resumed run looks for its text where it was, unless told where.
+    fn load_text(&mut self) -> Result<(Tokenizer, RunText)> {
         let saved = self.resume.as_ref().and_then(|r| r.file.header().tokenizer.clone());
-        match saved.or(self.tokenizer.take()) {
-            Some(tokenizer) => Ok(tokenizer),
-            None => build::tokenizer(&self.config, text),
+        let given = self.text.take();
+        if let (Some(r), Some(tokenizer), None) = (&self.resume, &saved, &given)
+            && self.config.data.path == r.state.config.data.path
+        {
+            let found = text::find(&r.state, &self.config, &r.path, tokenizer).map_err(with_advice)?;
+            return Ok((tokenizer.clone(), found));
+        }
+        let (text, place) = match given {
+            Some(text) => (text, None),
+            None => (text::text(&self.config)?, text::place(&self.config)),
+        };
+        let tokenizer = match saved.or(self.tokenizer.take()) {
+            Some(tokenizer) => tokenizer,
+            None => build::tokenizer(&self.config, &text)?,
+        };
+        let found = RunText::new(&text, &self.config, &tokenizer, place)?;
+        match &self.resume {
+            Some(r) if r.state.data != found.checksum => {
+                Err(with_advice(text::another(&r.path, &r.state, &found.checksum)))
+            }
+            Some(_) | None => Ok((tokenizer, found)),
         }
     }
 
-    fn check_text(&self, data: &TokenDataset, checksum: &str) -> Result<()> {
-        let seq = self.config.model.seq;
-        if data.train.len() <= seq {
-            return Err(Error::data(format!(
-                "`model.seq` = {seq}: the training text has {} tokens, and a window needs {}; give more text or set \
-                 model.seq to {} or less",
-                data.train.len(),
-                seq + 1,
-                data.train.len().saturating_sub(1).max(1)
-            )));
+    fn check_length(&self, data: &TokenDataset) -> Result<()> {
+        let (seq, tokens) = (self.config.model.seq, data.train.len());
+        if tokens > seq {
+            return Ok(());
         }
-        match &self.resume {
-            Some(r) if r.state.data != checksum => Err(Error::data(format!(
-                "the training text is not the one that {} was trained on (its tokens have checksum {checksum}, expected \
-                 {}); name the same text, or start a new run",
-                r.path.display(),
-                r.state.data
-            ))),
-            Some(_) | None => Ok(()),
-        }
+        let count = format!("{tokens} token{}", if tokens == 1 { "" } else { "s" });
+        Err(Error::data(match tokens {
+            0 | 1 => format!(
+                "the training text is too short: it has {count}, and training needs at least 2, one to predict from and one \
+                 to predict, beside the share of `data.val_fraction` = {}; give more text, or a smaller data.val_fraction",
+                self.config.data.val_fraction
+            ),
+            _ => format!(
+                "`model.seq` = {seq}: the training text has {count}, and a window takes one more than model.seq; give more \
+                 text, or set model.seq to {} or less",
+                tokens - 1
+            ),
+        }))
     }
 
     /// Model, optimizer and their state.
-    fn build_step(&self, settings: TransformerConfig) -> Result<TrainStep<Transformer>> {
+    fn build_step(&self, settings: TransformerConfig, device: &Device) -> Result<TrainStep<Transformer>> {
         let config = &self.config;
-        let model = build::model(config, settings, &self.device)?;
+        let model = build::model(config, settings, device)?;
         let optimizer = build::optimizer(config, &model)?;
-        let mut step = TrainStep::new(model, optimizer, build::step_options(config), &self.device)?;
+        let mut step = TrainStep::new(model, optimizer, build::step_options(config), device)?;
         let Some(resume) = &self.resume else { return Ok(step) };
         let load = || -> Result<()> {
             step.model().load_state_dict(&checkpoint::tensors(
                 &resume.file,
                 "model.",
                 true,
-                &self.device,
+                device,
             )?)?;
-            let state = checkpoint::tensors(&resume.file, "optim.", false, &self.device)?;
+            let state = checkpoint::tensors(&resume.file, "optim.", false, device)?;
             step.optimizer().load(&state)?;
             step.scaler().map_or(Ok(()), |s| s.load(&state))
         };
@@ -236,13 +261,35 @@ impl TrainerBuilder {
     }
 
     /// The folder of the checkpoint, if that looks like a run's; a moved run goes on where it is.
-    fn folder(&self) -> RunFolder {
+    fn folder(&self) -> Result<RunFolder> {
         let beside = self.resume.as_ref().and_then(|r| r.path.parent()).map(RunFolder::at);
         match beside {
-            Some(folder) if folder.config().exists() => folder,
-            Some(_) | None => RunFolder::of(&self.config),
+            Some(folder) if folder.config().exists() => Ok(folder),
+            Some(_) => self.unused_folder(),
+            None => Ok(RunFolder::of(&self.config)),
         }
     }
+
+    /// A checkpoint that was copied out of its folder must not replace those of the run, which may have gone on.
+    fn unused_folder(&self) -> Result<RunFolder> {
+        let folder = RunFolder::of(&self.config);
+        if !folder.last().exists() && !folder.best().exists() {
+            return Ok(folder);
+        }
+        Err(Error::argument(format!(
+            "`train.name` = {}: {} holds another run already, whose checkpoints would be replaced; set train.name to a new \
+             name, or resume from that folder",
+            self.config.train.name,
+            folder.path().display()
+        )))
+    }
+}
+
+fn with_advice(mut e: Error) -> Error {
+    e.message.push_str(
+        "; name the same text with `data.path` (`--data PATH` on the command line), or start a new run",
+    );
+    e
 }
 
 fn warnings(data: &TokenDataset) -> Vec<String> {

@@ -31,8 +31,12 @@ pub struct TrainingState {
     pub best: Option<(f64, u64)>,
     /// Evaluations since then.
     pub stale: usize,
-    /// Checksum (CRC-32C) of the training tokens, as eight hexadecimal digits.
+    /// Checksum (CRC-32C) of training and validation tokens and where they part, as eight hexadecimal digits.
     pub data: String,
+    /// The absolute path of the text, which finds it from other working folders than that of the run; none for the
+    /// built-in text, and for text that did not come from a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// All settings.
     pub config: Config,
 }

@@ -12,13 +12,15 @@ mod evaluate;
 mod events;
 mod record;
 mod step;
+mod text;
 mod trainer;
 
-pub use build::{TINY_SHAKESPEARE, optimizer, schedule, step_options, text, tokenizer};
+pub use build::{optimizer, schedule, step_options, tokenizer};
 pub use builder::TrainerBuilder;
 pub use checkpoint::{LoadedModel, TrainingState, load_model};
 pub use evaluate::{estimate, evaluate};
 pub use events::{Callback, CheckpointKind, Ending, Evaluation, Flow, Progress, Report};
 pub use record::RunFolder;
 pub use step::{Objective, Reading, StepOptions, TrainStep};
+pub use text::{TINY_SHAKESPEARE, saved_data};
 pub use trainer::Trainer;

@@ -29,6 +29,8 @@ pub struct Trainer {
     pub(super) tokenizer: Tokenizer,
     pub(super) data: TokenDataset,
     pub(super) data_checksum: String,
+    /// See [`TrainingState::text`].
+    pub(super) text: Option<String>,
     pub(super) device: Device,
     pub(super) folder: RunFolder,
     pub(super) record: Record,
@@ -109,11 +111,6 @@ impl Trainer {
     /// Numbers that are not finite (the message names the tensor and what to try); a last checkpoint that cannot be
     /// written; out of memory. A checkpoint on the way that cannot be written is a warning, and the older one stays.
     pub fn run(&mut self) -> Result<Report> {
-        // A worker of the pool starts kernels without waking another thread first.
-        bullet_tensor::install(|| self.run_on_worker())
-    }
-
-    fn run_on_worker(&mut self) -> Result<Report> {
         self.clock = Clock::start();
         let total = self.config.train.steps as u64;
         let mut ending = Ending::Completed;
@@ -305,6 +302,7 @@ impl Trainer {
             best: self.best,
             stale: self.stale,
             data: self.data_checksum.clone(),
+            text: self.text.clone(),
             config: self.config.clone(),
         };
         let mut optim = self.step.optimizer().state();

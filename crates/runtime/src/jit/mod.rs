@@ -3,7 +3,15 @@
 //! [`Device::load`](crate::Device::load) turns a program into a loaded module: from the disk cache if it was compiled
 //! before by this NVRTC for this architecture under this driver, else by NVRTC.
 
+pub mod cache;
+pub mod nvrtc;
+
+mod compiler;
+mod search;
+
 use std::fmt;
+
+pub use compiler::Compiler;
 
 /// A CUDA C++ translation unit, complete in itself: nothing is included.
 #[derive(Clone, Copy, Debug)]

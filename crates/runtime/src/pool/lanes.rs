@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::classes::{COUNT, Class, class_of};
 use crate::driver::{DevicePtr, Driver, EventId, StreamId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An event that is destroyed with its last holder.
 #[derive(Debug)]
@@ -67,18 +67,28 @@ impl Lane {
         Lane { stream, bins, marker: None, marked: 0, passed: 0 }
     }
 
-    /// Looks whether the stream has reached the marker.
+    /// Looks whether the stream has reached the marker. One that cannot be asked for is forgotten, and made anew when
+    /// it is needed.
     fn look(&mut self, driver: &dyn Driver) {
         if self.marked > self.passed
             && let Some(marker) = &self.marker
-            && driver.query(marker.event()).unwrap_or(false)
         {
-            self.passed = self.marked;
+            match driver.query(marker.event()) {
+                Ok(true) => self.passed = self.marked,
+                Ok(false) => {}
+                Err(_) => (self.marker, self.marked) = (None, self.passed),
+            }
         }
     }
 
     /// A marker behind everything freed before `now`.
+    ///
+    /// # Errors
+    /// The stream is being captured: a marker would become part of the graph, and who waits for it, too.
     fn mark(&mut self, driver: &Arc<dyn Driver>, now: u64) -> Result<Arc<Marker>> {
+        if driver.is_capturing(self.stream) {
+            return Err(Error::invalid("a stream that is being captured into a graph cannot be waited for"));
+        }
         let marker = match &self.marker {
             Some(marker) => Arc::clone(marker),
             None => Arc::clone(self.marker.insert(Arc::new(Marker::new(driver)?))),
@@ -171,13 +181,19 @@ impl Lanes {
         Err(ahead)
     }
 
-    /// A block that `stream` may use after it has waited for the markers.
+    /// A block that `stream` may use after it has waited for the markers. A stream that is being captured can wait for
+    /// none outside, nor one outside for it.
     pub(super) fn take_unready(&mut self, stream: StreamId, class: Class) -> Result<Option<Unready>> {
+        let driver = Arc::clone(&self.driver);
+        if driver.is_capturing(stream) {
+            return Ok(None);
+        }
         // The block freed first has the shortest wait ahead.
         let first = |lane: &Lane| {
             (0..lane.bins[class.index()].len()).min_by_key(|&i| lane.bins[class.index()][i].freed)
         };
-        let candidates = self.lanes.iter().enumerate().filter_map(|(lane, l)| Some((lane, first(l)?)));
+        let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| !driver.is_capturing(lane.stream));
+        let candidates = lanes.filter_map(|(lane, l)| Some((lane, first(l)?)));
         let oldest = candidates.min_by_key(|&(lane, i)| self.lanes[lane].bins[class.index()][i].freed);
         let Some((lane, i)) = oldest else { return Ok(None) };
         let freed = self.lanes[lane].bins[class.index()][i].freed;

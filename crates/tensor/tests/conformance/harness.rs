@@ -7,13 +7,22 @@ use bullet_ops::{DType, Element, Kind, Meta, Shape};
 use bullet_runtime::{Device, DeviceOptions, HostDriver};
 use bullet_tensor::{Result, Slice, Tensor};
 
-/// The devices under test. Their memory is poisoned, so that a result no one wrote is a NaN or a -1.
+/// The devices under test: those that `BULLET_TEST_DEVICES` names (`cpu,cuda:0`), else the CPU. Their memory is poisoned,
+/// so that a result no one wrote is a NaN or a -1; that of GPUs under `BULLET_POISON=1`.
 pub(crate) fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        let options = DeviceOptions { poison: true, ..DeviceOptions::default() };
-        vec![Device::with_options(Arc::new(HostDriver::new()), options)]
+        let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
+        names.split(',').map(device).collect()
     })
+}
+
+fn device(name: &str) -> Device {
+    if name == "cpu" {
+        let options = DeviceOptions { poison: true, ..DeviceOptions::default() };
+        return Device::with_options(Arc::new(HostDriver::new()), options);
+    }
+    Device::parse(name).unwrap_or_else(|e| panic!("BULLET_TEST_DEVICES: {name}: {e}"))
 }
 
 /// Uniform numbers in 0..1, a function of the seed alone (SplitMix64, Steele et al. 2014).

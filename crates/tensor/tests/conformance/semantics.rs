@@ -3,7 +3,7 @@
 
 use bullet_ops::reference::{Array, indices};
 use bullet_ops::{DType, Meta, Shape};
-use bullet_tensor::{Slice, Tensor};
+use bullet_tensor::{Device, Result, Slice, Tensor};
 
 use crate::harness::{devices, download, uniform, upload};
 
@@ -379,4 +379,13 @@ fn errors_are_in_numpys_words() {
     says(y.item().map(|_| y.clone()), "can only convert an array of size 1 to a scalar, got shape (2, 4)");
     let i = Tensor::ones(&[2], DType::I64, device).unwrap();
     says(i.pow(&i.neg().unwrap()), "Integers to negative integer powers are not allowed.");
+}
+
+#[test]
+fn bytes_that_are_no_bools_are_refused() -> Result<()> {
+    let cpu = Device::cpu();
+    assert_eq!(Tensor::from_bytes(&[0, 1], DType::Bool, &[2], &cpu)?.to_vec::<bool>()?, [false, true]);
+    let err = Tensor::from_bytes(&[0, 2], DType::Bool, &[2], &cpu).unwrap_err().to_string();
+    assert!(err.contains("byte 1") && err.contains("0 or 1"), "{err}");
+    Ok(())
 }

@@ -12,8 +12,10 @@ use crate::cpu::par;
 
 /// Up to this many vectors, dot products beat packing the matrix.
 const MAX_DOT_ROWS: usize = 16;
-/// Elements of the matrix that are worth a thread of their own: waking one costs as much as reading some of them.
-const GRAIN: usize = 512 * 1024;
+/// Elements of the matrix in a task, at least: half a microsecond's reading. While a text is written, the pool's threads
+/// stay awake from one product to the next, and each reads the same part of a matrix for every token, out of its own
+/// cache.
+const GRAIN: usize = 8 * 1024;
 /// Columns whose sums stay in L1 while rows of the matrix stream past.
 const SUM_COLUMNS: usize = 2048;
 
@@ -47,16 +49,10 @@ pub(super) unsafe fn try_gemv<T: Float>(p: &Problem<T>) -> bool {
         return false;
     }
     let tasks = (p.n * p.k / GRAIN).clamp(1, 2 * par::threads()).min(p.n);
-    let run = |i: usize| {
-        let cols = par::range(p.n, tasks, i % tasks);
+    par::for_tasks(p.batch * tasks, |i| {
         // SAFETY: tasks write disjoint columns.
-        unsafe { columns(p, i / tasks, cols, dots) };
-    };
-    if p.batch * p.n * p.k < 2 * GRAIN {
-        (0..p.batch * tasks).for_each(run);
-    } else {
-        par::for_tasks(p.batch * tasks, run);
-    }
+        unsafe { columns(p, i / tasks, par::range(p.n, tasks, i % tasks), dots) };
+    });
     true
 }
 

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use bullet_ops::{Compute, DType, Float};
+use bullet_ops::{Compute, Float};
 
 use crate::cpu::simd::Isa;
 
@@ -152,6 +152,8 @@ pub(crate) use x86::{Ymm, Zmm};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+
+    use bullet_ops::DType;
 
     use super::*;
 

@@ -1,0 +1,102 @@
+// What all attention kernels share: the description of the problem, masks, the softmax's arithmetic.
+//
+// The host defines T (the elements) and HEAD (16, 32, 64, 128 or 256: the head dimension, or the next of these above it;
+// what is beyond `dim` is zero in shared memory and is never stored).
+//
+// Scores are kept in units of log 2, so that the exponentials are powers of two. A row that sees no key has the
+// log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
+
+typedef ComputeOf<T>::Type C;
+
+#define LOG2E 1.4426950408889634
+#define LN2 0.6931471805599453
+
+// Strides in elements of [batch, heads, sequence, dim], whose last axis is dense.
+struct Strides {
+    i64 batch;
+    i64 head;
+    i64 row;
+};
+
+// Every field has 8 bytes: the host writes them in this order.
+struct Attention {
+    const T *q;
+    const T *k;
+    const T *v;
+    const T *o;         // backward: the forward result and its gradient, both as strided by `os`
+    const T *g;
+    const C *lse;
+    const u8 *mask;
+    T *out[3];          // forward: o; backward: dq, dk, dv
+    C *out_lse;
+    C *parts;           // decoding in splits: scratch
+    Strides qs, ks, vs, os;
+    Strides outs[3];
+    i64 mask_strides[4];
+    i64 batch, heads, kv_heads, queries, keys, dim;
+    i64 causal;         // query i sees the keys up to i + keys - queries
+    i64 mask_kind;      // 0 none, 1 bool (true is seen), 2 of T, added to the score
+    i64 aligned;        // every row of every tensor starts at a multiple of 16 bytes
+    i64 splits, span;   // decoding: parts of the keys, and keys in a part
+    i64 blocks;         // of the grid; there may be more, to fill its rows
+    double scale;
+};
+
+DEVICE i64 block_index() { return (i64)blockIdx.y * gridDim.x + blockIdx.x; }
+
+DEVICE int least(int a, int b) { return a < b ? a : b; }
+DEVICE int most(int a, int b) { return a > b ? a : b; }
+// Ignores NaN in `b`: it comes back through the exponential.
+template <typename N> DEVICE N larger(N a, N b) { return b > a ? b : a; }
+
+DEVICE float power2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+DEVICE double power2(double x) { return exp2(x); }
+DEVICE float logarithm2(float x) { return log2f(x); }
+DEVICE double logarithm2(double x) { return log2(x); }
+
+// Of a row's sum of powers of two relative to `top`.
+DEVICE C log_sum(C top, C sum) { return sum == (C)0 ? (C)-INF_F : (top + logarithm2(sum)) * (C)LN2; }
+
+// How many keys a query sees as far as causality says; 0 for a query there is not.
+DEVICE int visible(const Attention &p, int query) {
+    if (query >= (int)p.queries) return 0;
+    if (!p.causal) return (int)p.keys;
+    return most(0, least((int)p.keys, query + 1 + (int)p.keys - (int)p.queries));
+}
+
+// Of all queries below `end`: the last sees the most.
+DEVICE int visible_below(const Attention &p, int end) { return visible(p, least(end, (int)p.queries) - 1); }
+
+// The first query that sees key `key`.
+DEVICE int first_query(const Attention &p, int key) {
+    return p.causal ? most(0, key - (int)p.keys + (int)p.queries) : 0;
+}
+
+DEVICE i64 mask_at(const Attention &p, i64 b, i64 h) { return b * p.mask_strides[0] + h * p.mask_strides[1]; }
+
+// The score of a query and a key that it sees as far as causality says, in units of log 2. `factor` is scale * log2 e.
+DEVICE C score(const Attention &p, C dot, C factor, i64 mask, int i, int j) {
+    C s = dot * factor;
+    if (p.mask_kind != 0) {
+        i64 at = mask + i * p.mask_strides[2] + j * p.mask_strides[3];
+        if (p.mask_kind == 1) {
+            s = p.mask[at] != 0 ? s : (C)-INF_F;
+        } else {
+            s += convert<C>(((const T *)p.mask)[at]) * (C)LOG2E;
+        }
+    }
+    return s;
+}
+
+// The weight of a score, from the row's log-sum-exp in units of log 2; above 1 by rounding only. NaN stays.
+DEVICE C weight(C s, C lse) {
+    C e = s - lse;
+    return power2(e > (C)0 ? (C)0 : e);
+}
+
+// A saved log-sum-exp in units of log 2; +inf for a row that sees nothing, so that its weights are 0.
+DEVICE C saved_lse(C x) { return x == (C)-INF_F ? (C)INF_F : x * (C)LOG2E; }

@@ -1,0 +1,452 @@
+//! Attention and its adjoint, on separate and on packed operands.
+//!
+//! Three sources do the work: `attention_tensor` for f16 and bf16 on tensor cores, `attention` for everything else, and
+//! `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
+//! operands are the same call. Nothing of the size queries x keys is in memory; every result has one writer.
+
+use bullet_ops::{AttentionSpec, DType, Layout};
+use bullet_runtime::jit::Tier;
+use bullet_runtime::{DevicePtr, Error, KernelArgs, Result};
+
+use super::gpu::{Define, Gpu, Unit};
+use crate::{View, ViewMut};
+
+const PLAIN: &str = concat!(
+    include_str!("../../cuda/attention_common.cuh"),
+    "\n#line 1 \"attention.cu\"\n",
+    include_str!("../../cuda/attention.cu")
+);
+const DECODE: &str = concat!(
+    include_str!("../../cuda/attention_common.cuh"),
+    "\n#line 1 \"attention_decode.cu\"\n",
+    include_str!("../../cuda/attention_decode.cu")
+);
+const TENSOR: &str = concat!(
+    include_str!("../../cuda/attention_common.cuh"),
+    "\n#line 1 \"attention_tensor.cu\"\n",
+    include_str!("../../cuda/attention_tensor.cu")
+);
+
+/// The head dimensions that kernels are compiled for; others take the next one.
+const HEADS: [usize; 5] = [16, 32, 64, 128, 256];
+/// Queries up to which each has a block of its own, over its keys.
+const FEW_QUERIES: usize = 4;
+/// Rows of a block, and of a tile, in `attention_tensor`.
+const TENSOR_ROWS: usize = 64;
+
+/// A tensor `[batch, heads, sequence, dim]` whose last axis is dense.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    at: u64,
+    /// Of batch, head, row; in elements.
+    strides: [isize; 3],
+    lens: [usize; 3],
+}
+
+impl Part {
+    /// Of a layout `[batch, heads, sequence, dim]`.
+    fn by_head(at: u64, layout: &Layout) -> Part {
+        let (d, s) = (layout.shape, layout.strides());
+        Part { at, strides: [s[0], s[1], s[2]], lens: [d[0], d[1], d[2]] }
+    }
+
+    /// Of a layout `[batch, sequence, heads, dim]`.
+    fn by_position(at: u64, layout: &Layout) -> Part {
+        let (d, s) = (layout.shape, layout.strides());
+        Part { at, strides: [s[0], s[2], s[1]], lens: [d[0], d[2], d[1]] }
+    }
+
+    /// Queries, keys and values in contiguous `[batch, sequence, (heads + 2 kv_heads) dim]`.
+    fn packed(at: u64, layout: &Layout, dtype: DType, heads: usize, kv_heads: usize) -> [Part; 3] {
+        let (batch, seq, width) = (layout.shape[0], layout.shape[1], layout.shape[2]);
+        let dim = width / (heads + 2 * kv_heads);
+        let part = |first: usize, heads: usize| Part {
+            at: at + (first * dim * dtype.size()) as u64,
+            strides: [(seq * width) as isize, dim as isize, width as isize],
+            lens: [batch, heads, seq],
+        };
+        [part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads)]
+    }
+
+    /// Whether every row begins at a multiple of 16 bytes.
+    fn aligned(&self, dtype: DType) -> bool {
+        let even = |(&stride, &len): (&isize, &usize)| {
+            len <= 1 || (stride.unsigned_abs() * dtype.size()).is_multiple_of(16)
+        };
+        self.at.is_multiple_of(16) && self.strides.iter().zip(&self.lens).all(even)
+    }
+}
+
+/// `struct Attention` of `attention_common.cuh`.
+struct Problem {
+    dtype: DType,
+    spec: AttentionSpec,
+    q: Part,
+    k: Part,
+    v: Part,
+    /// Backward: the forward result and its gradient, by the same strides.
+    o: Part,
+    g: Part,
+    lse: u64,
+    mask: Mask,
+    /// o; or dq, dk, dv.
+    out: [Part; 3],
+    out_lse: u64,
+    dim: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Mask {
+    at: u64,
+    /// 0 none, 1 bool, 2 of the operands' dtype.
+    kind: u64,
+    strides: [isize; 4],
+}
+
+impl Mask {
+    /// `mask` broadcast to `[batch, heads, queries, keys]`.
+    fn of(mask: Option<&View<'_>>) -> Mask {
+        let Some(mask) = mask else { return Mask::default() };
+        let layout = mask.layout();
+        let mut strides = [0; 4];
+        let missing = 4 - layout.shape.rank();
+        for (axis, (&len, &stride)) in layout.shape.iter().zip(layout.strides()).enumerate() {
+            if len != 1 {
+                strides[missing + axis] = stride;
+            }
+        }
+        Mask { at: mask.bytes() as u64, kind: if mask.dtype() == DType::Bool { 1 } else { 2 }, strides }
+    }
+}
+
+impl Problem {
+    fn batch(&self) -> usize {
+        self.q.lens[0]
+    }
+    fn heads(&self) -> usize {
+        self.q.lens[1]
+    }
+    fn kv_heads(&self) -> usize {
+        self.k.lens[1]
+    }
+    fn queries(&self) -> usize {
+        self.q.lens[2]
+    }
+    fn keys(&self) -> usize {
+        self.k.lens[2]
+    }
+
+    /// The dimension that the kernels are compiled for.
+    fn head(&self) -> Result<usize> {
+        if self.queries().max(self.keys()) > 1 << 30 {
+            return Err(Error::unsupported(format!(
+                "attention on a GPU takes up to 2^30 queries and keys, not {} and {}",
+                self.queries(),
+                self.keys()
+            )));
+        }
+        HEADS.into_iter().find(|&head| self.dim <= head).ok_or_else(|| {
+            Error::unsupported(format!(
+                "attention on a GPU takes heads of up to 256 elements, not {}; use more heads",
+                self.dim
+            ))
+        })
+    }
+
+    fn args(&self, blocks: usize, (splits, span): (usize, usize), parts: u64) -> KernelArgs {
+        let mut bytes = Vec::with_capacity(512);
+        let mut push = |x: u64| bytes.extend_from_slice(&x.to_ne_bytes());
+        let tensors = [self.q, self.k, self.v, self.o, self.g];
+        tensors.iter().for_each(|part| push(part.at));
+        push(self.lse);
+        push(self.mask.at);
+        self.out.iter().for_each(|part| push(part.at));
+        push(self.out_lse);
+        push(parts);
+        let strided = [self.q, self.k, self.v, self.o, self.out[0], self.out[1], self.out[2]];
+        strided.iter().flat_map(|part| part.strides).for_each(|stride| push(stride as u64));
+        self.mask.strides.iter().for_each(|&stride| push(stride as u64));
+        let sizes = [self.batch(), self.heads(), self.kv_heads(), self.queries(), self.keys(), self.dim];
+        sizes.iter().for_each(|&size| push(size as u64));
+        let all = [self.q, self.k, self.v, self.o, self.g, self.out[0], self.out[1], self.out[2]];
+        push(u64::from(self.spec.causal));
+        push(self.mask.kind);
+        push(u64::from(all.iter().all(|part| part.aligned(self.dtype))));
+        [splits, span, blocks].iter().for_each(|&n| push(n as u64));
+        push(self.spec.scale.to_bits());
+        let mut args = KernelArgs::new();
+        args.push_bytes(&bytes, 8);
+        args
+    }
+
+    /// Whether the tensor cores take it.
+    fn on_tensor_cores(&self, gpu: &Gpu, head: usize) -> bool {
+        gpu.info().tier >= Tier::Sm80 && matches!(self.dtype, DType::F16 | DType::BF16) && head <= 128
+    }
+}
+
+fn unit(name: &'static str, source: &'static str, dtype: DType, head: usize) -> Unit {
+    let since = if name == "attention_tensor" { Tier::Sm80 } else { Tier::Sm35 };
+    Unit { name, source, defines: vec![Define::Type("T", dtype), Define::Int("HEAD", head as i64)], since }
+}
+
+/// Rows of a block and threads of it in `attention.cu`, which defines them alike.
+fn plain_shape(dtype: DType, head: usize) -> (usize, u32) {
+    let row_bytes = head * dtype.compute().size();
+    let rows = match row_bytes {
+        0..=256 => 32,
+        257..=1024 => 16,
+        _ => 8,
+    };
+    let each = if row_bytes <= 1024 { 2 } else { 1 };
+    (rows, (rows / each * 8) as u32)
+}
+
+/// Shared memory of a block of `attention_tensor.cu`.
+fn tensor_shared(head: usize, tiles: usize) -> u32 {
+    (tiles * TENSOR_ROWS * (head + 8) * 2 + 2 * TENSOR_ROWS * 4) as u32
+}
+
+/// A grid of at least `blocks` blocks, that kernels count along x, then y.
+fn grid(blocks: usize) -> [u32; 3] {
+    let x = blocks.min(1 << 30);
+    [x as u32, blocks.div_ceil(x.max(1)) as u32, 1]
+}
+
+fn forward(gpu: &Gpu, problem: &Problem) -> Result<()> {
+    let head = problem.head()?;
+    let rows = problem.batch() * problem.heads() * problem.queries();
+    if rows == 0 {
+        return Ok(());
+    }
+    if problem.queries() <= FEW_QUERIES {
+        return decode(gpu, problem, head, rows);
+    }
+    let tensor = problem.on_tensor_cores(gpu, head);
+    let (unit, tile, threads, shared) = if tensor {
+        (unit("attention_tensor", TENSOR, problem.dtype, head), TENSOR_ROWS, 128, tensor_shared(head, 3))
+    } else {
+        let (tile, threads) = plain_shape(problem.dtype, head);
+        (unit("attention", PLAIN, problem.dtype, head), tile, threads, 0)
+    };
+    let blocks = problem.batch() * problem.heads() * problem.queries().div_ceil(tile);
+    let function = gpu.function(&unit, "attention_forward")?;
+    // SAFETY: the arguments are the entry point's; operands and results fit the op, as the caller's views promise.
+    unsafe { gpu.launch(function, grid(blocks), threads, shared, &problem.args(blocks, (1, 0), 0)) }
+}
+
+/// Parts of the keys, and keys in a part, so that `rows` rows fill a GPU of so many multiprocessors.
+fn splits(rows: usize, keys: usize, multiprocessors: usize) -> (usize, usize) {
+    let wanted = (2 * multiprocessors).div_ceil(rows).min(keys.div_ceil(128)).max(1);
+    let span = keys.div_ceil(wanted).max(1);
+    (keys.div_ceil(span).max(1), span)
+}
+
+fn decode(gpu: &Gpu, problem: &Problem, head: usize, rows: usize) -> Result<()> {
+    let unit = unit("attention_decode", DECODE, problem.dtype, head);
+    let (splits, span) = splits(rows, problem.keys(), gpu.info().multiprocessors as usize);
+    let blocks = rows * splits;
+    let decode = gpu.function(&unit, "attention_decode")?;
+    if splits == 1 {
+        // SAFETY: as in `forward`.
+        return unsafe { gpu.launch(decode, grid(blocks), 128, 0, &problem.args(blocks, (1, span), 0)) };
+    }
+    let combine = gpu.function(&unit, "attention_combine")?;
+    let parts = gpu.scratch(blocks * (head + 2) * problem.dtype.compute().size())?;
+    let args = problem.args(blocks, (splits, span), parts.ptr().0);
+    // SAFETY: as in `forward`; `parts` has a maximum, a sum and `head` elements a block.
+    unsafe {
+        gpu.launch(decode, grid(blocks), 128, 0, &args)?;
+        gpu.launch(combine, grid(rows), 128, 0, &args)
+    }
+}
+
+fn backward(gpu: &Gpu, problem: &Problem) -> Result<()> {
+    let head = problem.head()?;
+    let (queries, keys) = (problem.queries(), problem.keys());
+    let tensor = problem.on_tensor_cores(gpu, head);
+    let short = queries.max(keys) <= TENSOR_ROWS && problem.heads() == problem.kv_heads() && head <= 64;
+    let (unit, entry, threads, shared, blocks) = if tensor && short {
+        let unit = unit("attention_tensor", TENSOR, problem.dtype, head);
+        let blocks = problem.batch() * problem.heads();
+        (unit, "attention_backward_short", 128, tensor_shared(head, 4), blocks)
+    } else {
+        let (unit, tile, threads, shared) = if tensor {
+            let unit = unit("attention_tensor", TENSOR, problem.dtype, head);
+            (unit, TENSOR_ROWS, 128, tensor_shared(head, 4))
+        } else {
+            let (tile, threads) = plain_shape(problem.dtype, head);
+            (unit("attention", PLAIN, problem.dtype, head), tile, threads, 0)
+        };
+        let tiles = problem.heads() * queries.div_ceil(tile) + problem.kv_heads() * keys.div_ceil(tile);
+        (unit, "attention_backward", threads, shared, problem.batch() * tiles)
+    };
+    if blocks == 0 {
+        return Ok(());
+    }
+    let function = gpu.function(&unit, entry)?;
+    // SAFETY: as in `forward`.
+    unsafe { gpu.launch(function, grid(blocks), threads, shared, &problem.args(blocks, (1, 0), 0)) }
+}
+
+fn address(x: &View<'_>) -> u64 {
+    DevicePtr(x.bytes() as u64).0
+}
+
+/// [`Op::Attention`](bullet_ops::Op::Attention): q, k, v and an optional mask to o and the log-sum-exp.
+pub(crate) fn attention(
+    gpu: &Gpu,
+    spec: AttentionSpec,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let [o, lse] = out else { unreachable!("attention has two results") };
+    let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| Part::by_head(address(x), x.layout()));
+    let problem = Problem {
+        dtype: x[0].dtype(),
+        spec,
+        q,
+        k,
+        v,
+        o: Part::default(),
+        g: Part::default(),
+        lse: 0,
+        mask: Mask::of(x.get(3)),
+        out: [Part::by_position(o.bytes() as u64, o.layout()), Part::default(), Part::default()],
+        out_lse: lse.bytes() as u64,
+        dim: x[0].layout().shape[3],
+    };
+    forward(gpu, &problem)
+}
+
+/// [`Op::AttentionGrad`](bullet_ops::Op::AttentionGrad): q, k, v, o, the log-sum-exp, the gradient of o and an optional
+/// mask to dq, dk, dv.
+pub(crate) fn attention_grad(
+    gpu: &Gpu,
+    spec: AttentionSpec,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| Part::by_head(address(x), x.layout()));
+    let [dq, dk, dv] = out else { unreachable!("attention_grad has three results") };
+    let problem = Problem {
+        dtype: x[0].dtype(),
+        spec,
+        q,
+        k,
+        v,
+        o: Part::by_position(address(&x[3]), x[3].layout()),
+        g: Part::by_position(address(&x[5]), x[5].layout()),
+        lse: address(&x[4]),
+        mask: Mask::of(x.get(6)),
+        out: [dq, dk, dv].map(|d| Part::by_head(d.bytes() as u64, d.layout())),
+        out_lse: 0,
+        dim: x[0].layout().shape[3],
+    };
+    backward(gpu, &problem)
+}
+
+/// [`Op::AttentionPacked`](bullet_ops::Op::AttentionPacked): one packed tensor to o and the log-sum-exp.
+pub(crate) fn attention_packed(
+    gpu: &Gpu,
+    spec: AttentionSpec,
+    (heads, kv_heads): (usize, usize),
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let [o, lse] = out else { unreachable!("attention_packed has two results") };
+    let dtype = x[0].dtype();
+    let [q, k, v] = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
+    let problem = Problem {
+        dtype,
+        spec,
+        q,
+        k,
+        v,
+        o: Part::default(),
+        g: Part::default(),
+        lse: 0,
+        mask: Mask::default(),
+        out: [Part::by_position(o.bytes() as u64, o.layout()), Part::default(), Part::default()],
+        out_lse: lse.bytes() as u64,
+        dim: o.layout().shape[3],
+    };
+    forward(gpu, &problem)
+}
+
+/// [`Op::AttentionPackedGrad`](bullet_ops::Op::AttentionPackedGrad): the packed tensor, o, the log-sum-exp and the
+/// gradient of o to the packed gradient.
+pub(crate) fn attention_packed_grad(
+    gpu: &Gpu,
+    spec: AttentionSpec,
+    (heads, kv_heads): (usize, usize),
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let dtype = x[0].dtype();
+    let [q, k, v] = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
+    let to = out[0].bytes() as u64;
+    let problem = Problem {
+        dtype,
+        spec,
+        q,
+        k,
+        v,
+        o: Part::by_position(address(&x[1]), x[1].layout()),
+        g: Part::by_position(address(&x[3]), x[3].layout()),
+        lse: address(&x[2]),
+        mask: Mask::default(),
+        out: Part::packed(to, out[0].layout(), dtype, heads, kv_heads),
+        out_lse: 0,
+        dim: x[1].layout().shape[3],
+    };
+    backward(gpu, &problem)
+}
+
+/// The units that attention asks for: all dtypes, some of the head dimensions.
+pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
+    let mut units = Vec::new();
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        for head in [32, 256] {
+            let entries = vec!["attention_forward", "attention_backward"];
+            units.push((unit("attention", PLAIN, dtype, head), entries));
+            let entries = vec!["attention_decode", "attention_combine"];
+            units.push((unit("attention_decode", DECODE, dtype, head), entries));
+        }
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        let all = vec!["attention_forward", "attention_backward", "attention_backward_short"];
+        units.push((unit("attention_tensor", TENSOR, dtype, 32), all.clone()));
+        units.push((unit("attention_tensor", TENSOR, dtype, 64), all));
+        let long = vec!["attention_forward", "attention_backward"];
+        units.push((unit("attention_tensor", TENSOR, dtype, 128), long));
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_the_keys() {
+        for rows in [1, 4, 100, 1000] {
+            for keys in [0, 1, 127, 129, 1000, 4096, 100_003] {
+                let (splits, span) = splits(rows, keys, 132);
+                assert!(splits * span >= keys && (splits - 1) * span < keys.max(1), "{rows} {keys}");
+            }
+        }
+        assert_eq!(splits(1000, 4096, 132).0, 1);
+        assert_eq!(splits(4, 64, 132).0, 1);
+        assert!(splits(4, 4096, 132).0 > 16);
+    }
+
+    #[test]
+    fn alignment_is_of_rows() {
+        let part = Part { at: 256, strides: [64, 8, 24], lens: [2, 3, 4] };
+        assert!(part.aligned(DType::F16) && part.aligned(DType::F32));
+        assert!(!Part { at: 258, ..part }.aligned(DType::F16));
+        assert!(!Part { strides: [64, 8, 20], ..part }.aligned(DType::F16));
+        assert!(Part { strides: [64, 7, 24], lens: [2, 1, 4], ..part }.aligned(DType::F16));
+    }
+}
