@@ -86,7 +86,7 @@ pub struct Way {
 }
 
 /// Device addresses of a model; 0 for what it lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Model {
     /// [`LAYER_WORDS`] addresses a layer.
     pub layers: DevicePtr,

@@ -44,6 +44,7 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         conv::units,
         copy::units,
         cross_entropy::units,
+        decode::units,
         gemm::units,
         index::units,
         norm::units,
