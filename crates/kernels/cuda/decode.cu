@@ -25,7 +25,8 @@
 #error "clusters need tier 90"
 #endif
 
-#define THREADS 512
+// Fewer before Volta, for registers.
+#define THREADS (TIER >= 70 ? 512 : 256)
 #define WARPS (THREADS / WARP)
 // 16-byte loads of weights that a thread has in flight.
 #define DEPTH (TIER >= 70 ? 12 : 8)
@@ -451,7 +452,7 @@ struct Mix {
 // What a weight relative to one maximum is relative to another, which is at least as large.
 DEVICE float rescale(float from, float to) { return from == -INF_F ? 0.f : expf(from - to); }
 
-#define KEY_PACK (HEAD_DIM % 4 == 0 ? 4 : HEAD_DIM % 2 == 0 ? 2 : 1)
+#define KEY_PACK (HEAD_DIM % 4 == 0 && PACK >= 4 ? 4 : HEAD_DIM % 2 == 0 && PACK >= 2 ? 2 : 1)
 
 // q . key of the cached position `at` over the dims of this lane's eighth.
 DEVICE float score(const float *q, const T *key, int part) {
@@ -844,6 +845,12 @@ DEVICE void finish(const Args &args, int made, u64 best) {
     args.out[3] = (u32)best & 1u;
 }
 
+// Loads what a layer begins with.
+DEVICE void begin(const Layer &w, Qkv &qkv, Scale &scale) {
+    scale.load(w.norm1, w.norm1_bias);
+    qkv.load(w.qkv, w.qkv_bias, 0);
+}
+
 // One token through all layers: x in every block. `qkv` and `scale` hold the first layer's weights, loaded ahead; at the
 // end `head` and `scale` those of the output.
 DEVICE void pass(const Args &args, const Layer *layers, int past, Barrier &barrier, Qkv &qkv, Scale &scale, Head &head) {
@@ -878,8 +885,7 @@ DEVICE void pass(const Args &args, const Layer *layers, int past, Barrier &barri
         residual(args, barrier, w.fc2, w.fc2_bias, shared_at(AT_HIDDEN), fc2);
         barrier.arrive(args, DIM);
         if (layer + 1 == LAYERS) break;
-        scale.load(layers[layer + 1].norm1, layers[layer + 1].norm1_bias);
-        qkv.load(layers[layer + 1].qkv, layers[layer + 1].qkv_bias, 0);
+        begin(layers[layer + 1], qkv, scale);
         barrier.wait(args);
         settle(args, AT_X, DIM);
     }
@@ -900,8 +906,7 @@ KERNEL __launch_bounds__(THREADS, 1) decode(const Args args) {
     barrier.wait_fully(args);
     Qkv qkv;
     Scale scale;
-    qkv.load(layers[0].qkv, layers[0].qkv_bias, 0);
-    scale.load(layers[0].norm1, layers[0].norm1_bias);
+    begin(layers[0], qkv, scale);
     u32 token = args.token;
     u64 best = 0;
     int made = 0;
@@ -912,8 +917,9 @@ KERNEL __launch_bounds__(THREADS, 1) decode(const Args args) {
         normalise(args, scale);
         predict(args, head);
         barrier.arrive_fully(args);
-        qkv.load(layers[0].qkv, layers[0].qkv_bias, 0);
-        scale.load(layers[0].norm1, layers[0].norm1_bias);
+#if !SAMPLE
+        begin(layers[0], qkv, scale);
+#endif
         barrier.wait_fully(args);
         best = best_of_all(args);
         if (status_of(best) != STATUS_GOOD) break;
@@ -924,6 +930,7 @@ KERNEL __launch_bounds__(THREADS, 1) decode(const Args args) {
             if (threadIdx.x < WARP) publish_fully(args, AT_CHOICE, drawn);
         }
         barrier.arrive_fully(args);
+        begin(layers[0], qkv, scale);
         barrier.wait_fully(args);
         token = (u32)published(args, AT_CHOICE);
 #endif

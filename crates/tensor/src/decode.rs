@@ -171,15 +171,8 @@ impl Decoder {
         if n == 0 {
             return Ok(Decoded { tokens: Vec::new(), stopped: None });
         }
-        let mut request = Request {
-            token,
-            past,
-            count: n,
-            uniforms: DevicePtr(0),
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-        };
+        let mut request =
+            Request { token, past, count: n, uniforms: DevicePtr(0), temperature: 1.0, top_p: 1.0, top_k: 0 };
         let mut numbers = None;
         if let Choice::Drawn { temperature, top_k, top_p, uniforms } = choice {
             let bytes: Vec<u8> = uniforms[..n].iter().flat_map(|u| u.to_ne_bytes()).collect();
@@ -206,15 +199,18 @@ impl Decoder {
         let problem = if token as usize >= vocab {
             format!("token {token} is outside the vocabulary of {vocab}")
         } else if n > most {
-            format!("asked for {n} tokens after {past}, but the cache of {capacity} has room for {most} in one call")
+            format!(
+                "asked for {n} tokens after {past}, but the cache of {capacity} has room for {most} in one call"
+            )
         } else {
             match choice {
                 Choice::Drawn { uniforms, .. } if uniforms.len() < n => {
                     format!("{n} tokens need as many uniform numbers, got {}", uniforms.len())
                 }
-                // Written so that NaN is refused.
-                Choice::Drawn { temperature, .. } if !(temperature > 0.0) => {
-                    format!("temperature = {temperature} must be greater than 0; take the likeliest token instead")
+                Choice::Drawn { temperature, .. } if temperature.is_nan() || temperature <= 0.0 => {
+                    format!(
+                        "temperature = {temperature} must be greater than 0; take the likeliest token instead"
+                    )
                 }
                 Choice::Drawn { .. } | Choice::Likeliest => return Ok(()),
             }
@@ -237,7 +233,9 @@ impl Decoder {
             // numbers have a place for each token; `check` keeps the request to its limits.
             match unsafe { decode::run(&gpu, way, &self.model, request, out) } {
                 Ok(()) => return Ok(()),
-                Err(e) if ways.len() == 1 || matches!(e.kind, ErrorKind::OutOfMemory(_)) => return Err(e.into()),
+                Err(e) if ways.len() == 1 || matches!(e.kind, ErrorKind::OutOfMemory(_)) => {
+                    return Err(e.into());
+                }
                 Err(_) => ways.remove(0),
             };
         }
@@ -292,7 +290,9 @@ impl DecoderModel {
         }
         let (dim, heads, kv_heads) = (self.tokens.dim(1), self.heads, self.kv_heads);
         if heads == 0 || kv_heads == 0 || dim == 0 || dim % heads != 0 || heads % kv_heads != 0 {
-            return error(&format!("heads = {heads} must divide dim = {dim}, and kv_heads = {kv_heads} the heads"));
+            return error(&format!(
+                "heads = {heads} must divide dim = {dim}, and kv_heads = {kv_heads} the heads"
+            ));
         }
         if self.rope.is_some() && dim / heads % 2 != 0 || self.activation == Activation::Identity {
             return error("rotary positions need an even head width, the feed-forward part an activation");

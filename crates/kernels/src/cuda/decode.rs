@@ -11,14 +11,17 @@ use super::gpu::{Define, Gpu, Unit};
 
 const SOURCE: &str = include_str!("../../cuda/decode.cu");
 const ENTRY: &str = "decode";
-const THREADS: u32 = 512;
-const WARPS: usize = THREADS as usize / 32;
 /// 32-bit words of `out` before the tokens.
 pub const HEADER: usize = 4;
 /// Addresses in the table of a layer: weight and bias of norm 1, qkv, proj, norm 2, fc1 and fc2, then the cache.
 pub const LAYER_WORDS: usize = 13;
 /// Tokens of one launch at most, so that its counters do not overflow.
 pub const MOST_TOKENS: usize = 1024;
+/// Threads of a block on this tier, as in the source.
+fn threads(tier: Tier) -> u32 {
+    if tier >= Tier::Sm70 { 512 } else { 256 }
+}
+
 /// Registers hold a head's share of a lane up to this width.
 const MOST_HEAD_DIM: usize = 256;
 /// Weights up to which a cluster is faster than the whole GPU: its barriers are quicker, its share of the second-level
@@ -79,6 +82,7 @@ pub struct Way {
     unit: Unit,
     meeting: Meeting,
     blocks: u32,
+    threads: u32,
     shared_bytes: usize,
     exchange_bytes: usize,
     vocab: usize,
@@ -143,17 +147,16 @@ impl Spec {
     }
 
     /// Floats of the exchanged part of shared memory, and of all of it: the offsets of `decode.cu`.
-    fn shared_floats(&self, blocks: usize) -> (usize, usize) {
+    fn shared_floats(&self, blocks: usize, warps: usize) -> (usize, usize) {
         let up = |n: usize| n.next_multiple_of(4);
         let head = self.head_dim();
         let attended = self.splits(blocks) * self.heads * (head + 2);
-        let exchanged =
-            up(2 * blocks) + 4 + up(self.dim) + up(self.qkv()) + up(attended) + up(self.ff);
-        let own = up(self.dim) + up(head) + up(WARPS * (head + 2)) + 64 + 8;
+        let exchanged = up(2 * blocks) + 4 + up(self.dim) + up(self.qkv()) + up(attended) + up(self.ff);
+        let own = up(self.dim) + up(head) + up(warps * (head + 2)) + 64 + 8;
         (exchanged, exchanged + own + 2 * LAYER_WORDS * self.layers)
     }
 
-    fn way(&self, meeting: Meeting, blocks: usize) -> Way {
+    fn way(&self, tier: Tier, meeting: Meeting, blocks: usize) -> Way {
         let int = |name, value: usize| Define::Int(name, value as i64);
         let activation = match self.activation {
             Activation::Gelu => 0,
@@ -181,11 +184,13 @@ impl Spec {
             int("SAMPLE", self.sample.into()),
         ];
         let since = if meeting == Meeting::Cluster { Tier::Sm90a } else { Tier::Sm35 };
-        let (exchanged, all) = self.shared_floats(blocks);
+        let threads = threads(tier);
+        let (exchanged, all) = self.shared_floats(blocks, threads as usize / 32);
         Way {
             unit: Unit { name: "decode", source: SOURCE, defines, since },
             meeting,
             blocks: blocks as u32,
+            threads,
             shared_bytes: 4 * all,
             exchange_bytes: 4 * exchanged,
             vocab: self.vocab,
@@ -205,15 +210,15 @@ pub fn ways(gpu: &Gpu, spec: &Spec) -> Vec<Way> {
     let weights = spec.weight_bytes();
     let mut ways = Vec::new();
     if info.tier == Tier::Sm90a && weights <= CLUSTER_BYTES {
-        ways.extend([16, 8].map(|blocks| spec.way(Meeting::Cluster, blocks)));
+        ways.extend([16, 8].map(|blocks| spec.way(info.tier, Meeting::Cluster, blocks)));
     }
     // A GPU made to act as an older one takes that one's way; Pascal, of the same tier, has cooperative launches.
     let acts_older = Tier::of(info.capability) != Some(info.tier) && info.tier == Tier::Sm35;
     let blocks = (weights / BLOCK_BYTES).min(info.multiprocessors as usize);
     if info.capability >= (6, 0) && !acts_older && blocks > 1 {
-        ways.push(spec.way(Meeting::Grid, blocks));
+        ways.push(spec.way(info.tier, Meeting::Grid, blocks));
     }
-    ways.push(spec.way(Meeting::Alone, 1));
+    ways.push(spec.way(info.tier, Meeting::Alone, 1));
     ways.retain(|way| way.shared_bytes <= info.shared_per_block as usize);
     ways
 }
@@ -313,7 +318,7 @@ pub unsafe fn run(gpu: &Gpu, way: &Way, model: &Model, request: &Request, out: D
     args.push_bytes(packed.bytes(), 8);
     let config = LaunchConfig {
         grid: [way.blocks, 1, 1],
-        block: [THREADS, 1, 1],
+        block: [way.threads, 1, 1],
         shared_bytes: way.shared_bytes as u32,
         cluster: if way.meeting == Meeting::Cluster { [way.blocks, 1, 1] } else { [1; 3] },
         cooperative: way.meeting == Meeting::Grid,
@@ -365,7 +370,8 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         sample: true,
         ..small.clone()
     };
-    let wide = Spec { dim: 2048, heads: 8, kv_heads: 8, ff: 8190, activation: Activation::Relu, ..small.clone() };
+    let wide =
+        Spec { dim: 2048, heads: 8, kv_heads: 8, ff: 8190, activation: Activation::Relu, ..small.clone() };
     let mut units = Vec::new();
     for (spec, dtype) in [
         (&small, DType::F32),
@@ -378,7 +384,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     ] {
         let spec = Spec { dtype, ..spec.clone() };
         for (meeting, blocks) in [(Meeting::Alone, 1), (Meeting::Grid, 56), (Meeting::Cluster, 16)] {
-            units.push((spec.way(meeting, blocks).unit, vec![ENTRY]));
+            units.push((spec.way(Tier::Sm35, meeting, blocks).unit, vec![ENTRY]));
         }
     }
     units
