@@ -29,7 +29,7 @@
 #define THREADS (TIER >= 70 ? 512 : 256)
 #define WARPS (THREADS / WARP)
 // 16-byte loads of weights that a thread has in flight.
-#define DEPTH (TIER >= 70 ? 12 : 8)
+#define DEPTH (TIER >= 70 && sizeof(T) == 4 ? 12 : 8)
 #define HEAD_DIM (DIM / HEADS)
 #define QKV ((HEADS + 2 * KV_HEADS) * HEAD_DIM)
 // Positions that a warp takes at a time in attention, each by 8 lanes.
@@ -105,6 +105,17 @@ template <typename P> DEVICE P load_shared_with_blocks(const P *at) {
     typedef typename Bits<sizeof(P)>::Type B;
     union { B bits; P value; } u;
     u.bits = __ldcg((const B *)at);
+    return u.value;
+}
+// The same value, which the compiler cannot use earlier than here: it would convert what is held over a barrier to floats
+// before, for which there are no registers.
+template <typename P> DEVICE P pinned(const P &p) {
+    union { P value; u32 words[(sizeof(P) + 3) / 4]; } u;
+    u.value = p;
+    if (sizeof(P) >= 4) {
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(P) / 4; ++i) asm volatile("" : "+r"(u.words[i]));
+    }
     return u.value;
 }
 DEVICE float constant(const T *at) { return convert<float>(load_constant(at)); }
@@ -342,7 +353,7 @@ template <int ROWS, int K, int V, int DEEP> struct Product {
 #pragma unroll
             for (int j = 0; j < V; ++j) sum[j] = 0.f;
 #pragma unroll
-            for (int s = 0; s < HELD; ++s) accumulate(held[m][s], v, s, sum);
+            for (int s = 0; s < HELD; ++s) accumulate(pinned(held[m][s]), v, s, sum);
             if (STEPS > HELD) {
                 int r = row(batch, m);
 #pragma unroll 4
