@@ -18,6 +18,8 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-runtime", Some("cuda")),
     ("bullet-kernels", Some("cuda_map")),
     ("bullet-kernels", Some("cuda_index")),
+    ("bullet-kernels", Some("cuda_gemm")),
+    ("bullet-kernels", Some("cuda_attention")),
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
 ];

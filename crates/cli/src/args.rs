@@ -243,6 +243,10 @@ pub(crate) struct InfoArgs {
 /// Arguments of `bullet devices`.
 #[derive(Args, Debug)]
 pub(crate) struct DevicesArgs {
+    /// Show the cache of compiled kernels instead
+    #[arg(long)]
+    pub(crate) cache: bool,
+
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

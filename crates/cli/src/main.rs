@@ -51,5 +51,6 @@ fn check_environment() -> Result<(), Failure> {
     bullet_tensor::par::check_environment().map_err(|e| usage(e.to_string()))?;
     bullet_tensor::simd::check_environment().map_err(|e| usage(e.to_string()))?;
     bullet_tensor::Device::parse("cpu").map_err(|e| usage(e.to_string()))?;
+    bullet_runtime::jit::check_environment().map_err(|e| usage(e.to_string()))?;
     Ok(())
 }

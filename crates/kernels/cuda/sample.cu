@@ -285,7 +285,7 @@ DEVICE Place find_place(const T *__restrict__ logits, const u64 *masses, u32 v, 
 }
 
 // By the likeliest of any number of tokens: radix selection on the logits instead of a sort. `scratch` has v u64 a row.
-KERNEL __launch_bounds__(512) sample_select(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, u64 *scratch, Fault *fault) {
+KERNEL __launch_bounds__(256) sample_select(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, u64 *scratch, Fault *fault) {
     __shared__ u64 parts[MOST_WARPS];
     __shared__ Histogram histogram;
     u64 *masses = scratch + (u64)blockIdx.x * v;

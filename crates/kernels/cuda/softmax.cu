@@ -57,7 +57,10 @@ softmax_grad(const T *__restrict__ y, const T *__restrict__ g, T *__restrict__ d
 
 #else
 
-KERNEL __launch_bounds__(BOUND)
+// Blocks a multiprocessor: as many as keep 1536 threads there, where a held row leaves the registers for it.
+#define RESIDENT (LONG || VEC == 1 || sizeof(C) == 8 || LANES > 512 ? 1 : LANES > 64 ? 1536 / BOUND : 6)
+
+KERNEL __launch_bounds__(BOUND, RESIDENT)
 softmax(const T *__restrict__ x, T *__restrict__ y, i64 rows, i64 width) {
     __shared__ SumExp slots[WARP];
     const i64 row = first_row() + row_in_step();

@@ -1,9 +1,10 @@
 //! `bullet devices`.
 
 use bullet_kernels::cpu::simd::{Isa, isa};
-use bullet_runtime::hardware;
+use bullet_runtime::jit::cache::{Cache, CacheReport, Stats};
+use bullet_runtime::{CudaReport, Error, GpuReport, JitReport, gpus, hardware};
 use bullet_tensor::par;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::DevicesArgs;
 use crate::failure::Failure;
@@ -17,20 +18,43 @@ pub(crate) fn summary() -> String {
 }
 
 pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
-    let cpu = hardware::cpu();
-    let (free, total) = (hardware::memory_available() as u64, cpu.memory_total as u64);
-    let isas: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
-    if args.json {
-        output::json(&json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "devices": [{
-                "device": "cpu", "name": cpu.model, "cores": cpu.total_cores, "usable_cores": cpu.usable_cores,
-                "threads": par::threads(), "isa": isa().name(), "isas": isas,
-                "memory_bytes": total, "memory_available_bytes": free,
-            }],
-        }))?;
-        return Ok(());
+    if args.cache {
+        return cache(args.json);
     }
+    let cuda = gpus();
+    if args.json {
+        let mut devices = vec![cpu_json()];
+        devices.extend(cuda.iter().flat_map(|report| &report.gpus).map(gpu_json));
+        return Ok(output::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "devices": devices,
+            "cuda_driver": cuda.as_ref().ok().map(|report| version(report.driver)),
+            "cuda_missing": cuda.as_ref().err().map(|e| &e.message),
+        }))?);
+    }
+    cpu_lines()?;
+    match &cuda {
+        Ok(report) => report.gpus.iter().try_for_each(|gpu| gpu_lines(gpu, report)),
+        Err(e) => Ok(output::line(format_args!("cuda    {}", e.message))?),
+    }
+}
+
+fn version((major, minor): (u32, u32)) -> String {
+    format!("{major}.{minor}")
+}
+
+fn cpu_json() -> Value {
+    let cpu = hardware::cpu();
+    json!({
+        "device": "cpu", "name": cpu.model, "cores": cpu.total_cores, "usable_cores": cpu.usable_cores,
+        "threads": par::threads(), "isa": isa().name(),
+        "isas": Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>(),
+        "memory_bytes": cpu.memory_total, "memory_available_bytes": hardware::memory_available(),
+    })
+}
+
+fn cpu_lines() -> Result<(), Failure> {
+    let cpu = hardware::cpu();
     output::line(format_args!("cpu     {}", cpu.model))?;
     let cores = format!("{} ({} usable by this process)", cpu.total_cores, cpu.usable_cores);
     output::line(format_args!("  cores         {cores}"))?;
@@ -38,13 +62,77 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
         "  threads       {} (--threads or BULLET_THREADS changes it)",
         par::threads()
     ))?;
-    let lower = isas.join(", ");
+    let lower = Isa::available().into_iter().map(Isa::name).collect::<Vec<_>>().join(", ");
     output::line(format_args!("  instructions  {} (of {lower}; BULLET_ISA forces one)", isa().name()))?;
     output::line(format_args!(
         "  memory        {}, {} available",
-        output::bytes(total),
-        output::bytes(free)
+        output::bytes(cpu.memory_total as u64),
+        output::bytes(hardware::memory_available() as u64)
     ))?;
-    output::line("cuda    not part of this build yet: everything runs on the CPU")?;
     Ok(())
+}
+
+fn gpu_json(gpu: &GpuReport) -> Value {
+    json!({
+        "device": format!("cuda:{}", gpu.ordinal), "name": gpu.name, "capability": version(gpu.capability),
+        "multiprocessors": gpu.multiprocessors, "memory_bytes": gpu.memory,
+        "tier": gpu.tier.as_ref().ok().map(|tier| tier.to_string()),
+        "nvrtc": gpu.jit.as_ref().ok().map(|jit| json!({
+            "version": version(jit.version), "path": jit.path, "target": jit.target,
+        })),
+        "usable": gpu.unusable().is_none(),
+        "why_not": gpu.unusable().map(|e| &e.message),
+    })
+}
+
+fn gpu_lines(gpu: &GpuReport, report: &CudaReport) -> Result<(), Failure> {
+    let ok_or = |found: Result<String, &Error>| found.unwrap_or_else(|_| "none".into());
+    output::line(format_args!("cuda:{}  {}", gpu.ordinal, gpu.name))?;
+    output::line(format_args!(
+        "  processors    {}, compute capability {}",
+        gpu.multiprocessors,
+        version(gpu.capability)
+    ))?;
+    output::line(format_args!("  memory        {}", output::bytes(gpu.memory as u64)))?;
+    output::line(format_args!("  driver        for CUDA {}", version(report.driver)))?;
+    let nvrtc = |jit: &JitReport| format!("{} at {}", version(jit.version), jit.path.display());
+    output::line(format_args!("  nvrtc         {}", ok_or(gpu.jit.as_ref().map(nvrtc))))?;
+    let tier = match (&gpu.tier, &gpu.jit) {
+        (Ok(tier), Ok(jit)) => {
+            format!("{tier}, compiled for {} (BULLET_TIER forces a lower one)", jit.target)
+        }
+        (Ok(tier), Err(_)) => tier.to_string(),
+        (Err(_), _) => "none".into(),
+    };
+    output::line(format_args!("  tier          {tier}"))?;
+    match gpu.unusable() {
+        Some(e) => Ok(output::line(format_args!("  not usable    {}", e.message))?),
+        None => Ok(()),
+    }
+}
+
+/// What the cache of compiled kernels holds.
+fn cache(as_json: bool) -> Result<(), Failure> {
+    let report = Cache::shared().map_err(|e| Failure::usage(e.message))?.map(|cache| cache.report());
+    if as_json {
+        return Ok(output::json(&json!({ "cache": report.as_ref().map(cache_json) }))?);
+    }
+    let Some(CacheReport { folder, entries, bytes, limit, ever, .. }) = report else {
+        output::line("no cache of compiled kernels: BULLET_CACHE=0, or no folder is known")?;
+        return Ok(());
+    };
+    output::line(format_args!("folder    {}", folder.display()))?;
+    output::line(format_args!("entries   {entries}, {} of {}", output::bytes(bytes), output::bytes(limit)))?;
+    let Stats { hits, misses, compile_us } = ever;
+    output::line(format_args!("hits      {hits}"))?;
+    output::line(format_args!("misses    {misses}, {:.1} s of compiling", compile_us as f64 / 1e6))?;
+    Ok(())
+}
+
+fn cache_json(report: &CacheReport) -> Value {
+    json!({
+        "folder": report.folder, "entries": report.entries, "bytes": report.bytes, "limit_bytes": report.limit,
+        "hits": report.ever.hits, "misses": report.ever.misses,
+        "compile_ms": report.ever.compile_us as f64 / 1e3,
+    })
 }

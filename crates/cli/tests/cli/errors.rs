@@ -229,6 +229,9 @@ fn environment_variables_that_mean_nothing_are_refused() {
         ("BULLET_THREADS", "99999", "from 1 to 256"),
         ("BULLET_ISA", "AVX9", "portable"),
         ("BULLET_MEMORY_LIMIT", "nonsense", "nonsense"),
+        ("BULLET_TIER", "sm_99", "sm_35, sm_70"),
+        ("BULLET_CACHE", "maybe", "1 or 0"),
+        ("BULLET_CACHE_LIMIT", "much", "'much'"),
     ] {
         let said = Said::from(place.command("devices").env(name, value).output().unwrap());
         assert_eq!(said.code, Some(2), "{name}={value}: {}", said.err);

@@ -91,7 +91,23 @@ fn devices_tell_what_computes() {
     let device = &place.json("devices --threads 2")["devices"][0];
     assert_eq!((&device["device"], &device["threads"]), (&"cpu".into(), &2.into()));
     assert!(device["isas"].as_array().unwrap().contains(&device["isa"]));
-    assert!(place.ok("devices").contains("cores"));
+    let shown = place.ok("devices");
+    assert!(shown.contains("cores") && shown.contains("\ncuda"), "{shown}");
+}
+
+#[test]
+fn the_kernel_cache_is_shown() {
+    let place = Place::new("cache");
+    let cached = |json: &str| {
+        let command = format!("devices --cache{json}");
+        let said = place.command(&command).env("BULLET_CACHE_DIR", place.path("kernels")).output().unwrap();
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let report: serde_json::Value = serde_json::from_str(&cached(" --json")).unwrap();
+    assert_eq!((&report["cache"]["entries"], &report["cache"]["hits"]), (&0.into(), &0.into()));
+    assert!(cached("").contains("kernels") && cached("").contains("misses    0"));
+    let off = place.command("devices --cache").env("BULLET_CACHE", "0").output().unwrap();
+    assert!(String::from_utf8_lossy(&off.stdout).contains("BULLET_CACHE=0"));
 }
 
 #[test]

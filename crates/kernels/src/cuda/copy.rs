@@ -348,7 +348,7 @@ fn group_of(axes: &[Bordered], addresses: usize, size: usize) -> usize {
     }
     let strides = outer.iter().fold(0, |bits, a| bits | a.stride.unsigned_abs() as usize);
     let elements = last.len | last.begin | last.end | strides;
-    widest_word(addresses | elements * size) / size
+    widest_word(addresses | (elements * size)) / size
 }
 
 /// Appends `struct Border` of the source.

@@ -25,7 +25,7 @@ pub enum Define {
 }
 
 /// A source with its definitions: what is compiled to one module.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Debug)]
 pub struct Unit {
     /// The source's name, without extension: `rows`.
     pub name: &'static str,
@@ -35,6 +35,27 @@ pub struct Unit {
     pub defines: Vec<Define>,
     /// The lowest tier whose code it uses.
     pub since: Tier,
+}
+
+impl PartialEq for Unit {
+    /// Sources are constants: the same text at another address is only compiled once more.
+    fn eq(&self, other: &Unit) -> bool {
+        std::ptr::eq(self.source, other.source) && self.defines == other.defines
+    }
+}
+
+impl Eq for Unit {}
+
+impl Unit {
+    /// A hash for the lookup at every launch, which must not read the source: FNV-1a over words.
+    fn key(&self, entry: &'static str) -> u64 {
+        let mix = |h: u64, word: u64| (h ^ word).wrapping_mul(0x0100_0000_01b3);
+        let start = mix(self.source.as_ptr() as u64, entry.as_ptr() as u64);
+        self.defines.iter().fold(start, |h, define| match *define {
+            Define::Type(name, dtype) => mix(mix(h, name.as_ptr() as u64), dtype as u64),
+            Define::Int(name, value) => mix(mix(h, name.as_ptr() as u64), value as u64),
+        })
+    }
 }
 
 /// The device type of a dtype.
@@ -116,12 +137,19 @@ impl Drop for FaultCell {
     }
 }
 
+/// An entry point that was asked for before.
+struct Loaded {
+    unit: Unit,
+    entry: &'static str,
+    function: FunctionId,
+}
+
 /// The loaded kernels of one device.
 pub struct Gpu {
     device: Device,
     info: GpuInfo,
-    modules: Mutex<HashMap<Unit, ModuleId>>,
-    functions: RwLock<HashMap<(Unit, &'static str), FunctionId>>,
+    modules: Mutex<Vec<(Unit, Arc<Mutex<Option<ModuleId>>>)>>,
+    functions: RwLock<HashMap<u64, Vec<Loaded>>>,
     generated: RwLock<HashMap<Box<[u8]>, FunctionId>>,
     fault: FaultCell,
 }
@@ -188,23 +216,40 @@ impl Gpu {
 
     /// The entry point of a unit; compiled and loaded at the first call.
     pub(crate) fn function(&self, unit: &Unit, entry: &'static str) -> Result<FunctionId> {
-        let key = (unit.clone(), entry);
-        if let Some(&f) = self.functions.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        let key = unit.key(entry);
+        let of = |l: &Loaded| (l.unit == *unit && l.entry == entry).then_some(l.function);
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(f) = functions.get(&key).and_then(|all| all.iter().find_map(of)) {
             return Ok(f);
         }
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = match modules.get(unit) {
-            Some(&module) => module,
-            None => {
-                let text = assemble(self.info.tier, &unit.defines, unit.name, unit.source);
-                let module = self.device.load(&Program { name: unit.name, source: &text })?;
-                modules.insert(unit.clone(), module);
-                module
+        drop(functions);
+        let function = self.device.driver().function(self.module(unit)?, entry)?;
+        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        functions.entry(key).or_default().push(Loaded { unit: unit.clone(), entry, function });
+        Ok(function)
+    }
+
+    /// The module of a unit. Other units are compiled meanwhile, if other threads ask for them.
+    fn module(&self, unit: &Unit) -> Result<ModuleId> {
+        let cell = {
+            let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+            match modules.iter().find(|(of, _)| of == unit) {
+                Some((_, cell)) => cell.clone(),
+                None => {
+                    modules.push((unit.clone(), Arc::default()));
+                    modules[modules.len() - 1].1.clone()
+                }
             }
         };
-        let f = self.device.driver().function(module, entry)?;
-        self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(key, f);
-        Ok(f)
+        let mut module = cell.lock().unwrap_or_else(PoisonError::into_inner);
+        match *module {
+            Some(id) => Ok(id),
+            None => {
+                let text = assemble(self.info.tier, &unit.defines, unit.name, unit.source);
+                let id = self.device.load(&Program { name: unit.name, source: &text })?;
+                Ok(*module.insert(id))
+            }
+        }
     }
 
     /// The entry point `name` of a source that is written at run time; `key` tells such sources apart.

@@ -37,6 +37,11 @@ pub use execute::{execute, takes_strided};
 pub use gpu::{Define, Gpu, Unit};
 pub use map::map;
 
+/// Samples of the kernels that [`map()`] writes at run time, by name, each a source that lacks only the prelude.
+pub fn sample_sources() -> Vec<(String, String)> {
+    map::sample_sources()
+}
+
 /// Every unit that kernels may ask for, with its entry points: what a machine without a GPU can compile.
 pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let families = [

@@ -161,7 +161,9 @@ mod tests {
                             "{width}: {plan:?}"
                         );
                         let powers = plan.lanes.is_power_of_two() && plan.narrow();
-                        assert!(powers || (plan.lanes % WARP == 0 && (64..=1024).contains(&plan.lanes)));
+                        assert!(
+                            powers || (plan.lanes.is_multiple_of(WARP) && (64..=1024).contains(&plan.lanes))
+                        );
                         let each = plan.items * plan.vec * if dtype == DType::F64 { 2 } else { 1 };
                         assert!(each <= budget.most, "{width}: {plan:?}");
                     }

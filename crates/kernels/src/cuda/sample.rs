@@ -88,7 +88,7 @@ pub fn sample(
         args.push(n as u32);
         ("sample_sorted", n.min(1024), 8 * n)
     } else {
-        ("sample_select", 512, 0)
+        ("sample_select", 256, 0)
     };
     // Dropped after the launch.
     let masses = if entry == "sample_select" { Some(gpu.scratch(8 * rows * v)?) } else { None };

@@ -56,7 +56,7 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
 ///
 /// # Errors
 /// There is no such device, or it cannot be used.
-pub fn device(config: &Config) -> Result<Device> {
+pub(super) fn device(config: &Config) -> Result<Device> {
     Device::parse(&config.train.device).map_err(|e| {
         let hint = "set it to auto or cpu to go on without a GPU";
         Error::argument(format!("`train.device` = {}: {e}; {hint}", config.train.device))

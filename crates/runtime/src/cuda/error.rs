@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use cudarc::driver::sys::{self, CUresult};
 
-use crate::error::{Error, ErrorKind, OutOfMemory, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The result of the driver's function `call`.
 pub(super) fn check(result: CUresult, call: &str) -> Result<()> {
@@ -16,7 +16,7 @@ pub(super) fn check(result: CUresult, call: &str) -> Result<()> {
 pub(super) fn error(result: CUresult, call: &str) -> Error {
     let message = format!("{call} failed: {}", describe(result));
     let kind = match result {
-        CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory(Box::new(OutOfMemory::default())),
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => ErrorKind::OutOfMemory(Box::default()),
         CUresult::CUDA_ERROR_NO_DEVICE => return Error::no_device(),
         CUresult::CUDA_ERROR_STUB_LIBRARY => return Error::driver_missing(),
         CUresult::CUDA_ERROR_INVALID_DEVICE => ErrorKind::NoDevice,

@@ -186,7 +186,8 @@ impl Physical {
     /// # Errors
     /// The device is too old, or the variable makes no sense for it.
     pub(crate) fn tier(&self) -> Result<Tier> {
-        tier(self.capability, std::env::var_os("BULLET_TIER").map(|v| v.to_string_lossy().into_owned()))
+        Tier::from_env()
+            .and_then(|forced| tier(self.capability, forced))
             .map_err(|e| Error::new(e.kind, format!("cuda:{} ({}): {}", self.ordinal, self.name, e.message)))
     }
 
@@ -219,23 +220,17 @@ fn attribute(device: CUdevice, what: Attribute) -> Result<u32> {
     Ok(value.max(0) as u32)
 }
 
-fn tier(capability: (u32, u32), forced: Option<String>) -> Result<Tier> {
+fn tier(capability: (u32, u32), forced: Option<Tier>) -> Result<Tier> {
     let (major, minor) = capability;
     let own = Tier::of(capability).ok_or_else(|| {
         Error::unsupported(format!("its compute capability is {major}.{minor}; 3.5 (Kepler GK110) is needed"))
     })?;
-    let name = match forced.as_deref().map(str::trim) {
-        None | Some("") => return Ok(own),
-        Some(name) => name,
-    };
-    let names: Vec<String> = Tier::ALL.iter().filter(|&&t| t <= own).map(Tier::to_string).collect();
-    match Tier::parse(name) {
-        Some(tier) if tier <= own => Ok(tier),
-        _ => Err(Error::invalid(format!(
-            "the environment variable BULLET_TIER is wrong: '{name}'; a device of compute capability {major}.{minor} can \
-             be {}",
-            names.join(", ")
+    match forced {
+        Some(tier) if tier > own => Err(Error::invalid(format!(
+            "the environment variable BULLET_TIER is wrong: '{tier}'; a device of compute capability {major}.{minor} can be \
+             {own} at most"
         ))),
+        forced => Ok(forced.unwrap_or(own)),
     }
 }
 
@@ -245,16 +240,12 @@ mod tests {
 
     #[test]
     fn a_tier_can_be_forced_lower_only() {
-        let forced = |capability, name: &str| tier(capability, Some(name.to_string()));
         assert_eq!(tier((9, 0), None).unwrap(), Tier::Sm90a);
-        assert_eq!(forced((9, 0), "").unwrap(), Tier::Sm90a);
-        assert_eq!(forced((9, 0), "sm_35").unwrap(), Tier::Sm35);
-        assert_eq!(forced((12, 0), "sm_80").unwrap(), Tier::Sm80);
-        for (capability, name) in [((7, 0), "sm_80"), ((9, 0), "sm_99"), ((9, 0), "80"), ((12, 0), "sm_90a")]
-        {
-            let e = forced(capability, name).unwrap_err();
-            assert!(e.message.contains("BULLET_TIER") && e.message.contains(&format!("'{name}'")), "{e}");
-            assert!(e.message.contains("sm_35, sm_70"), "{e}");
+        assert_eq!(tier((9, 0), Some(Tier::Sm35)).unwrap(), Tier::Sm35);
+        assert_eq!(tier((12, 0), Some(Tier::Sm80)).unwrap(), Tier::Sm80);
+        for (capability, forced) in [((7, 0), Tier::Sm80), ((12, 0), Tier::Sm90a)] {
+            let e = tier(capability, Some(forced)).unwrap_err();
+            assert!(e.message.contains("BULLET_TIER") && e.message.contains(&format!("'{forced}'")), "{e}");
         }
         let old = tier((3, 0), None).unwrap_err();
         assert!(old.kind == ErrorKind::Unsupported && old.message.contains("3.0"), "{old}");

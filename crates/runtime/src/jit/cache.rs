@@ -110,7 +110,8 @@ impl Cache {
                 .map_err(|e| wrong("BULLET_CACHE_LIMIT", e.message))? as u64,
         };
         let folder = |name: &str, below: &str| var(name).map(|v| Path::new(&v).join(below));
-        let folder = folder("BULLET_CACHE_DIR", "")
+        let folder = var("BULLET_CACHE_DIR")
+            .map(PathBuf::from)
             .or_else(|| folder("XDG_CACHE_HOME", "bullet"))
             .or_else(|| folder("HOME", ".cache/bullet"));
         Ok(folder.map(|folder| Cache::new(folder, limit)))

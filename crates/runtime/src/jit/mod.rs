@@ -11,7 +11,19 @@ mod search;
 
 use std::fmt;
 
+use crate::error::{Error, Result};
+
 pub use compiler::Compiler;
+
+/// Whether `BULLET_TIER` names a tier and the variables of the cache make sense; whether the device has that tier, only
+/// the device knows.
+///
+/// # Errors
+/// A variable makes no sense.
+pub fn check_environment() -> Result<()> {
+    Tier::from_env()?;
+    cache::Cache::shared().map(|_| ())
+}
 
 /// A CUDA C++ translation unit, complete in itself: nothing is included.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +75,24 @@ impl Tier {
             Tier::Sm80 => 80,
             Tier::Sm90a => 90,
         }
+    }
+
+    /// The tier that `BULLET_TIER` asks for, if it is set.
+    ///
+    /// # Errors
+    /// It names none.
+    pub fn from_env() -> Result<Option<Tier>> {
+        let name = std::env::var_os("BULLET_TIER").map(|name| name.to_string_lossy().trim().to_string());
+        name.filter(|name| !name.is_empty()).map(|name| Tier::named(&name)).transpose()
+    }
+
+    fn named(name: &str) -> Result<Tier> {
+        Tier::parse(name).ok_or_else(|| {
+            let names = Tier::ALL.map(|tier| tier.to_string()).join(", ");
+            Error::invalid(format!(
+                "the environment variable BULLET_TIER is wrong: '{name}'; expected one of {names}"
+            ))
+        })
     }
 
     /// The tier that its name says, as `BULLET_TIER` has it: `sm_35`, `sm_90a`.

@@ -136,6 +136,8 @@ pub(super) struct Case {
     pub n: usize,
     pub k: usize,
     pub batch: usize,
+    /// Both operands are loaded as vectors; else the widest tile holds more than there are registers.
+    pub vectors: bool,
 }
 
 /// What is to be launched.
@@ -200,8 +202,8 @@ impl Tile {
                     | DType::I32
                     | DType::I64 => return false,
                 };
-                // Without asynchronous copies the widest tile has more in flight than there are registers.
-                let wide = self.size.1 > 128 && gpu.tier < Tier::Sm80;
+                // Without asynchronous copies, or with fragments read word by word, the widest tile spills registers.
+                let wide = self.size.1 > 128 && (gpu.tier < Tier::Sm80 || dtype == DType::F32);
                 gpu.tier >= since && !wide && self.shared(gpu.tier) <= gpu.shared_per_block as usize
             }
         }
@@ -259,7 +261,8 @@ pub(super) fn choose(case: &Case, gpu: &GpuInfo) -> Plan {
 }
 
 fn automatic(case: &Case, gpu: &GpuInfo, precision: Precision) -> Plan {
-    let usable = || TILES.iter().filter(|t| t.supports(case.dtype, gpu, precision));
+    let fits = |t: &Tile| t.size.1 <= 128 || case.vectors;
+    let usable = || TILES.iter().filter(|t| t.supports(case.dtype, gpu, precision) && fits(t));
     let few = case.m.min(case.n);
     let tensor_cores = usable().any(|t| t.engine == Engine::Mma);
     let many = case.m.max(case.n) * case.batch >= gpu.multiprocessors as usize;
@@ -333,7 +336,7 @@ fn report(case: &Case, plan: &Plan) {
     static SEEN: Mutex<Option<HashSet<Case>>> = Mutex::new(None);
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     if seen.get_or_insert_default().insert(*case) {
-        let Case { dtype, m, n, k, batch } = *case;
+        let Case { dtype, m, n, k, batch, .. } = *case;
         eprintln!("gemm {dtype} {batch} x {m}x{n}x{k}: {} / {}", plan.tile.name, plan.splits);
     }
 }
@@ -355,7 +358,7 @@ mod tests {
     }
 
     fn plan(dtype: DType, m: usize, n: usize, k: usize, tier: Tier) -> Plan {
-        automatic(&Case { dtype, m, n, k, batch: 1 }, &h200(tier), Precision::Full)
+        automatic(&Case { dtype, m, n, k, batch: 1, vectors: true }, &h200(tier), Precision::Full)
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Side {
         };
         let fits = |vec: usize| {
             let whole = |stride: isize| stride % vec as isize == 0;
-            self.at.0 % (vec * size) as u64 == 0
+            self.at.0.is_multiple_of((vec * size) as u64)
                 && whole(other)
                 && lead.iter().zip(&self.lead).all(|(&len, &s)| len == 1 || whole(s))
         };
@@ -120,7 +120,9 @@ pub(super) fn run(gpu: &Gpu, mut p: Product) -> Result<()> {
     }
     p.merge_lead();
     // A library's kernels (cuBLASLt) would be tried here, before the choice among our own.
-    let case = Case { dtype: p.dtype, m: p.a.rows, n: p.b.rows, k: p.k, batch: p.batch() };
+    let mut sides = [p.a, p.b];
+    let vectors = sides.iter_mut().all(|s| s.access(p.k, &p.lead[..p.lead_rank], p.dtype).vec > 1);
+    let case = Case { dtype: p.dtype, m: p.a.rows, n: p.b.rows, k: p.k, batch: p.batch(), vectors };
     let plan = choose(&case, gpu.info());
     match plan.tile.engine {
         Engine::Skinny => skinny(gpu, p),
@@ -211,9 +213,10 @@ fn grid(tiles: Option<usize>, p: &Product) -> Result<u32> {
 /// Elements of a result row that can be stored at once.
 fn vector_of(p: &Product, n: usize) -> usize {
     let size = p.dtype.size();
-    let aligned = |at: DevicePtr, v: usize| at.0 % (v * size) as u64 == 0;
-    let fits =
-        |v: usize| v * size <= 16 && n % v == 0 && aligned(p.c, v) && p.pre.is_none_or(|pre| aligned(pre, v));
+    let aligned = |at: DevicePtr, v: usize| at.0.is_multiple_of((v * size) as u64);
+    let fits = |v: usize| {
+        v * size <= 16 && n.is_multiple_of(v) && aligned(p.c, v) && p.pre.is_none_or(|pre| aligned(pre, v))
+    };
     [8, 4, 2].into_iter().find(|&v| fits(v)).unwrap_or(1)
 }
 

@@ -115,7 +115,9 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         let odd = [true, false].map(|k_major| Access { k_major, vec: 1 });
         for tile in TILES {
             let fits = match tile.engine {
-                Engine::Mma => matches!(dtype, DType::F16 | DType::BF16 | DType::F32),
+                Engine::Mma => {
+                    matches!(dtype, DType::F16 | DType::BF16) || dtype == DType::F32 && tile.size.1 <= 128
+                }
                 Engine::Simt => acc_bytes(dtype) == 4 || tile.part.0 * tile.part.1 <= 16,
                 Engine::Skinny => false,
             };
@@ -133,7 +135,9 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
                 add(Identity, odd[0], odd[1], true);
                 add(Identity, along_k, along_rows, false);
                 if dtype.is_float() {
-                    [Relu, GeluTanh, Silu].map(|act| add(act, odd[0], along_k, false));
+                    for act in [Relu, GeluTanh, Silu] {
+                        add(act, odd[0], along_k, false);
+                    }
                 }
             }
         }

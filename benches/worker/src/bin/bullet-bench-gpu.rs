@@ -28,6 +28,9 @@ fn main() -> Result<()> {
         say("start", "main to first result", start.elapsed().as_secs_f64(), "s");
     }
     let bench = Bench { device };
+    if wanted.iter().any(|w| w == "profile") {
+        return bench.profile();
+    }
     let sections: [(&str, fn(&Bench) -> Result<()>); 6] = [
         ("copy", Bench::copy),
         ("rows", Bench::rows),
@@ -142,26 +145,45 @@ impl Bench {
         Ok(())
     }
 
+    /// A few steps and nothing else, for a profiler: the third is captured and replayed.
+    fn profile(&self) -> Result<()> {
+        for (batch, compute, scale) in [(16, None, None), (256, Some(DType::F16), Some((65536.0, 2000)))] {
+            let mut train = self.trainer(batch, compute, scale)?;
+            let data = tokens(batch * 64);
+            (0..4).try_for_each(|_| train.step(std::slice::from_ref(&data)))?;
+            say("profile", &format!("micro B{batch}"), train.read()?.loss, "nats");
+        }
+        Ok(())
+    }
+
+    fn trainer(
+        &self,
+        batch: usize,
+        compute: Option<DType>,
+        loss_scale: Option<(f64, u64)>,
+    ) -> Result<TrainStep<Transformer>> {
+        let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
+        let decay = |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
+        let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
+        let options = StepOptions {
+            batch: [batch, 64],
+            accumulation: 1,
+            schedule: Schedule::constant(1e-3),
+            compute,
+            loss_scale,
+            grad_clip: None,
+            recompute: false,
+            seed: 0,
+        };
+        Ok(TrainStep::new(model, optimizer, options, &self.device)?)
+    }
+
     fn train(&self) -> Result<()> {
         for batch in [16, 256] {
             for (name, compute, scale) in
                 [("fp32", None, None), ("fp16", Some(DType::F16), Some((65536.0, 2000)))]
             {
-                let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
-                let decay =
-                    |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
-                let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
-                let options = StepOptions {
-                    batch: [batch, 64],
-                    accumulation: 1,
-                    schedule: Schedule::constant(1e-3),
-                    compute,
-                    loss_scale: scale,
-                    grad_clip: None,
-                    recompute: false,
-                    seed: 0,
-                };
-                let mut train = TrainStep::new(model, optimizer, options, &self.device)?;
+                let mut train = self.trainer(batch, compute, scale)?;
                 let data = tokens(batch * 64);
                 for _ in 0..10 {
                     train.step(std::slice::from_ref(&data))?;

@@ -1,0 +1,345 @@
+//! Matrix products on a GPU against sums in f64 on the CPU; passes without a check where there is no GPU.
+
+mod common;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bullet_kernels::cuda::{Gpu, gemm};
+use bullet_kernels::{View, ViewMut};
+use bullet_ops::{Activation, DType, Layout, Shape};
+use bullet_runtime::{Buffer, Device};
+use common::Rng;
+use half::{bf16, f16};
+
+/// What is forced is forced for the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn gpu() -> Option<Arc<Gpu>> {
+    let device = match Device::parse("cuda:0") {
+        Ok(device) => device,
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            return None;
+        }
+    };
+    Some(Gpu::of(&device).expect("the GPU has memory for a few bytes"))
+}
+
+fn encode(dtype: DType, v: f64) -> Vec<u8> {
+    match dtype {
+        DType::F16 => f16::from_f64(v).to_ne_bytes().to_vec(),
+        DType::BF16 => bf16::from_f64(v).to_ne_bytes().to_vec(),
+        DType::F32 => (v as f32).to_ne_bytes().to_vec(),
+        DType::F64 => v.to_ne_bytes().to_vec(),
+        DType::Bool => vec![u8::from(v > 0.0)],
+        DType::U8 => vec![v as i64 as u8],
+        DType::I8 => vec![v as i64 as u8],
+        DType::I16 => (v as i64 as i16).to_ne_bytes().to_vec(),
+        DType::I32 => (v as i64 as i32).to_ne_bytes().to_vec(),
+        DType::I64 => (v as i64).to_ne_bytes().to_vec(),
+    }
+}
+
+fn decode(dtype: DType, b: &[u8]) -> f64 {
+    match dtype {
+        DType::F16 => f16::from_ne_bytes(b.try_into().unwrap()).to_f64(),
+        DType::BF16 => bf16::from_ne_bytes(b.try_into().unwrap()).to_f64(),
+        DType::F32 => f64::from(f32::from_ne_bytes(b.try_into().unwrap())),
+        DType::F64 => f64::from_ne_bytes(b.try_into().unwrap()),
+        DType::Bool | DType::U8 => f64::from(b[0]),
+        DType::I8 => f64::from(b[0] as i8),
+        DType::I16 => f64::from(i16::from_ne_bytes(b.try_into().unwrap())),
+        DType::I32 => f64::from(i32::from_ne_bytes(b.try_into().unwrap())),
+        DType::I64 => i64::from_ne_bytes(b.try_into().unwrap()) as f64,
+    }
+}
+
+/// How a matrix lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lie {
+    RowMajor,
+    ColumnMajor,
+    /// Row-major, each row followed by 8 elements that are not its own.
+    Padded,
+    /// Row-major, one element after an aligned address.
+    Shifted,
+    /// Neither rows nor columns are neighbours.
+    Scattered,
+}
+
+const LIES: [Lie; 5] = [Lie::RowMajor, Lie::ColumnMajor, Lie::Padded, Lie::Shifted, Lie::Scattered];
+
+/// A batch of matrices on the device, and their values; what lies between them is NaN, or -1.
+struct Operand {
+    values: Vec<f64>,
+    buffer: Buffer,
+    layout: Layout,
+    dtype: DType,
+}
+
+impl Operand {
+    fn new(gpu: &Gpu, rng: &mut Rng, dtype: DType, dims: &[usize], lie: Lie) -> Operand {
+        let (rows, cols) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+        let (row, col, offset) = match lie {
+            Lie::RowMajor => (cols, 1, 0),
+            Lie::ColumnMajor => (1, rows, 0),
+            Lie::Padded => (cols + 8, 1, 0),
+            Lie::Shifted => (cols, 1, 1),
+            Lie::Scattered => (2 * cols + 1, 2, 3),
+        };
+        let one = (rows * row).max(cols * col) + 8;
+        let batches: usize = dims[..dims.len() - 2].iter().product();
+        let mut strides = vec![row as isize, col as isize];
+        let mut stride = one;
+        for &d in dims[..dims.len() - 2].iter().rev() {
+            strides.insert(0, stride as isize);
+            stride *= d;
+        }
+        let layout = Layout::strided(Shape::new(dims).unwrap(), &strides, offset);
+        let size = dtype.size();
+        let mut bytes = vec![0xffu8; (one * batches + offset) * size];
+        let mut values = Vec::new();
+        for b in 0..batches {
+            for i in 0..rows {
+                for j in 0..cols {
+                    let v = if dtype.is_float() { rng.unit() } else { rng.below(9) as f64 - 4.0 };
+                    let at = (offset + b * one + i * row + j * col) * size;
+                    bytes[at..at + size].copy_from_slice(&encode(dtype, v));
+                    values.push(decode(dtype, &bytes[at..at + size]));
+                }
+            }
+        }
+        let mut buffer = gpu.device().alloc(bytes.len()).unwrap();
+        buffer.write(0, &bytes).unwrap();
+        Operand { values, buffer, layout, dtype }
+    }
+
+    fn view(&self) -> View<'_> {
+        // SAFETY: the buffer holds the layout's elements, and is not written while the view lives; the address is the
+        // device's, and is only passed on.
+        unsafe { View::new(self.buffer.ptr().0 as *const u8, self.dtype, self.layout) }
+    }
+}
+
+/// A poisoned result of `n` elements, with as many behind it that must stay poisoned.
+struct Target {
+    buffer: Buffer,
+    shape: Shape,
+    dtype: DType,
+}
+
+impl Target {
+    fn new(gpu: &Gpu, dtype: DType, dims: &[usize]) -> Target {
+        let shape = Shape::new(dims).unwrap();
+        let bytes = vec![0xffu8; (shape.numel() + 64) * dtype.size()];
+        let mut buffer = gpu.device().alloc(bytes.len()).unwrap();
+        buffer.write(0, &bytes).unwrap();
+        Target { buffer, shape, dtype }
+    }
+
+    fn view(&mut self) -> ViewMut<'_> {
+        // SAFETY: as in `Operand::view`; nothing else uses the buffer.
+        unsafe { ViewMut::new(self.buffer.ptr().0 as *mut u8, self.dtype, Layout::contiguous(self.shape)) }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; (self.shape.numel() + 64) * self.dtype.size()];
+        self.buffer.read(0, &mut bytes).unwrap();
+        let behind = &bytes[self.shape.numel() * self.dtype.size()..];
+        assert!(behind.iter().all(|&b| b == 0xff), "written behind the result");
+        bytes.truncate(self.shape.numel() * self.dtype.size());
+        bytes
+    }
+}
+
+/// The largest error of a sum whose terms' magnitudes add up to `magnitude`.
+fn tolerance(dtype: DType, want: f64, magnitude: f64) -> f64 {
+    let sum = 64.0 * f64::from(f32::EPSILON) * (1.0 + magnitude);
+    match dtype {
+        DType::F16 => sum + f16::EPSILON.to_f64() * want.abs() + 1e-7,
+        DType::BF16 => sum + bf16::EPSILON.to_f64() * want.abs(),
+        DType::F32 if gemm::precision() == gemm::Precision::Tf32 => sum + magnitude * 2.0f64.powi(-10),
+        DType::F32 => sum,
+        DType::F64 => 64.0 * f64::EPSILON * (1.0 + magnitude),
+        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0.0,
+    }
+}
+
+/// `want` as an integer type would hold it.
+fn wrapped(dtype: DType, want: f64) -> f64 {
+    if dtype.is_float() {
+        return want;
+    }
+    let want = if dtype == DType::Bool { f64::from(want != 0.0) } else { want };
+    decode(dtype, &encode(dtype, want))
+}
+
+struct Check {
+    dtype: DType,
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    shared_b: bool,
+    lies: (Lie, Lie),
+}
+
+fn check_matmul(gpu: &Gpu, rng: &mut Rng, c: &Check, variant: &str) {
+    let Check { dtype, batch, m, n, k, .. } = *c;
+    let a = Operand::new(gpu, rng, dtype, &[batch, m, k], c.lies.0);
+    let b_dims: &[usize] = if c.shared_b { &[k, n] } else { &[batch, k, n] };
+    let b = Operand::new(gpu, rng, dtype, b_dims, c.lies.1);
+    let mut out = [Target::new(gpu, dtype, &[batch, m, n]), Target::new(gpu, dtype, &[batch, m, n])];
+    for target in &mut out {
+        gemm::matmul(gpu, &[a.view(), b.view()], &mut [target.view()]).unwrap();
+    }
+    let got = out[0].bytes();
+    let what = format!("{variant} {dtype} {batch}x{m}x{n}x{k} {:?} shared {}", c.lies, c.shared_b);
+    assert_eq!(got, out[1].bytes(), "{what}: not the same bits twice");
+    for q in 0..batch {
+        let (va, vb) = (&a.values[q * m * k..], &b.values[if c.shared_b { 0 } else { q * k * n }..]);
+        for i in 0..m {
+            for j in 0..n {
+                let term = |p: usize| va[i * k + p] * vb[p * n + j];
+                let want: f64 = (0..k).map(term).sum();
+                let magnitude: f64 = (0..k).map(|p| term(p).abs()).sum();
+                let at = ((q * m + i) * n + j) * dtype.size();
+                let got = decode(dtype, &got[at..at + dtype.size()]);
+                let error = (got - wrapped(dtype, want)).abs();
+                assert!(
+                    error <= tolerance(dtype, want, magnitude),
+                    "{what} at {q},{i},{j}: {got}, not {want}"
+                );
+            }
+        }
+    }
+}
+
+const DTYPES: [DType; 10] = [
+    DType::F16,
+    DType::BF16,
+    DType::F32,
+    DType::F64,
+    DType::Bool,
+    DType::U8,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+];
+
+/// Rows, columns, k.
+const SHAPES: [(usize, usize, usize); 11] = [
+    (1, 1, 1),
+    (3, 5, 7),
+    (2, 3, 0),
+    (0, 3, 4),
+    (16, 70, 33),
+    (17, 129, 65),
+    (64, 64, 128),
+    (130, 65, 257),
+    (1, 384, 128),
+    (200, 3, 40),
+    (40, 136, 1024),
+];
+
+#[test]
+fn products_match_sums_in_f64() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rng = Rng(1);
+    for dtype in DTYPES {
+        for (m, n, k) in SHAPES {
+            for lies in LIES.into_iter().flat_map(|a| LIES.map(|b| (a, b))) {
+                let (batch, shared_b) = rng.pick(&[(1, false), (1, false), (3, false), (3, true)]);
+                let check = Check { dtype, batch, m, n, k, shared_b, lies };
+                check_matmul(&gpu, &mut rng, &check, "automatic");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_variant_matches_when_forced() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rng = Rng(2);
+    for precision in [gemm::Precision::Full, gemm::Precision::Tf32] {
+        gemm::set_precision(precision);
+        for variant in gemm::variants().flat_map(|v| [v.to_owned(), format!("{v}/1"), format!("{v}/3")]) {
+            gemm::force(Some(&variant));
+            for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64, DType::I8, DType::I64] {
+                for (m, n, k) in SHAPES {
+                    let lies = (rng.pick(&LIES), rng.pick(&LIES));
+                    let check = Check { dtype, batch: 1 + rng.below(2), m, n, k, shared_b: false, lies };
+                    check_matmul(&gpu, &mut rng, &check, &variant);
+                }
+            }
+        }
+    }
+    gemm::force(None);
+    gemm::set_precision(gemm::Precision::Full);
+}
+
+#[test]
+fn linear_adds_bias_activates_and_keeps_what_was_before() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut rng = Rng(3);
+    use Activation::{Gelu, GeluTanh, Identity, Relu, Silu};
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        for activation in [Identity, Relu, Gelu, GeluTanh, Silu] {
+            for (m, n, k) in SHAPES {
+                for lie in [Lie::RowMajor, Lie::ColumnMajor, Lie::Shifted] {
+                    let bias = rng.below(2) == 0;
+                    check_linear(&gpu, &mut rng, dtype, activation, (m, n, k), lie, bias);
+                }
+            }
+        }
+    }
+}
+
+fn check_linear(
+    gpu: &Gpu,
+    rng: &mut Rng,
+    dtype: DType,
+    activation: Activation,
+    (m, n, k): (usize, usize, usize),
+    lie: Lie,
+    with_bias: bool,
+) {
+    let x = Operand::new(gpu, rng, dtype, &[m, k], Lie::RowMajor);
+    let w = Operand::new(gpu, rng, dtype, &[n, k], lie);
+    let bias = Operand::new(gpu, rng, dtype, &[1, n], Lie::RowMajor);
+    let (mut y, mut pre) = (Target::new(gpu, dtype, &[m, n]), Target::new(gpu, dtype, &[m, n]));
+    let bias_layout = Layout::contiguous(Shape::new(&[n]).unwrap());
+    let mut operands = vec![x.view(), w.view()];
+    if with_bias {
+        // SAFETY: the same elements, as a vector.
+        operands.push(unsafe { bias.view().with_layout(bias_layout) });
+    }
+    let mut results = vec![y.view()];
+    if activation != Activation::Identity {
+        results.push(pre.view());
+    }
+    gemm::linear(activation, gpu, &operands, &mut results).unwrap();
+    drop(results);
+    let (y, pre) = (y.bytes(), pre.bytes());
+    for i in 0..m {
+        for j in 0..n {
+            let term = |p: usize| x.values[i * k + p] * w.values[j * k + p];
+            let add = if with_bias { bias.values[j] } else { 0.0 };
+            let before = (0..k).map(term).sum::<f64>() + add;
+            let magnitude = (0..k).map(|p| term(p).abs()).sum::<f64>() + add.abs();
+            let at = (i * n + j) * dtype.size();
+            let value = |bytes: &[u8]| decode(dtype, &bytes[at..at + dtype.size()]);
+            let near = |got: f64, want: f64| (got - want).abs() <= 2.0 * tolerance(dtype, want, magnitude);
+            let what = format!("{dtype} {activation:?} {m}x{n}x{k} {lie:?} bias {with_bias} at {i},{j}");
+            let after = activation.map().map_or(before, |map| map.exprs().forward.eval(&[before]));
+            assert!(near(value(&y), after), "{what}: {}, not {after}", value(&y));
+            if activation != Activation::Identity {
+                assert!(near(value(&pre), before), "{what}: before {}, not {before}", value(&pre));
+            }
+        }
+    }
+}
