@@ -12,6 +12,7 @@
 //! ```
 
 mod adjoint;
+pub mod decode;
 pub mod dispatch;
 mod error;
 mod ops;

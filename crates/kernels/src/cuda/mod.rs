@@ -17,6 +17,7 @@ mod attention;
 mod conv;
 pub mod copy;
 mod cross_entropy;
+pub mod decode;
 mod execute;
 pub mod gemm;
 mod gpu;
@@ -48,6 +49,7 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         conv::units,
         copy::units,
         cross_entropy::units,
+        decode::units,
         gemm::units,
         index::units,
         norm::units,

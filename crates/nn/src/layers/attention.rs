@@ -153,4 +153,9 @@ impl LayerCache {
         let dims = [batch, 2 * config.kv_heads, capacity, config.head_dim()];
         Ok(LayerCache { keys_values: Tensor::zeros(&dims, dtype, device)? })
     }
+
+    /// Its memory: (batch, 2 kv heads, capacity, head width).
+    pub(crate) fn keys_values(&self) -> &Tensor {
+        &self.keys_values
+    }
 }

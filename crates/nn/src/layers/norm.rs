@@ -1,6 +1,7 @@
 //! [`LayerNorm`], [`RmsNorm`], and [`NormLayer`], either of them.
 
 use bullet_tensor::Tensor;
+use bullet_tensor::decode::Affine;
 
 use crate::config::Norm;
 use crate::error::Result;
@@ -86,6 +87,14 @@ impl NormLayer {
             Norm::Layer => NormLayer::Layer(LayerNorm::new(init, width, bias, eps)?),
             Norm::Rms => NormLayer::Rms(RmsNorm::new(init, width, eps)?),
         })
+    }
+
+    /// Scale and shift.
+    pub(crate) fn affine(&self) -> Affine {
+        match self {
+            NormLayer::Layer(norm) => (norm.weight.clone(), norm.bias.clone()),
+            NormLayer::Rms(norm) => (norm.weight.clone(), None),
+        }
     }
 
     /// (.., width) to (.., width).
