@@ -183,8 +183,8 @@ DEVICE void sum_columns(const Operands &of, int tile, i64 first, i64 start, i64 
 // x and g are still in cache. With more than one range the sums of columns go to `parts`, [ranges][2][width].
 KERNEL __launch_bounds__(BOUND, 1)
 norm_grad(const T *__restrict__ x, const C *__restrict__ mean, const C *__restrict__ rstd, const T *__restrict__ g,
-          const T *__restrict__ r, const T *__restrict__ w, T *__restrict__ dx, T *__restrict__ dw, T *__restrict__ db, C *__restrict__ parts,
-          i64 rows, i64 width, i64 range, u32 row_blocks, u32 tiles, int tile) {
+          const T *__restrict__ r, const T *__restrict__ w, T *__restrict__ dx, T *__restrict__ dw, T *__restrict__ db,
+          C *__restrict__ parts, i64 rows, i64 width, i64 range, u32 row_blocks, u32 tiles, int tile) {
     __shared__ Two slots[WARP];
     const u32 which = blockIdx.x / (row_blocks + tiles), block = blockIdx.x % (row_blocks + tiles);
     const i64 start = which * range, end = start + range < rows ? start + range : rows;
