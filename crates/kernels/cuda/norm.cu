@@ -1,8 +1,8 @@
 // Layer normalisation (RMS 0) and root-mean-square normalisation (RMS 1) of rows, and their adjoints. Follows rows.cuh.
 //
 // A row is read once, into registers; the mean comes first, then the squares of what is left. Weights may be missing
-// (null). With ADD 1 the row is a sum of two, x + r, normalised before it is rounded and stored to s; the adjoint then adds
-// the sum's own gradient r to dx.
+// (null). With ADD 1 the row is a sum of two, x + r, stored to s and normalised as it is stored, since the adjoint reads
+// that; the adjoint then adds the sum's own gradient r to dx.
 
 // The sums over the threads of a row of two numbers, with one barrier. `slots` is shared memory, used once.
 struct Two {
@@ -235,10 +235,9 @@ DEVICE void load_row(C (&c)[ITEMS * VEC], const T *x, const T *r, T *s, Index pa
 #if ADD
 #pragma unroll
     for (int i = 0; i < ITEMS * VEC; ++i) c[i] += other[i];
-    if (s) {
-        narrow(px, c);
-        store(s, px, packs, base);
-    }
+    narrow(px, c);
+    if (s) store(s, px, packs, base);
+    widen(c, px, packs, base, (C)0);
 #endif
 }
 

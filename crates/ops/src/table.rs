@@ -195,9 +195,9 @@ pub static TABLE: &[Row] = &[
     kernel("layer_norm_grad", "x, mean, rstd, g, w? -> dx, dw[n]?, db[n]?", "Adjoint of layer_norm; dw and db where w is given.", 256.0, Adjoint::NotDifferentiable),
     kernel("rms_norm", "x[.., n], w[n]? -> y, rstd[..]", "x * rstd * w along the last axis.", 64.0, Adjoint::Rule),
     kernel("rms_norm_grad", "x, rstd, g, w? -> dx, dw[n]?", "Adjoint of rms_norm; dw where w is given.", 256.0, Adjoint::NotDifferentiable),
-    kernel("add_layer_norm", "x[.., n], r[.., n], w[n]?, b[n]? -> y, s, mean[..], rstd[..]", "s = x + r, and layer_norm of the sum before it is rounded.", 64.0, Adjoint::Rule),
+    kernel("add_layer_norm", "x[.., n], r[.., n], w[n]?, b[n]? -> y, s, mean[..], rstd[..]", "s = x + r, and layer_norm of s as it is stored.", 64.0, Adjoint::Rule),
     kernel("add_layer_norm_grad", "s, mean, rstd, g, gs, w? -> ds, dw[n]?, db[n]?", "layer_norm_grad of s and g, with gs added to ds.", 256.0, Adjoint::NotDifferentiable),
-    kernel("add_rms_norm", "x[.., n], r[.., n], w[n]? -> y, s, rstd[..]", "s = x + r, and rms_norm of the sum before it is rounded.", 64.0, Adjoint::Rule),
+    kernel("add_rms_norm", "x[.., n], r[.., n], w[n]? -> y, s, rstd[..]", "s = x + r, and rms_norm of s as it is stored.", 64.0, Adjoint::Rule),
     kernel("add_rms_norm_grad", "s, rstd, g, gs, w? -> ds, dw[n]?", "rms_norm_grad of s and g, with gs added to ds.", 256.0, Adjoint::NotDifferentiable),
     // Indexing.
     kernel("embedding", "table[v, n], i[..] -> y[.., n]", "Rows of a table.", 0.0, Adjoint::Rule),

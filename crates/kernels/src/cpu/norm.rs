@@ -57,7 +57,7 @@ pub fn layer_norm_on<S: Storage>(
     forward(isa, Norm::Layer, x, n, None, w, b, eps, y, Some(mean), rstd);
 }
 
-/// `s = x + r`, and [`layer_norm`], or [`rms_norm`] if there is no `mean`, of the sum before it is rounded.
+/// `s = x + r`, and [`layer_norm`], or [`rms_norm`] if there is no `mean`, of the sum as it is stored.
 ///
 /// # Panics
 /// If a length is wrong.
@@ -204,9 +204,9 @@ impl<S: Storage> SimdOp for Forward<'_, S> {
                     add_row(x, S::load::<T>(&other[row.clone()], &mut others), &mut sums);
                     match S::as_compute_mut(&mut to[row.clone()]) {
                         Some(to) => to.copy_from_slice(&sums),
-                        None => S::narrow::<T>(&sums, &mut to[row]),
+                        None => S::narrow::<T>(&sums, &mut to[row.clone()]),
                     }
-                    &sums
+                    S::load::<T>(&to[row], &mut sums)
                 }
             };
             let mean = match self.norm {

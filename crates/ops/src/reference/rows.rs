@@ -183,9 +183,10 @@ pub(super) fn rms_norm_grad(x: &[Array], out: &[Meta]) -> Vec<Array> {
     results
 }
 
-/// `s = x + r`, and the norm of it.
+/// `s = x + r`, and the norm of it, rounded to its dtype: where a row is nearly constant its norm magnifies what is
+/// rounded off, and the adjoint, which reads `s`, must see the same.
 pub(super) fn add_norm(rms: bool, eps: f64, x: &[Array], out: &[Meta]) -> Vec<Array> {
-    let sum = of(out[1], x[0].data.iter().zip(&x[1].data).map(|(x, r)| x + r).collect());
+    let sum = of(out[1], x[0].data.iter().zip(&x[1].data).map(|(x, r)| x + r).collect()).rounded();
     let operands = [&[sum.clone()][..], &x[2..]].concat();
     let metas = [&out[..1], &out[2..]].concat();
     let norm = if rms { rms_norm } else { layer_norm };
