@@ -11,7 +11,7 @@ use crate::config::{FeedForward, ModelConfig, Norm, Positions};
 use crate::error::{Error, Result};
 use crate::init::{Fill, Init};
 use crate::layers::{
-    AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, TransformerBlock,
+    AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, Stream, TransformerBlock,
 };
 use crate::module::{Module, Pass, join};
 
@@ -397,11 +397,14 @@ impl LanguageModel for Transformer {
     }
 
     fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let mut x = self.embed(tokens, 0, pass)?;
+        let mut stream = Stream::new(self.embed(tokens, 0, pass)?);
         for block in &self.blocks {
-            x = if pass.recompute { block.forward_recomputed(&x, pass)? } else { block.forward(&x, pass)? };
+            stream = match pass.recompute {
+                true => Stream::new(block.forward_recomputed(&stream.sum()?, pass)?),
+                false => block.forward_stream(&stream, pass)?,
+            };
         }
-        self.head.forward(&self.ln_f.forward(&x, pass)?, pass)
+        self.head.forward(&self.ln_f.forward_stream(&stream, pass)?.0, pass)
     }
 
     fn new_cache(&self, batch: usize, pass: &Pass) -> Result<KvCache> {

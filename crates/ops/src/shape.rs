@@ -157,6 +157,11 @@ impl AxisSet {
         AxisSet(((1u16 << shape.rank()) - 1) as u8)
     }
 
+    /// The first `count` axes.
+    pub fn leading(count: usize) -> AxisSet {
+        AxisSet(((1u16 << count) - 1) as u8)
+    }
+
     /// The axes named in `axes`, which may count from the end.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
 
-/// Runs an op and records it where a gradient flows; returns all of its results, of which only the first is tracked.
+/// Runs an op and records it where a gradient flows; returns all of its results, of which those that are no statistics are
+/// tracked: the first, and of [`Op::AddNorm`] the second.
 pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     Ok(run_recorded(op, inputs)?.into_vec())
 }
@@ -30,13 +31,14 @@ fn run_recorded(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     let mut outputs = execute(&op, inputs)?;
     let tracked = grad_enabled() && inputs.iter().any(|t| t.is_tracked()) && adjoint::is_differentiable(&op);
     if tracked && outputs[0].dtype().is_float() {
-        let kept = adjoint::reads(&op, inputs);
+        let (kept, results) = (adjoint::reads(&op, inputs), adjoint::tracked_results(&op));
         let all = inputs.iter().copied().chain(&outputs);
         let saved = all.zip(kept).map(|(t, keep)| keep.then(|| Saved::new(t))).collect();
         let metas = outputs.iter().map(Tensor::meta).collect();
         let node = Node::record(Step::Op(op), inputs, metas, saved);
-        let first = &outputs[0];
-        outputs[0] = first.view_as(*first.layout(), Some(Autograd::Node(node, 0)));
+        for (i, output) in outputs.iter_mut().enumerate().take(results) {
+            *output = output.view_as(*output.layout(), Some(Autograd::Node(node.clone(), i)));
+        }
     }
     Ok(outputs)
 }

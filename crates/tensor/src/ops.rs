@@ -260,6 +260,44 @@ impl Tensor {
         run_one(Op::RmsNorm { eps }, &operands)
     }
 
+    /// The sum with `other`, normalised as [`Tensor::layer_norm`] does, and the sum: a residual connection with the norm
+    /// that follows, in one pass over memory.
+    ///
+    /// # Errors
+    /// The summands are not of one shape and dtype.
+    pub fn add_layer_norm(
+        &self,
+        other: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        if weight.is_none() && bias.is_some() {
+            return Err(OpError::argument("add_layer_norm: a bias without a weight is not supported").into());
+        }
+        self.add_norm(false, [Some(other), weight, bias], eps)
+    }
+
+    /// As [`Tensor::add_layer_norm`], with [`Tensor::rms_norm`].
+    ///
+    /// # Errors
+    /// The summands are not of one shape and dtype.
+    pub fn add_rms_norm(
+        &self,
+        other: &Tensor,
+        weight: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        self.add_norm(true, [Some(other), weight, None], eps)
+    }
+
+    fn add_norm(&self, rms: bool, others: [Option<&Tensor>; 3], eps: f64) -> Result<(Tensor, Tensor)> {
+        let operands: Vec<&Tensor> = [self].into_iter().chain(others.into_iter().flatten()).collect();
+        let mut results = run(Op::AddNorm { rms, eps }, &operands)?.into_iter();
+        let (norm, sum) = (results.next(), results.next());
+        Ok((norm.expect("add_norm has a norm"), sum.expect("add_norm has a sum")))
+    }
+
     /// Rows of this table (rows, width) at `indices`, whose shape comes before the width.
     pub fn embedding(&self, indices: &Tensor) -> Result<Tensor> {
         run_one(Op::Embedding, &[self, indices])

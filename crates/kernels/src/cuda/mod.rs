@@ -14,6 +14,7 @@
 //! cell of the device, which the host reads when it next reads a tensor.
 
 mod attention;
+mod bias_grad;
 mod conv;
 pub mod copy;
 mod cross_entropy;
@@ -46,6 +47,7 @@ pub fn sample_sources() -> Vec<(String, String)> {
 pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let families = [
         attention::units,
+        bias_grad::units,
         conv::units,
         copy::units,
         cross_entropy::units,
