@@ -32,13 +32,19 @@ mod rows;
 pub mod sample;
 mod softmax;
 
+use bullet_runtime::jit::Tier;
+
 pub use execute::{execute, takes_strided};
 pub use gpu::{Define, Gpu, Unit};
 pub use map::map;
 
-/// Samples of the kernels that [`map()`] writes at run time, by name, each a source that lacks only the prelude.
-pub fn sample_sources() -> Vec<(String, String)> {
-    map::sample_sources()
+/// Samples of the kernels that [`map()`] writes at run time: names, and whole texts for a tier.
+pub fn sample_sources(tier: Tier) -> Vec<(String, String)> {
+    let whole = |(name, source): (String, String)| {
+        let text = gpu::assemble(tier, &[], &name, &source);
+        (name, text)
+    };
+    map::sample_sources().into_iter().map(whole).collect()
 }
 
 /// Every unit that kernels may ask for, with its entry points: what a machine without a GPU can compile.
