@@ -46,6 +46,8 @@ fn install_one(folder: &Path, wheel: &str) -> Result<(), String> {
     // Installed beside and renamed, so that what is here is whole.
     let partial = folder.join(format!("{wheel}.partial-{}", std::process::id()));
     let mut pip = Command::new("python3");
+    // In a container everything runs as root, and the folder is ours alone.
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
     pip.args(["--only-binary", ":all:", "--target"]).arg(&partial).arg(wheel);
     let done = command::run(&mut pip).and_then(|()| fs::rename(&partial, &place).map_err(text));
