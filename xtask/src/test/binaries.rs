@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::libtest::Counts;
 use crate::command::{self, Finished};
 
-/// The longest one test program may run.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The longest one test program may run: device sources take minutes where none is cached and the machine is busy.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// One test program.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! Bullet's figures on one GPU, one JSON object a line: `{"section", "case", "peer", "value", "unit"}`.
 //!
-//! usage: bullet-bench-gpu [SECTION]..., with sections start, copy, rows, attention, gemm, train and gen; all of them
+//! usage: `bullet-bench-gpu [SECTION]...`, with sections start, copy, rows, attention, gemm, train and gen; all of them
 //! without. Ops are timed with device events around one call, after warm-up, the median of many; training and generation
 //! by the clock, around many steps and one wait. Data is random and larger than the second-level cache, or rotates.
 

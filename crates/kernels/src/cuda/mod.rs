@@ -10,7 +10,7 @@
 //! **Order.** All work goes to the device's default stream; operands are read and results written in that order. Scratch
 //! memory comes from the pool and may be dropped at once after the launch, as its next user is behind it in the stream.
 //!
-//! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
+//! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a fault
 //! cell of the device, which the host reads when it next reads a tensor.
 
 mod attention;
