@@ -9,8 +9,8 @@
 #define G (HEAD / VL < WARP ? HEAD / VL : WARP)
 #define PARTS (HEAD / VL / G)
 #define GROUPS (THREADS / G)
-// Keys that a group has in flight.
-#define U (PARTS > 1 ? 2 : 4)
+// Keys that a group has in flight; of f64, as many as sm_35 has registers for.
+#define U (PARTS > 1 || sizeof(T) == 8 ? 2 : 4)
 
 // A row's elements of this lane: vector `part` begins at (part * G + lane) * VL; zeros beyond `dim`.
 DEVICE void load_row(const Attention &p, Vec<T, VL> (&x)[PARTS], const T *row) {

@@ -1,8 +1,8 @@
 //! Matrix products on the GPU.
 //!
 //! Three sources: `gemm_simt.cu` (every type and tier), `gemm_mma.cu` (tensor cores by `mma.sync`), `gemm_skinny.cu` (up to
-//! 16 rows or columns, bound by memory). [`choose`] says which, with which tile, and over how many blocks the k of a tile
-//! is split; [`launch`] turns strided operands into units and arguments. Both operands are "rows by k" from here on: b of
+//! 16 rows or columns, bound by memory). `choose` says which, with which tile, and over how many blocks the k of a tile
+//! is split; `launch` turns strided operands into units and arguments. Both operands are "rows by k" from here on: b of
 //! `a b` has a row for each column of the result.
 //!
 //! Results are the same bits every time: shares of a split k are added in their order, by whichever block comes last.
