@@ -18,6 +18,7 @@ mod ops;
 pub mod optim;
 mod random;
 mod recompute;
+mod shadow;
 mod storage;
 pub mod tape;
 mod tensor;

@@ -26,6 +26,8 @@ pub struct Slot<'a> {
     /// Overwritten: first and second moment (Adam), or momentum (SGD; none without momentum). f32, or f64 for an f64
     /// parameter.
     pub moments: &'a [Tensor],
+    /// Overwritten with the new value too: [`Tensor::shadow_values`] of the parameter.
+    pub shadow: Option<Tensor>,
 }
 
 /// The scalars of one step, each a device tensor without axes.
@@ -132,7 +134,9 @@ fn step_all(
     for slot in slots {
         check(slot, moments)?;
     }
-    let written: Vec<&Tensor> = slots.iter().flat_map(|s| [s.param].into_iter().chain(s.moments)).collect();
+    let shadows = || slots.iter().filter_map(|s| s.shadow.as_ref());
+    let written: Vec<&Tensor> =
+        slots.iter().flat_map(|s| [s.param].into_iter().chain(s.moments)).chain(shadows()).collect();
     let mut read: Vec<&Tensor> = slots.iter().map(|s| s.grad).collect();
     read.extend([state.lr, state.grad_scale, state.skip]);
     let device = common_device(&[&written[..], &read[..], &[state.step]].concat())?;
@@ -146,30 +150,37 @@ fn step_all(
     let mut moments: Vec<ViewMut<'_>> =
         slots.iter().flat_map(|s| s.moments).map(|t| unsafe { view_mut(t) }).collect();
     // SAFETY: as above.
+    let mut shadows: Vec<Option<ViewMut<'_>>> =
+        slots.iter().map(|s| s.shadow.as_ref().map(|t| unsafe { view_mut(t) })).collect();
+    // SAFETY: as above.
     let mut step = unsafe { view_mut(state.step) };
     let (lr, grad_scale, skip) = (view(state.lr), view(state.grad_scale), view(state.skip));
     match device.kind() {
         DeviceKind::Cpu => {
             // Optimizer scalars are device memory; on the CPU that is host memory, so reading them here is no transfer.
-            if skip.slice::<bool>()[0] {
-                return Ok(());
-            }
-            step.slice::<i64>()[0] += 1;
-            let scalars = cpu::optim::Scalars {
-                step: step.slice::<i64>()[0],
-                lr: f64::from(lr.slice::<f32>()[0]),
-                grad_scale: f64::from(grad_scale.slice::<f32>()[0]),
-            };
-            match rule {
-                AnyRule::Adam(hyper) => {
-                    cpu::optim::adam(&mut params, &grads, &mut moments, hyper, scalars);
+            if !skip.slice::<bool>()[0] {
+                step.slice::<i64>()[0] += 1;
+                let scalars = cpu::optim::Scalars {
+                    step: step.slice::<i64>()[0],
+                    lr: f64::from(lr.slice::<f32>()[0]),
+                    grad_scale: f64::from(grad_scale.slice::<f32>()[0]),
+                };
+                match rule {
+                    AnyRule::Adam(hyper) => {
+                        cpu::optim::adam(&mut params, &grads, &mut moments, hyper, scalars);
+                    }
+                    AnyRule::Sgd(hyper) => cpu::optim::sgd(&mut params, &grads, &mut moments, hyper, scalars),
                 }
-                AnyRule::Sgd(hyper) => cpu::optim::sgd(&mut params, &grads, &mut moments, hyper, scalars),
+                for (slot, shadow) in slots.iter().zip(&mut shadows) {
+                    if let Some(shadow) = shadow {
+                        cpu::copy::copy(&view(slot.param), shadow);
+                    }
+                }
             }
         }
         DeviceKind::Cuda(_) => {
             let (params, moments, grads) = (&mut params[..], &mut moments[..], &grads[..]);
-            let mut tensors = cuda::optim::Tensors { params, grads, moments, shadows: &mut [] };
+            let mut tensors = cuda::optim::Tensors { params, grads, moments, shadows: &mut shadows };
             let mut state = cuda::optim::State { step, lr, grad_scale, skip };
             let gpu = Gpu::of(device)?;
             match rule {
@@ -178,6 +189,8 @@ fn step_all(
             }
         }
     }
+    // A step that is skipped leaves both as they were.
+    slots.iter().filter(|s| s.shadow.is_some()).for_each(|s| s.param.shadow_was_written());
     Ok(())
 }
 
@@ -187,6 +200,7 @@ fn check(slot: &Slot<'_>, moments: usize) -> Result<()> {
     let fits = |t: &Tensor| t.shape() == shape && t.is_contiguous() && t.dtype().is_float();
     let ok = fits(slot.param)
         && fits(slot.grad)
+        && slot.shadow.as_ref().is_none_or(fits)
         && slot.moments.len() == moments
         && slot.moments.iter().all(|m| fits(m) && m.dtype() == wide);
     if ok {

@@ -72,8 +72,10 @@ impl Storage {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, ()> {
+        let guard = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the guard, so that whoever holds it knows which version the contents are.
         self.version.fetch_add(1, Ordering::AcqRel);
-        self.access.write().unwrap_or_else(PoisonError::into_inner)
+        guard
     }
 }
 

@@ -13,10 +13,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bullet_ops::{Meta, Op};
+use bullet_ops::{DType, Meta, Op};
 
 use crate::adjoint::{self, Context};
 use crate::error::{Error, Result};
+use crate::shadow::Shadow;
 use crate::tensor::Tensor;
 use crate::views::ViewOp;
 
@@ -55,13 +56,20 @@ pub(crate) enum Autograd {
     Node(Arc<Node>, usize),
 }
 
-/// The gradient of a leaf.
-#[derive(Default)]
+/// The gradient of a leaf, and what else belongs to it.
 pub(crate) struct Leaf {
+    /// Of the leaf's values; a gradient that came through a shadow is of the shadow's.
+    dtype: DType,
     grad: Mutex<Option<Tensor>>,
+    /// Its values in another dtype.
+    pub(crate) shadow: Mutex<Option<Shadow>>,
 }
 
 impl Leaf {
+    pub(crate) fn new(dtype: DType) -> Leaf {
+        Leaf { dtype, grad: Mutex::default(), shadow: Mutex::default() }
+    }
+
     pub(crate) fn grad(&self) -> Option<Tensor> {
         self.grad.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -71,11 +79,17 @@ impl Leaf {
     }
 
     /// Adds to the gradient. The first one is kept as it is if no one else holds its memory: it may be overwritten
-    /// in place later (clipping, accumulation).
+    /// in place later (clipping, accumulation). Sums are in the dtype of the leaf.
     fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = self.grad.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
-            Some(sum) => sum.add_(&grad),
+            Some(sum) if sum.dtype() == self.dtype => sum.add_(&grad),
+            Some(narrow) => {
+                let sum = narrow.cast(self.dtype)?;
+                sum.add_(&grad)?;
+                *slot = Some(sum);
+                Ok(())
+            }
             None => {
                 *slot = Some(if grad.is_unique() && grad.is_contiguous() { grad } else { grad.copy()? });
                 Ok(())

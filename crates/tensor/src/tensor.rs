@@ -10,7 +10,7 @@ use bullet_runtime::Device;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::storage::{Guards, Storage};
-use crate::tape::{Autograd, Leaf};
+use crate::tape::{Autograd, Leaf, no_grad};
 
 /// An n-dimensional array on a device.
 ///
@@ -209,7 +209,7 @@ impl Tensor {
                 self.dtype()
             )));
         }
-        Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::default())))))
+        Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::new(self.dtype()))))))
     }
 
     /// Whether a gradient flows to or through this tensor.
@@ -217,10 +217,26 @@ impl Tensor {
         self.0.autograd.is_some()
     }
 
-    /// The gradient that backward passes have accumulated in this leaf.
+    /// The gradient that backward passes have accumulated in this leaf, in its dtype.
+    ///
+    /// It shares memory with what the leaf holds, but for a gradient that came in another dtype (see
+    /// [`Tensor::shadow`]): of that it is a copy, to be put back by [`Tensor::set_grad`] if it is changed.
     pub fn grad(&self) -> Option<Tensor> {
+        let grad = self.computed_grad()?;
+        // Without memory for a copy the gradient is still right in the dtype that it has.
+        Some(no_grad(|| grad.cast(self.dtype())).unwrap_or(grad))
+    }
+
+    /// As [`Tensor::grad`], but in the dtype that backward computed it in and always the leaf's own memory: what an
+    /// optimizer reads.
+    pub fn computed_grad(&self) -> Option<Tensor> {
+        self.leaf()?.grad()
+    }
+
+    /// What belongs to this tensor as a leaf of the tape, if it is one.
+    pub(crate) fn leaf(&self) -> Option<&Arc<Leaf>> {
         match &self.0.autograd {
-            Some(Autograd::Leaf(leaf)) => leaf.grad(),
+            Some(Autograd::Leaf(leaf)) => Some(leaf),
             Some(Autograd::Node(..)) | None => None,
         }
     }

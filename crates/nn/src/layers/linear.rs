@@ -35,8 +35,8 @@ impl Linear {
 
     /// As [`Linear::forward`], with `activation` fused into the product.
     pub fn forward_with(&self, x: &Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
-        let (x, weight) = (pass.cast(x)?, pass.cast(&self.weight)?);
-        let bias = pass.cast_option(self.bias.as_ref())?;
+        let (x, weight) = (pass.cast(x)?, pass.param(&self.weight)?);
+        let bias = pass.param_option(self.bias.as_ref())?;
         Ok(x.linear(&weight, bias.as_ref(), activation)?)
     }
 }

@@ -28,8 +28,8 @@ impl LayerNorm {
 
     /// (.., width) to (.., width).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (x, weight) = (pass.cast(x)?, pass.cast(&self.weight)?);
-        let bias = pass.cast_option(self.bias.as_ref())?;
+        let (x, weight) = (pass.cast(x)?, pass.param(&self.weight)?);
+        let bias = pass.param_option(self.bias.as_ref())?;
         Ok(x.layer_norm(Some(&weight), bias.as_ref(), self.eps)?)
     }
 }
@@ -60,7 +60,7 @@ impl RmsNorm {
 
     /// (.., width) to (.., width).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(pass.cast(x)?.rms_norm(Some(&pass.cast(&self.weight)?), self.eps)?)
+        Ok(pass.cast(x)?.rms_norm(Some(&pass.param(&self.weight)?), self.eps)?)
     }
 }
 

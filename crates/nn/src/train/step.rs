@@ -191,7 +191,8 @@ impl<M: Objective> TrainStep<M> {
         self.not_captured.as_deref()
     }
 
-    /// Writes what changes from step to step into the static tensors.
+    /// Writes what changes from step to step into the static tensors, and what someone else changed since the last step into
+    /// those that go with it.
     fn begin(&mut self, batches: &[Batch]) -> Result<()> {
         if batches.len() != self.batches.len() {
             return Err(Error::argument(format!(
@@ -206,6 +207,7 @@ impl<M: Objective> TrainStep<M> {
         }
         self.optimizer.set_lr(self.options.schedule.at(self.step))?;
         self.generator.begin_step(self.step)?;
+        self.optimizer.refresh_shadows()?;
         self.step += 1;
         Ok(())
     }
