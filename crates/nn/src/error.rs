@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Argument,
     /// A tensor operation refused its operands.
     Tensor,
+    /// A device, or the share of it that this process may use, is full.
+    OutOfMemory,
 }
 
 /// A failure with a full sentence for the user.
@@ -88,7 +90,8 @@ impl From<bullet_ops::Error> for Error {
 
 impl From<bullet_tensor::Error> for Error {
     fn from(e: bullet_tensor::Error) -> Error {
-        Error::new(ErrorKind::Tensor, e.to_string())
+        let kind = if e.is_out_of_memory() { ErrorKind::OutOfMemory } else { ErrorKind::Tensor };
+        Error::new(kind, e.to_string())
     }
 }
 

@@ -11,6 +11,7 @@ use bullet_runtime::{Device, DeviceKind};
 use smallvec::SmallVec;
 
 use crate::adjoint;
+use crate::capture;
 use crate::error::{Error, Result};
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
@@ -55,6 +56,12 @@ pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     // SAFETY: the outputs are fresh; no one else can name their memory yet.
     let mut outs: Few<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
     match device.kind() {
+        DeviceKind::Cpu if device.is_capturing() => {
+            let op = op.clone();
+            // SAFETY: the work owns all but the memory of its views.
+            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?))? };
+            return Ok(outputs);
+        }
         DeviceKind::Cpu => cpu::execute(op, &views, &mut outs)?,
         DeviceKind::Cuda(_) => cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?,
     }
@@ -118,6 +125,15 @@ fn expr_into(
     });
     let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
     match target.device().kind() {
+        DeviceKind::Cpu if target.device().is_capturing() => {
+            let expr = expr.clone();
+            let work = move || {
+                cpu::map(&expr, compute, &views, &mut out);
+                Ok(())
+            };
+            // SAFETY: the work owns all but the memory of its views; the one that stands for no operand is of a constant.
+            unsafe { capture::record(target.device(), work)? };
+        }
         DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
         DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }

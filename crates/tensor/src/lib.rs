@@ -12,6 +12,7 @@
 //! ```
 
 mod adjoint;
+mod capture;
 pub mod dispatch;
 mod error;
 mod ops;
@@ -26,6 +27,8 @@ mod views;
 
 pub use bullet_kernels::cpu::{par, simd};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
+/// Devices and drivers, for who brings a device of his own.
+pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use error::{Error, Result};
 pub use random::{Distribution, Generator};
