@@ -361,6 +361,14 @@ impl Buffer {
     /// # Errors
     /// If it does not fit, or earlier work failed.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        self.put(offset, data)
+    }
+
+    /// As [`write`](Buffer::write), by who orders the users of the buffer by other means than holding it alone.
+    ///
+    /// # Errors
+    /// As [`write`](Buffer::write).
+    pub fn put(&self, offset: usize, data: &[u8]) -> Result<()> {
         self.check(offset, data.len(), "write")?;
         if data.is_empty() {
             return Ok(());

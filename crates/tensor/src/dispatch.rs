@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::adjoint;
 use crate::capture;
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
@@ -42,12 +43,31 @@ pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
 type Few<T> = SmallVec<[T; 4]>;
 
 /// Runs an op without recording.
+///
+/// # Errors
+/// Operands that don't fit; no room for the results. Where there is none for what else the op needs, it is done with less
+/// ([`rescue`]).
 pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let device = common_device(inputs)?;
     let metas: Few<Meta> = inputs.iter().map(|t| t.meta()).collect();
     let results = op.infer(&metas)?;
     let outputs: Vec<Tensor> =
         results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
+    if let Some(way) = rescue::forced()?
+        && rescue::by_force(way, op, inputs, &outputs)?
+    {
+        return Ok(outputs);
+    }
+    match compute(op, inputs, &outputs) {
+        Err(e) if e.is_out_of_memory() => rescue::execute(op, inputs, &outputs, e)?,
+        done => done?,
+    }
+    Ok(outputs)
+}
+
+/// Runs an op into results of the right shape, which are contiguous and of fresh storages.
+pub(crate) fn compute(op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
+    let device = outputs[0].device();
     let dense: Few<Cow<'_, Tensor>> =
         inputs.iter().enumerate().map(|(i, t)| as_taken(op, i, t)).collect::<Result<_>>()?;
     let reads: Few<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
@@ -59,14 +79,11 @@ pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         DeviceKind::Cpu if device.is_capturing() => {
             let op = op.clone();
             // SAFETY: the work owns all but the memory of its views.
-            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?))? };
-            return Ok(outputs);
+            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?)) }
         }
-        DeviceKind::Cpu => cpu::execute(op, &views, &mut outs)?,
-        DeviceKind::Cuda(_) => cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?,
+        DeviceKind::Cpu => Ok(cpu::execute(op, &views, &mut outs)?),
+        DeviceKind::Cuda(_) => Ok(cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?),
     }
-    drop(outs);
-    Ok(outputs)
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
@@ -96,6 +113,44 @@ pub(crate) fn run_expr(
 
 /// Evaluates an elementwise expression into `target`, whose version grows if it is an old tensor (`in_place`).
 fn expr_into(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
+    match expr_once(expr, compute, inputs, target, in_place) {
+        Err(e) => {
+            let operands: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
+            if !rescue::may_move_to_cpu("an elementwise op", &operands, target.device(), &e) {
+                return Err(e);
+            }
+            expr_on_cpu(expr, compute, inputs, target, in_place)
+        }
+        done => done,
+    }
+}
+
+/// As [`expr_into`], on the CPU.
+fn expr_on_cpu(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
+    let reads: Vec<&Storage> = inputs.iter().flatten().map(|t| &**t.storage()).collect();
+    let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
+    let _guards = Guards::take(&reads, writes);
+    let fetch = |t: &Option<&Tensor>| t.map(rescue::fetch).transpose();
+    let operands: Vec<Option<Tensor>> = inputs.iter().map(fetch).collect::<Result<_>>()?;
+    let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
+    let result = rescue::fetch(target)?;
+    expr_once(expr, compute, &operands, &result, false)?;
+    rescue::put(target, &result)
+}
+
+fn expr_once(
     expr: &Expr,
     compute: DType,
     inputs: &[Option<&Tensor>],

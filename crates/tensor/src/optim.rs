@@ -15,6 +15,7 @@ use bullet_runtime::{Device, DeviceKind};
 use crate::capture;
 use crate::dispatch::{common_device, storages, view, view_mut};
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::Guards;
 use crate::tensor::Tensor;
 
@@ -66,8 +67,31 @@ pub fn gradient_scale(
     let views: Vec<View<'_>> = grads.iter().map(|t| view(t)).collect();
     match device.kind() {
         DeviceKind::Cpu => scale_on_cpu(views, loss_scale, max_norm, device),
-        DeviceKind::Cuda(_) => scale_on_gpu(&views, loss_scale, max_norm, device),
+        DeviceKind::Cuda(_) => match scale_on_gpu(&views, loss_scale, max_norm, device) {
+            Err(e) if rescue::may_move_to_cpu("the norm of gradients", grads, device, &e) => {
+                scale_elsewhere(grads, loss_scale, max_norm, device)
+            }
+            done => done,
+        },
     }
+}
+
+/// As [`scale_on_gpu`], on the CPU; the caller holds guards.
+fn scale_elsewhere(
+    grads: &[&Tensor],
+    loss_scale: Option<&Tensor>,
+    max_norm: Option<f64>,
+    device: &Device,
+) -> Result<GradientScale> {
+    let moved: Vec<Tensor> = grads.iter().map(|t| rescue::fetch(t)).collect::<Result<_>>()?;
+    let loss_scale = loss_scale.map(rescue::fetch).transpose()?;
+    let found =
+        scale_on_cpu(moved.iter().map(view).collect(), loss_scale.as_ref(), max_norm, &Device::cpu())?;
+    let scale = empty_scale(device)?;
+    rescue::put(&scale.norm, &found.norm)?;
+    rescue::put(&scale.factor, &found.factor)?;
+    rescue::put(&scale.non_finite, &found.non_finite)?;
+    Ok(scale)
 }
 
 fn scale_on_gpu(
