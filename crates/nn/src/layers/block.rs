@@ -80,7 +80,7 @@ impl TransformerBlock {
             // A tape function speaks in the tape's errors.
             block
                 .forward(&inputs[0], &inner)
-                .map_err(|e| TensorError::Op(bullet_ops::Error::argument(e.message)))
+                .map_err(TensorError::from)
         };
         Ok(recompute(function, &[x], generator)?)
     }
