@@ -109,7 +109,11 @@ fn every_allocation_of_a_step_fails_in_turn() {
             for n in (0..).step_by(stride) {
                 let (injected, fine) = fault(pairs, captured, &target, (n, failures), &want);
                 let now = target.0.memory_stats();
-                assert_eq!((now.buffers, now.used), (baseline.buffers, baseline.used), "allocation {n} leaks");
+                assert_eq!(
+                    (now.buffers, now.used),
+                    (baseline.buffers, baseline.used),
+                    "allocation {n} leaks"
+                );
                 if !injected {
                     break;
                 }

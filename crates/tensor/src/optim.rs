@@ -107,7 +107,6 @@ fn scale_on_gpu(
     let mut out = cuda::optim::GradientScale { norm, factor, non_finite };
     let loss_scale = loss_scale.map(view);
     cuda::optim::gradient_scale(&*Gpu::of(device)?, grads, loss_scale.as_ref(), max_norm, &mut out)?;
-    drop(out);
     Ok(scale)
 }
 

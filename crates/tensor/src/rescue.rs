@@ -99,7 +99,7 @@ fn metas(inputs: &[&Tensor]) -> Vec<Meta> {
 
 /// Does an op in parts of so many rows, or of less if that does not fit; returns how many parts it took.
 fn parts(op: &Op, inputs: &[&Tensor], outputs: &[Tensor], split: &Split, rows: usize) -> Result<usize> {
-    let least = outputs.iter().map(|t| aligned_rows(t)).max().unwrap_or(1);
+    let least = outputs.iter().map(aligned_rows).max().unwrap_or(1);
     let mut rows = rows.next_multiple_of(least);
     let (mut done, mut count) = (0, 0);
     while done < split.rows {
