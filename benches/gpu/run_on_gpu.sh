@@ -58,6 +58,10 @@ if [ $tests = 1 ]; then
             BULLET_TIER=$tier run "$(basename "$program")-$tier" "$program"
         done
     done
+    # As on a device so full that no op has room for its workspace.
+    for way in parts cpu; do
+        BULLET_RESCUE=$way run "conformance-$way" "$here/tests/conformance"
+    done
 fi
 if [ $sanitize = 1 ]; then
     for tool in memcheck racecheck; do

@@ -23,6 +23,7 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
     ("bullet-tensor", Some("fused")),
+    ("bullet-nn", Some("memory")),
 ];
 
 /// Programs, by package and name.

@@ -11,7 +11,9 @@ use bullet_runtime::{Device, DeviceKind};
 use smallvec::SmallVec;
 
 use crate::adjoint;
+use crate::capture;
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
@@ -47,15 +49,34 @@ fn run_recorded(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
 pub(crate) type Few<T> = SmallVec<[T; 4]>;
 
 /// Runs an op without recording.
+///
+/// # Errors
+/// Operands that don't fit; no room for the results. Where there is none for what else the op needs, it is done with less
+/// ([`rescue`]).
 pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     let device = common_device(inputs)?;
-    // Lists are filled in place: a list of views that is built elsewhere is most of a kilobyte to move.
     let mut metas: Few<Meta> = Few::new();
     metas.extend(inputs.iter().map(|t| t.meta()));
     let mut outputs: Few<Tensor> = Few::new();
     for meta in op.infer(&metas)? {
         outputs.push(Tensor::empty(meta, device)?);
     }
+    if let Some(way) = rescue::forced()?
+        && rescue::by_force(way, op, inputs, &outputs)?
+    {
+        return Ok(outputs);
+    }
+    match compute(op, inputs, &outputs) {
+        Err(e) if e.is_out_of_memory() => rescue::execute(op, inputs, &outputs, e)?,
+        done => done?,
+    }
+    Ok(outputs)
+}
+
+/// Runs an op into results of the right shape, which are contiguous and of fresh storages.
+pub(crate) fn compute(op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
+    let device = outputs[0].device();
+    // Lists are filled in place: a list of views that is built elsewhere is most of a kilobyte to move.
     let mut dense: Few<Cow<'_, Tensor>> = Few::new();
     for (i, &t) in inputs.iter().enumerate() {
         dense.push(as_taken(op, i, t)?);
@@ -69,11 +90,14 @@ pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     // SAFETY: the outputs are fresh; no one else can name their memory yet.
     outs.extend(outputs.iter().map(|t| unsafe { view_mut(t) }));
     match device.kind() {
-        DeviceKind::Cpu => cpu::execute(op, &views, &mut outs)?,
-        DeviceKind::Cuda(_) => cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?,
+        DeviceKind::Cpu if device.is_capturing() => {
+            let op = op.clone();
+            // SAFETY: the work owns all but the memory of its views.
+            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?)) }
+        }
+        DeviceKind::Cpu => Ok(cpu::execute(op, &views, &mut outs)?),
+        DeviceKind::Cuda(_) => Ok(cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?),
     }
-    drop(outs);
-    Ok(outputs)
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
@@ -109,6 +133,44 @@ fn expr_into(
     target: &Tensor,
     in_place: bool,
 ) -> Result<()> {
+    match expr_once(expr, compute, inputs, target, in_place) {
+        Err(e) => {
+            let operands: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
+            if !rescue::may_move_to_cpu("an elementwise op", &operands, target.device(), &e) {
+                return Err(e);
+            }
+            expr_on_cpu(expr, compute, inputs, target, in_place)
+        }
+        done => done,
+    }
+}
+
+/// As [`expr_into`], on the CPU.
+fn expr_on_cpu(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
+    let reads: Vec<&Storage> = inputs.iter().flatten().map(|t| &**t.storage()).collect();
+    let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
+    let _guards = Guards::take(&reads, writes);
+    let fetch = |t: &Option<&Tensor>| t.map(rescue::fetch).transpose();
+    let operands: Vec<Option<Tensor>> = inputs.iter().map(fetch).collect::<Result<_>>()?;
+    let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
+    let result = rescue::fetch(target)?;
+    expr_once(expr, compute, &operands, &result, false)?;
+    rescue::put(target, &result)
+}
+
+fn expr_once(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
     // An operand that overlaps the target otherwise than element on element would be overwritten before it is read.
     let safe = |t: &Tensor| {
         if in_place && t.shares_memory(target) && t.layout() != target.layout() {
@@ -132,6 +194,15 @@ fn expr_into(
     });
     let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
     match target.device().kind() {
+        DeviceKind::Cpu if target.device().is_capturing() => {
+            let expr = expr.clone();
+            let work = move || {
+                cpu::map(&expr, compute, &views, &mut out);
+                Ok(())
+            };
+            // SAFETY: the work owns all but the memory of its views; the one that stands for no operand is of a constant.
+            unsafe { capture::record(target.device(), work)? };
+        }
         DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
         DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }

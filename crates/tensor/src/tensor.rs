@@ -9,6 +9,7 @@ use bullet_runtime::Device;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Leaf, no_grad};
 
@@ -282,7 +283,13 @@ impl Tensor {
     }
 
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
-        let dense = crate::tape::no_grad(|| self.contiguous())?;
+        let dense = match crate::tape::no_grad(|| self.contiguous()) {
+            Err(e) if rescue::may_move_to_cpu("a contiguous copy", &[self], self.device(), &e) => {
+                let _guards = Guards::take(&[self.storage()], &[]);
+                rescue::fetch(self)?.contiguous()?
+            }
+            done => done?,
+        };
         let storage = dense.storage();
         let _guards = Guards::take(&[storage], &[]);
         storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;

@@ -84,9 +84,7 @@ impl TransformerBlock {
         let generator = pass.generator.clone().filter(|_| pass.training);
         let function = move |inputs: &[Tensor]| {
             // A tape function speaks in the tape's errors.
-            block
-                .forward(&inputs[0], &inner)
-                .map_err(|e| TensorError::Op(bullet_ops::Error::argument(e.message)))
+            block.forward(&inputs[0], &inner).map_err(TensorError::from)
         };
         Ok(recompute(function, &[x], generator)?)
     }

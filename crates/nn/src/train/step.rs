@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bullet_tensor::{DType, Device, Generator, Graph, Tensor, no_grad};
 
 use crate::data::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Module, Pass};
 use crate::optim::{LossScaler, Optimizer, Schedule};
 
@@ -179,15 +179,42 @@ impl<M: Objective> TrainStep<M> {
             Err(e) => {
                 self.replay = Replay::Never;
                 self.not_captured = Some(e.to_string());
+                self.generator.set_streams(0);
                 self.compute()
             }
         }
     }
 
+    /// Captures the step. What the memory pool has cached in other sizes than the capture asks for cannot be given back
+    /// in a capture: if memory runs out, that is done, and the capture begins anew.
     fn capture(&self) -> Result<Graph> {
+        match self.capture_once() {
+            Err(e) if e.kind == ErrorKind::OutOfMemory => {
+                self.optimizer.zero_grad();
+                self.generator.set_streams(0);
+                self.share.device().trim();
+                self.capture_once()
+            }
+            done => done,
+        }
+    }
+
+    fn capture_once(&self) -> Result<Graph> {
         let capture = self.share.device().capture().map_err(bullet_tensor::Error::from)?;
         self.compute()?;
         Ok(capture.end().map_err(bullet_tensor::Error::from)?)
+    }
+
+    /// Whether steps are captured into a graph and replayed, if the device can: by default on a GPU. The first two are
+    /// done op by op in any case, as they compile kernels and fill the memory pool.
+    pub fn set_captured(&mut self, captured: bool) {
+        self.replay = if captured { Replay::After(2) } else { Replay::Never };
+        self.not_captured = None;
+    }
+
+    /// Whether steps are replayed from a graph by now.
+    pub fn is_captured(&self) -> bool {
+        matches!(self.replay, Replay::Captured(_))
     }
 
     /// Why the step is not captured, where that was tried.
