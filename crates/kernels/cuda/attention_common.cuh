@@ -6,7 +6,13 @@
 // Scores are kept in units of log 2, so that the exponentials are powers of two. A row that sees no key has the
 // log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
 
+// MASKED is 0 where the host knows that there is no mask and that the scale is positive.
+
 typedef ComputeOf<T>::Type C;
+
+#ifndef MASKED
+#define MASKED 1
+#endif
 
 #define LOG2E 1.4426950408889634
 #define LN2 0.6931471805599453
@@ -29,7 +35,7 @@ struct Attention {
     const u8 *mask;
     T *out[3];          // forward: o; backward: dq, dk, dv
     C *out_lse;
-    C *parts;           // decoding in splits: scratch
+    C *parts;           // scratch: decoding in splits; backward on tensor cores: see `attention_statistics`
     Strides qs, ks, vs, os;
     Strides outs[3];
     i64 mask_strides[4];
@@ -81,7 +87,7 @@ DEVICE i64 mask_at(const Attention &p, i64 b, i64 h) { return b * p.mask_strides
 // The score of a query and a key that it sees as far as causality says, in units of log 2. `factor` is scale * log2 e.
 DEVICE C score(const Attention &p, C dot, C factor, i64 mask, int i, int j) {
     C s = dot * factor;
-    if (p.mask_kind != 0) {
+    if (MASKED && p.mask_kind != 0) {
         i64 at = mask + i * p.mask_strides[2] + j * p.mask_strides[3];
         if (p.mask_kind == 1) {
             s = p.mask[at] != 0 ? s : (C)-INF_F;
