@@ -50,6 +50,12 @@ struct Attention {
 
 DEVICE i64 block_index() { return (i64)blockIdx.y * gridDim.x + blockIdx.x; }
 
+// Division of what is not negative: 64 bits take five times as long as 32, and few launches need them.
+DEVICE i64 quotient(i64 n, i64 by) {
+    return ((u64)(n | by) >> 32) == 0 ? (i64)((u32)n / (u32)by) : n / by;
+}
+DEVICE i64 remainder(i64 n, i64 by) { return n - quotient(n, by) * by; }
+
 DEVICE int least(int a, int b) { return a < b ? a : b; }
 DEVICE int most(int a, int b) { return a > b ? a : b; }
 // Ignores NaN in `b`: it comes back through the exponential.
@@ -66,6 +72,10 @@ DEVICE double logarithm2(double x) { return log2(x); }
 
 // Of a row's sum of powers of two relative to `top`.
 DEVICE C log_sum(C top, C sum) { return sum == (C)0 ? (C)-INF_F : (top + logarithm2(sum)) * (C)LN2; }
+
+// Query heads that share a head of keys, and the head of keys of a query head.
+DEVICE i64 group_of(const Attention &p) { return p.heads == p.kv_heads ? 1 : quotient(p.heads, p.kv_heads); }
+DEVICE i64 kv_head(const Attention &p, i64 h) { return p.heads == p.kv_heads ? h : quotient(h, group_of(p)); }
 
 // How many keys a query sees as far as causality says; 0 for a query there is not.
 DEVICE int visible(const Attention &p, int query) {

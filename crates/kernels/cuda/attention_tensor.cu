@@ -7,9 +7,9 @@
 // operands come from shared memory by ldmatrix, transposed on the way where needed. Rows are padded by 16 bytes, so that
 // eight of them lie in different banks.
 //
-// A weight is split into its rounded value and what rounding took away, and both are multiplied: the product is then
-// nearly as exact as in f32, as on the other paths, for twice the work. A gradient of a score, which has cancelled
-// already, is split only where rounding is coarser, in bf16.
+// A weight or gradient of a score is split into its rounded value and what rounding took away, and both are multiplied
+// (SPLIT): these products are then nearly as exact as in f32, as on the other paths. Without it results miss the ops'
+// tolerances by factors of 2 to 20 and take 3 to 14% less time, as other things than products hold these kernels.
 #if TIER >= 80
 
 #define ROWS 64
@@ -29,14 +29,15 @@
 #endif
 // Whether a warp's left operands stay in registers.
 #define HOLD (HEAD <= 64)
-// Blocks that a multiprocessor must have registers for.
-#define RESIDENT (HEAD <= 32 && FOLD == 1 ? 4 : 2)
+// Blocks that a multiprocessor must have registers for, as measured on an H200: forward, backward, and in one go.
+#define FORWARD_RESIDENT (HEAD <= 32 ? (MASKED ? 4 : 6) : HEAD <= 64 ? 3 : 2)
+#define BACKWARD_RESIDENT (HEAD <= 32 ? 4 : HEAD <= 64 ? 3 : 2)
+#define SHORT_RESIDENT (HEAD <= 32 ? 4 : 2)
 
 // c += a b: a is 16 x 16 (rows of lane / 4 and 8 below, columns of 2 (lane % 4) and 8 right), b 16 x 8, c 16 x 8.
 template <typename E> struct Product;
-#define PRODUCT(E, NAME, EXTRA) \
+#define PRODUCT(E, NAME) \
     template <> struct Product<E> { \
-        static const bool COARSE = EXTRA; \
         static DEVICE void add(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { \
             asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, " \
                 "{%0,%1,%2,%3};" \
@@ -50,8 +51,8 @@ template <typename E> struct Product;
             return z; \
         } \
     };
-PRODUCT(f16, "f16", false)
-PRODUCT(bf16, "bf16", true)
+PRODUCT(f16, "f16")
+PRODUCT(bf16, "bf16")
 
 DEVICE float half_of(u32 packed, int which) {
     T x;
@@ -60,12 +61,12 @@ DEVICE float half_of(u32 packed, int which) {
 }
 
 // Two products' results as the left operand of the next one: 16 rows x 16 columns, and what rounding them left over.
-template <bool EXACT> DEVICE void left_operand(const float (&x)[4], const float (&y)[4], u32 (&a)[4], u32 (&rest)[4]) {
+DEVICE void left_operand(const float (&x)[4], const float (&y)[4], u32 (&a)[4], u32 (&rest)[4]) {
     a[0] = Product<T>::pack(x[0], x[1]);
     a[1] = Product<T>::pack(x[2], x[3]);
     a[2] = Product<T>::pack(y[0], y[1]);
     a[3] = Product<T>::pack(y[2], y[3]);
-    if (EXACT) {
+    if (SPLIT) {
         rest[0] = Product<T>::pack(x[0] - half_of(a[0], 0), x[1] - half_of(a[0], 1));
         rest[1] = Product<T>::pack(x[2] - half_of(a[1], 0), x[3] - half_of(a[1], 1));
         rest[2] = Product<T>::pack(y[0] - half_of(a[2], 0), y[1] - half_of(a[2], 1));
@@ -202,17 +203,16 @@ DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], f
 }
 
 // out += weights (16 rows x 16 columns, given as two products' results) times 16 rows of a tile
-template <bool EXACT>
 DEVICE void accumulate(float (&out)[COLUMNS][4], const float (&x)[4], const float (&y)[4], const T *tile, int row) {
     u32 a[4], rest[4];
-    left_operand<EXACT>(x, y, a, rest);
+    left_operand(x, y, a, rest);
 #pragma unroll
     for (int s = 0; s < STEPS; ++s) {
         u32 b[4];
         right_values(b, tile, row, s);
         Product<T>::add(out[2 * s], a, b[0], b[1]);
         Product<T>::add(out[2 * s + 1], a, b[2], b[3]);
-        if (EXACT) {
+        if (SPLIT) {
             Product<T>::add(out[2 * s], rest, b[0], b[1]);
             Product<T>::add(out[2 * s + 1], rest, b[2], b[3]);
         }
@@ -223,7 +223,7 @@ DEVICE void accumulate(float (&out)[COLUMNS][4], const float (&x)[4], const floa
 DEVICE void accumulate_all(float (&out)[FOLD][COLUMNS][4], const float (&s)[FOLD][8][4], int n, const T *tile) {
     u32 a[FOLD][4], rest[FOLD][4];
 #pragma unroll
-    for (int m = 0; m < FOLD; ++m) left_operand<SPLIT>(s[m][n], s[m][n + 1], a[m], rest[m]);
+    for (int m = 0; m < FOLD; ++m) left_operand(s[m][n], s[m][n + 1], a[m], rest[m]);
 #pragma unroll
     for (int step = 0; step < STEPS; ++step) {
         u32 b[4];
@@ -256,15 +256,16 @@ DEVICE void hide(const Attention &p, float (&s)[8][4], int row, int at, float fa
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_forward(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *tiles_at = rows + FOLD * TILE;
     const i64 block = block_index();
     if (block >= p.blocks) return;
     const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + FOLD * ROWS - 1) / (FOLD * ROWS);
     // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)(block % tiles)) * FOLD * ROWS;
-    const i64 b = block / tiles / p.heads, h = block / tiles % p.heads, kv = h / (p.heads / p.kv_heads);
+    const int first = (tiles - 1 - (int)remainder(block, tiles)) * FOLD * ROWS;
+    const i64 head = quotient(block, tiles);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
     const int lane = threadIdx.x % WARP, own = threadIdx.x / WARP * 16 * FOLD, row = first + own + lane / 4;
     const float factor = (float)(p.scale * LOG2E), unit = MASKED ? 1.f : factor;
@@ -413,7 +414,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_statistics(const
     const i64 all = p.batch * p.heads * p.queries;
     const i64 at = block_index() * (THREADS / 2) + threadIdx.x / 2;
     const bool there = at < all;
-    const i64 i = at % p.queries, head = at / p.queries, b = head / p.heads, h = head % p.heads;
+    const i64 i = remainder(at, p.queries), head = quotient(at, p.queries);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads);
     const float mean = weighted_mean(p, b * p.os.batch + h * p.os.head + i * p.os.row, threadIdx.x % 2, there);
     if (there && threadIdx.x % 2 == 0) {
         p.parts[at] = saved_lse(p.lse[at]);
@@ -499,8 +501,8 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
                 s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
                 d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
             }
-        accumulate<SPLIT>(dv, s[0], s[1], t.g, c);
-        accumulate<SPLIT && Product<T>::COARSE>(dk, d[0], d[1], t.q, c);
+        accumulate(dv, s[0], s[1], t.g, c);
+        accumulate(dk, d[0], d[1], t.q, c);
     }
 }
 
@@ -528,7 +530,7 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
                                                (d[n][e] - mean[half])
                                          : 0.f;
             }
-        accumulate<SPLIT && Product<T>::COARSE>(dq, d[0], d[1], t.k, c);
+        accumulate(dq, d[0], d[1], t.k, c);
     }
 }
 
@@ -573,7 +575,7 @@ DEVICE Tiles tiles_of(void *memory, bool walks_queries, int stage) {
 
 // dk and dv of 64 keys, summed over the query heads that share them.
 DEVICE void key_gradient(const Attention &p, void *memory, i64 b, i64 kv, int first) {
-    const i64 group = p.heads / p.kv_heads;
+    const i64 group = group_of(p);
     const int own = threadIdx.x / WARP * 16, queries = (int)p.queries, from = first_query(p, first) / ROWS * ROWS;
     // Tiles of queries, of all heads one after the other.
     const int each = queries > from ? (queries - from + ROWS - 1) / ROWS : 0, steps = (int)group * each;
@@ -617,7 +619,7 @@ DEVICE void key_gradient(const Attention &p, void *memory, i64 b, i64 kv, int fi
 // dq of 64 queries of one head.
 DEVICE void query_gradient(const Attention &p, void *memory, i64 b, i64 h, int first) {
     const int own = threadIdx.x / WARP * 16, end = visible_below(p, first + ROWS);
-    const i64 kv = h / (p.heads / p.kv_heads);
+    const i64 kv = kv_head(p, h);
     const Tiles mine = tiles_of(memory, false, 0);
     float dq[COLUMNS][4];
     Left left;
@@ -644,30 +646,31 @@ DEVICE void query_gradient(const Attention &p, void *memory, i64 b, i64 h, int f
 }
 
 // Blocks of keys (they have more to do) come before blocks of queries.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT) attention_backward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     i64 block = block_index();
     if (block >= p.blocks) return;
     const i64 key_tiles = ((int)p.keys + ROWS - 1) / ROWS, query_tiles = ((int)p.queries + ROWS - 1) / ROWS;
     const i64 of_keys = p.batch * p.kv_heads * key_tiles;
     if (block < of_keys) {
-        i64 head = block / key_tiles;
-        key_gradient(p, memory, head / p.kv_heads, head % p.kv_heads, (int)(block % key_tiles) * ROWS);
+        i64 head = quotient(block, key_tiles);
+        const int tile = (int)remainder(block, key_tiles);
+        key_gradient(p, memory, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * ROWS);
     } else {
         block -= of_keys;
-        i64 head = block / query_tiles, tile = query_tiles - 1 - block % query_tiles;
-        query_gradient(p, memory, head / p.heads, head % p.heads, (int)tile * ROWS);
+        i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
+        query_gradient(p, memory, quotient(head, p.heads), remainder(head, p.heads), (int)tile * ROWS);
     }
 }
 
 #if HEAD <= 64
 // All gradients of a head with at most 64 queries and keys of its own: everything is read once.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward_short(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     const Tiles t = tiles_of(memory, true, 0);
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const i64 b = block / p.heads, h = block % p.heads, mask = mask_at(p, b, h);
+    const i64 b = quotient(block, p.heads), h = remainder(block, p.heads), mask = mask_at(p, b, h);
     const int own = threadIdx.x / WARP * 16;
     float dq[COLUMNS][4], dk[COLUMNS][4], dv[COLUMNS][4];
     clear(dq);

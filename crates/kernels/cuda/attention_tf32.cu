@@ -2,8 +2,8 @@
 // elements. PASSES is 1 for operands rounded to tf32, 3 for operands split in two tf32 numbers each, whose product lacks
 // only what the two smaller parts would give: almost as exact as f32.
 //
-// A warp owns 16 rows (queries for the result and dq, keys for dk and dv), which it keeps in registers, a block WARPS
-// times as many; it walks over the others in tiles of 64. Every result has one writer, and sums have one order. What a
+// A warp owns 16 rows (queries for the result and dq, keys for dk and dv), which it keeps in registers, a block of four
+// warps 64 (blocks of fewer warps are slower even where there are few); it walks over the others in tiles of 64. Every result has one writer, and sums have one order. What a
 // product leaves in registers is the next one's left operand without any exchange between lanes, because the order in
 // which an inner dimension is summed is free:
 // - of an inner dimension, slots t and t + 4 of a group of 8 are its elements 2t and 2t + 1, which one load fetches;
@@ -14,13 +14,16 @@
 #if TIER >= 80
 
 #define COLS 64
+#define WARPS 4
 #define THREADS (WARPS * WARP)
 #define ROWS (WARPS * 16)
 #define PITCH (HEAD + 8)
 #define TILE (COLS * PITCH)
 #define STEPS (HEAD / 8)
+// Rows of a tile that are loaded, and whose scores are computed, together or not at all.
+#define BAND 32
 // Groups of 8 columns whose scores the backward kernel has in registers at once.
-#define CHUNK (HEAD * PASSES <= 32 ? 4 : HEAD * PASSES <= 96 ? 2 : 1)
+#define CHUNK (HEAD * PASSES <= 32 ? 4 : 2)
 
 DEVICE u32 tf32(float x) {
     u32 y;
@@ -36,74 +39,107 @@ DEVICE void product(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// c += a b
-DEVICE void add(float (&c)[4], const float (&x)[4], float y0, float y1) {
-    const u32 a[4] = {tf32(x[0]), tf32(x[1]), tf32(x[2]), tf32(x[3])}, b0 = tf32(y0), b1 = tf32(y1);
+// c[n] += a b[n] for W right operands; products that wait for one another are W apart.
+template <int W> DEVICE void add(float (*c)[4], const float (&x)[4], const float (&y0)[W], const float (&y1)[W]) {
+    const u32 a[4] = {tf32(x[0]), tf32(x[1]), tf32(x[2]), tf32(x[3])};
+    u32 b0[W], b1[W];
+#pragma unroll
+    for (int n = 0; n < W; ++n) {
+        b0[n] = tf32(y0[n]);
+        b1[n] = tf32(y1[n]);
+    }
     if (PASSES == 3) {
         const u32 less[4] = {rest(x[0], a[0]), rest(x[1], a[1]), rest(x[2], a[2]), rest(x[3], a[3])};
-        product(c, less, b0, b1);
-        product(c, a, rest(y0, b0), rest(y1, b1));
+#pragma unroll
+        for (int n = 0; n < W; ++n) product(c[n], less, b0[n], b1[n]);
+#pragma unroll
+        for (int n = 0; n < W; ++n) product(c[n], a, rest(y0[n], b0[n]), rest(y1[n], b1[n]));
     }
-    product(c, a, b0, b1);
+#pragma unroll
+    for (int n = 0; n < W; ++n) product(c[n], a, b0[n], b1[n]);
 }
 
 // The row of a tile, among 8, that column `c` of a group of scores belongs to.
 DEVICE int place(int c) { return c % 2 == 0 ? c / 2 : (c / 2 + 2) % 4 + 4; }
 
-// Elements d and d + 1 of a row of memory; zeros beyond `dim`.
-DEVICE Vec<float, 2> pair(const Attention &p, const float *row, int d, bool there) {
-    Vec<float, 2> x = {{0.f, 0.f}};
-    if (there && p.aligned && d + 2 <= (int)p.dim) return *(const Vec<float, 2> *)(row + d);
-    if (there && d < (int)p.dim) x.at[0] = row[d];
-    if (there && d + 1 < (int)p.dim) x.at[1] = row[d + 1];
-    return x;
-}
-
-// 16 rows from `first` on as left operands; zeros below `limit`.
+// 16 rows from `first` on as left operands; zeros below `limit` and beyond `dim`.
 DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from, i64 stride, int first, int limit) {
-    const int lane = threadIdx.x % WARP, row = first + lane / 4;
-    const float *upper = from + row * stride, *lower = upper + 8 * stride;
+    const int lane = threadIdx.x % WARP, row = first + lane / 4, dim = (int)p.dim;
+    const bool there[2] = {row < limit, row + 8 < limit};
+    const float *at[2] = {from + row * stride + lane % 4 * 2, from + (row + 8) * stride + lane % 4 * 2};
+    if (p.aligned && dim == HEAD) {
 #pragma unroll
-    for (int s = 0; s < STEPS; ++s) {
-        const int d = s * 8 + lane % 4 * 2;
-        const Vec<float, 2> x = pair(p, upper, d, row < limit), y = pair(p, lower, d, row + 8 < limit);
-        a[s][0] = x.at[0];
-        a[s][1] = y.at[0];
-        a[s][2] = x.at[1];
-        a[s][3] = y.at[1];
+        for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                Vec<float, 2> x = {{0.f, 0.f}};
+                if (there[half]) x = *(const Vec<float, 2> *)(at[half] + s * 8);
+                a[s][half] = x.at[0];
+                a[s][2 + half] = x.at[1];
+            }
+        return;
     }
+#pragma unroll
+    for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int d = s * 8 + e / 2;
+            a[s][e] = there[e % 2] && d + lane % 4 * 2 < dim ? at[e % 2][d] : 0.f;
+        }
 }
 
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Rows `begin` to `end` (multiples of 8, at most COLS) of a tile, which is at row `first` of memory, on their way into
-// shared memory; zeros below `limit` and beyond `dim`. `wait_for_copies` and a barrier must follow.
+// Rows `begin` to `end` (multiples of BAND) of a tile, which is at row `first` of memory, on their way into shared memory;
+// zeros below `limit` and beyond `dim`. `wait_for_copies` and a barrier must follow.
 DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stride, int first, int limit, int begin,
                       int end) {
-    const int EACH = HEAD / 4, d = threadIdx.x % EACH * 4, dim = (int)p.dim;
-    for (int r = begin + threadIdx.x / EACH; r < end; r += THREADS / EACH) {
-        const float *row = from + (first + r) * stride;
-        float *at = to + r * PITCH + d;
-        if (p.aligned && d + 4 <= dim) {
-            const u32 shared = (u32)__cvta_generic_to_shared(at);
-            const int bytes = first + r < limit ? 16 : 0;
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(bytes ? row + d : from),
-                         "r"(bytes) : "memory");
-        } else {
+    const int EACH = HEAD / 4, STEP = THREADS / EACH, d = threadIdx.x % EACH * 4, dim = (int)p.dim;
+    const float *row = from + (first + begin + threadIdx.x / EACH) * stride + d;
+    float *at = to + (begin + threadIdx.x / EACH) * PITCH + d;
+    const i64 jump = STEP * stride;
+    int left = limit - first - begin - (int)threadIdx.x / EACH;
+    if (p.aligned && d + 4 <= dim) {
+        for (int band = begin; band < end; band += BAND)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) at[e] = first + r < limit && d + e < dim ? row[d + e] : 0.f;
-        }
+            for (int r = 0; r < BAND; r += STEP) {
+                const u32 shared = (u32)__cvta_generic_to_shared(at);
+                asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(left > 0 ? row : from),
+                             "r"(left > 0 ? 16 : 0) : "memory");
+                row += jump;
+                at += STEP * PITCH;
+                left -= STEP;
+            }
+        return;
+    }
+#pragma unroll 1
+    for (int r = begin; r < end; r += STEP) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) at[e] = left > 0 && d + e < dim ? row[e] : 0.f;
+        row += jump;
+        at += STEP * PITCH;
+        left -= STEP;
     }
 }
 
-// c += left rows times the 8 rows of a tile from `row` on
-DEVICE void along(float (&c)[4], const float (&a)[STEPS][4], const float *tile, int row) {
+// c = left rows times W groups of 8 rows of a tile from `row` on
+template <int W> DEVICE void along(float (*c)[4], const float (&a)[STEPS][4], const float *tile, int row) {
     const int lane = threadIdx.x % WARP;
     const float *at = tile + (row + place(lane / 4)) * PITCH + lane % 4 * 2;
 #pragma unroll
+    for (int n = 0; n < W; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) c[n][e] = 0.f;
+#pragma unroll
     for (int s = 0; s < STEPS; ++s) {
-        const Vec<float, 2> b = *(const Vec<float, 2> *)(at + s * 8);
-        add(c, a[s], b.at[0], b.at[1]);
+        float b0[W], b1[W];
+#pragma unroll
+        for (int n = 0; n < W; ++n) {
+            const Vec<float, 2> b = *(const Vec<float, 2> *)(at + n * 8 * PITCH + s * 8);
+            b0[n] = b.at[0];
+            b1[n] = b.at[1];
+        }
+        add<W>(c, a[s], b0, b1);
     }
 }
 
@@ -115,8 +151,7 @@ DEVICE void across(float (&out)[STEPS][4], const float (&w)[4], const float *til
 #pragma unroll
     for (int d = 0; d < HEAD; d += 32) {
         const Vec<float, 4> x = *(const Vec<float, 4> *)(at + d), y = *(const Vec<float, 4> *)(other + d);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) add(out[d / 8 + c], a, x.at[c], y.at[c]);
+        add<4>(out + d / 8, a, x.at, y.at);
     }
 }
 
@@ -124,28 +159,31 @@ DEVICE void across(float (&out)[STEPS][4], const float (&w)[4], const float *til
 DEVICE void store_rows(const Attention &p, const float (&x)[STEPS][4], float upper, float lower, float *to, i64 stride,
                        int first, int limit) {
     const int lane = threadIdx.x % WARP, dim = (int)p.dim;
+    const bool whole = p.aligned && dim == HEAD;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = first + lane / 4 + half * 8;
         const float by = half ? lower : upper;
-        if (row >= limit) continue;
+        float *at = to + row * stride + lane % 4 * 8;
+        if (row < limit && whole) {
 #pragma unroll
-        for (int d = 0; d < HEAD; d += 32)
+            for (int d = 0; d < HEAD; d += 32)
 #pragma unroll
-            for (int odd = 0; odd < 2; ++odd) {
-                float *at = to + row * stride;
-                const int column = d + lane % 4 * 8 + odd * 4;
-                Vec<float, 4> y;
+                for (int odd = 0; odd < 2; ++odd) {
+                    Vec<float, 4> y;
 #pragma unroll
-                for (int c = 0; c < 4; ++c) y.at[c] = x[d / 8 + c][half * 2 + odd] * by;
-                if (p.aligned && column + 4 <= dim) {
-                    *(Vec<float, 4> *)(at + column) = y;
-                } else {
-#pragma unroll
-                    for (int c = 0; c < 4; ++c)
-                        if (column + c < dim) at[column + c] = y.at[c];
+                    for (int c = 0; c < 4; ++c) y.at[c] = x[d / 8 + c][half * 2 + odd] * by;
+                    *(Vec<float, 4> *)(at + d + odd * 4) = y;
                 }
-            }
+        } else if (row < limit) {
+#pragma unroll
+            for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+                for (int odd = 0; odd < 2; ++odd) {
+                    const int d = s / 4 * 32 + odd * 4 + s % 4;
+                    if (d + lane % 4 * 8 < dim) at[d] = x[s][half * 2 + odd] * by;
+                }
+        }
     }
 }
 
@@ -163,7 +201,7 @@ DEVICE void clear(float (&x)[STEPS][4]) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[n][e] = 0.f;
 }
-DEVICE int round_up(int n) { return (n + 7) / 8 * 8; }
+DEVICE int round_up(int n) { return (n + BAND - 1) / BAND * BAND; }
 
 // The softmax of a tile of scores with those before it: `s` becomes weights relative to the new maxima of the two rows.
 DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum)[2], float (&out)[STEPS][4]) {
@@ -198,8 +236,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
     if (block >= p.blocks) return;
     const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + ROWS - 1) / ROWS;
     // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)(block % tiles)) * ROWS;
-    const i64 b = block / tiles / p.heads, h = block / tiles % p.heads, kv = h / (p.heads / p.kv_heads);
+    const int first = (tiles - 1 - (int)remainder(block, tiles)) * ROWS;
+    const i64 head = quotient(block, tiles);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
     const int lane = threadIdx.x % WARP, own = first + threadIdx.x / WARP * 16, row = own + lane / 4;
     const float factor = (float)(p.scale * LOG2E);
@@ -218,22 +257,23 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
         __syncthreads();
         float s[COLS / 8][4];
 #pragma unroll
-        for (int n = 0; n < COLS / 8; ++n) {
+        for (int band = 0; band < COLS; band += BAND) {
+            if (at + band < warp_end) along<BAND / 8>(s + band / 8, q, cols, band);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) s[n][e] = 0.f;
-            if (at + n * 8 < warp_end) along(s[n], q, cols, n * 8);
+            for (int n = band / 8; n < (band + BAND) / 8; ++n)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const int j = at + n * 8 + place(lane % 4 * 2 + e % 2);
+                    s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
+                }
         }
-#pragma unroll
-        for (int n = 0; n < COLS / 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int j = at + n * 8 + place(lane % 4 * 2 + e % 2);
-                s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
-            }
         online_softmax(s, top, sum, out);
 #pragma unroll
-        for (int n = 0; n < COLS / 8; ++n)
-            if (at + n * 8 < warp_end) across(out, s[n], values, n * 8);
+        for (int band = 0; band < COLS; band += BAND)
+            if (at + band < warp_end) {
+#pragma unroll
+                for (int n = band; n < band + BAND; n += 8) across(out, s[n / 8], values, n);
+            }
     }
     float inverse[2];
 #pragma unroll
@@ -273,7 +313,7 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
                 for (int e = d; e < d + 4 && e < dim; ++e) sum += p.o[at + e] * p.g[at + e];
             }
         }
-        // Rows are a multiple of 8 and warps take 4 at once, so that all lanes of a warp are here.
+        // Rows are a multiple of BAND and warps take 4 at once, so that all lanes of a warp are here.
 #pragma unroll
         for (int d = 4; d > 0; d /= 2) sum += __shfl_xor_sync(FULL_MASK, sum, d);
         if (lane == 0) {
@@ -284,7 +324,7 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
 }
 
 DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
-    const i64 group = p.heads / p.kv_heads;
+    const i64 group = group_of(p);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, from = first_query(p, first), warp_from = first_query(p, own);
     const float factor = (float)(p.scale * LOG2E);
@@ -295,7 +335,7 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
     own_rows(p, v, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, own, keys);
     for (i64 h = kv * group; h < (kv + 1) * group; ++h)
         for (int at = from / COLS * COLS; at < queries; at += COLS) {
-            const int begin = most(0, from - at) / 8 * 8, end = least(COLS, round_up(queries - at));
+            const int begin = most(0, from - at) / BAND * BAND, end = least(COLS, round_up(queries - at));
             const i64 mask = mask_at(p, b, h);
             __syncthreads();
             load_tile(p, t.a, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, at, queries, begin, end);
@@ -304,33 +344,26 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
             wait_for_copies();
             __syncthreads();
 #pragma unroll 1
-            for (int c = most(begin, most(0, warp_from - at) / 8 * 8); c < end; c += 8 * CHUNK) {
+            for (int c = most(begin, most(0, warp_from - at) / (8 * CHUNK) * (8 * CHUNK)); c < end; c += 8 * CHUNK) {
                 float s[CHUNK][4], d[CHUNK][4];
-#pragma unroll
-                for (int n = 0; n < CHUNK; ++n) {
-#pragma unroll
-                    for (int e = 0; e < 4; ++e) s[n][e] = d[n][e] = 0.f;
-                    if (c + n * 8 < end) {
-                        along(s[n], k, t.a, c + n * 8);
-                        along(d[n], v, t.b, c + n * 8);
-                    }
-                }
+                along<CHUNK>(s, k, t.a, c);
+                along<CHUNK>(d, v, t.b, c);
+                const bool all_see = !MASKED && at + c + 8 * CHUNK <= queries && own + 16 <= visible(p, at + c);
 #pragma unroll
                 for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
                         const int col = c + n * 8 + place(lane % 4 * 2 + e % 2), i = at + col, j = own + lane / 4 + e / 2 * 8;
-                        const float lse = c + n * 8 < end ? t.lse[col] : INF_F;
-                        const bool seen = lse != INF_F && j < visible(p, i);
+                        const float lse = t.lse[col];
+                        const bool seen = all_see || (lse != INF_F && j < visible(p, i));
                         s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
                         d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
                     }
 #pragma unroll
-                for (int n = 0; n < CHUNK; ++n)
-                    if (c + n * 8 < end) {
-                        across(dv, s[n], t.b, c + n * 8);
-                        across(dk, d[n], t.a, c + n * 8);
-                    }
+                for (int n = 0; n < CHUNK; ++n) {
+                    across(dv, s[n], t.b, c + n * 8);
+                    across(dk, d[n], t.a, c + n * 8);
+                }
             }
         }
     const float scale = (float)p.scale;
@@ -340,7 +373,7 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
 
 // dq of the block's queries of one head; in shared memory are tiles of keys and values.
 DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
-    const i64 kv = h / (p.heads / p.kv_heads), result = b * p.os.batch + h * p.os.head, mask = mask_at(p, b, h);
+    const i64 kv = kv_head(p, h), result = b * p.os.batch + h * p.os.head, mask = mask_at(p, b, h);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, row = own + lane / 4, end = visible_below(p, first + ROWS);
     const int warp_end = own < queries ? visible_below(p, own + 16) : 0;
@@ -382,15 +415,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 #pragma unroll 1
         for (int c = 0; c < COLS && at + c < warp_end; c += 8 * CHUNK) {
             float s[CHUNK][4], d[CHUNK][4];
-#pragma unroll
-            for (int n = 0; n < CHUNK; ++n) {
-#pragma unroll
-                for (int e = 0; e < 4; ++e) s[n][e] = d[n][e] = 0.f;
-                if (at + c + n * 8 < warp_end) {
-                    along(s[n], q, t.a, c + n * 8);
-                    along(d[n], g, t.b, c + n * 8);
-                }
-            }
+            along<CHUNK>(s, q, t.a, c);
+            along<CHUNK>(d, g, t.b, c);
 #pragma unroll
             for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
@@ -401,8 +427,7 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
                                              : 0.f;
                 }
 #pragma unroll
-            for (int n = 0; n < CHUNK; ++n)
-                if (at + c + n * 8 < warp_end) across(dq, d[n], t.a, c + n * 8);
+            for (int n = 0; n < CHUNK; ++n) across(dq, d[n], t.a, c + n * 8);
         }
     }
     const float scale = (float)p.scale;
@@ -419,12 +444,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const A
     const i64 key_tiles = ((int)p.keys + ROWS - 1) / ROWS, query_tiles = ((int)p.queries + ROWS - 1) / ROWS;
     const i64 of_keys = p.batch * p.kv_heads * key_tiles;
     if (block < of_keys) {
-        const i64 head = block / key_tiles;
-        key_gradient(p, t, head / p.kv_heads, head % p.kv_heads, (int)(block % key_tiles) * ROWS);
+        const i64 head = quotient(block, key_tiles);
+        const int tile = (int)remainder(block, key_tiles);
+        key_gradient(p, t, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * ROWS);
     } else {
         block -= of_keys;
-        const i64 head = block / query_tiles, tile = query_tiles - 1 - block % query_tiles;
-        query_gradient(p, t, head / p.heads, head % p.heads, (int)tile * ROWS);
+        const i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
+        query_gradient(p, t, quotient(head, p.heads), remainder(head, p.heads), (int)tile * ROWS);
     }
 }
 #endif

@@ -207,7 +207,7 @@ impl Problem {
             let long = self.keys().max(if backward { self.queries() } else { 0 }) > TENSOR_ROWS;
             // Twice the rows where that leaves a block for every multiprocessor.
             let rows = self.batch() * self.heads() * (self.queries() / (2 * TENSOR_ROWS));
-            let fold = !backward && head <= 64 && rows >= info.multiprocessors as usize;
+            let fold = !backward && head > 64 && rows >= info.multiprocessors as usize;
             return Engine::Half { head, fold: 1 + usize::from(fold), stages: 1 + usize::from(long) };
         }
         let exact = precision() == Precision::Full;
@@ -510,7 +510,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         }
     }
     for dtype in [DType::F16, DType::BF16] {
-        for (head, fold, stages, masked) in [(32, 1, 1, true), (64, 2, 2, false), (128, 1, 2, false)] {
+        for (head, fold, stages, masked) in [(32, 1, 1, true), (64, 1, 2, false), (128, 2, 2, false)] {
             let mut entries = both.to_vec();
             entries.push("attention_statistics");
             if head <= 64 {
