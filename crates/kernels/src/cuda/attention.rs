@@ -210,17 +210,17 @@ impl Problem {
             let fold = !backward && head > 64 && rows >= info.multiprocessors as usize;
             return Engine::Half { head, fold: 1 + usize::from(fold), stages: 1 + usize::from(long) };
         }
+        // Split operands pay for small heads only, and as far as registers reach.
         let exact = precision() == Precision::Full;
-        if self.dtype != DType::F32
-            || (backward && head > if exact { 32 } else { 64 })
-            || (exact && head > 64)
-        {
+        let most = match (exact, backward) {
+            (true, _) => 32,
+            (false, true) => 64,
+            (false, false) => 128,
+        };
+        if self.dtype != DType::F32 || head > most {
             return Engine::plain(self.dtype, head);
         }
-        // Small blocks, where there are few.
-        let blocks = self.batch() * self.heads() * self.queries().max(self.keys()).div_ceil(TENSOR_ROWS);
-        let warps = if blocks < 2 * info.multiprocessors as usize { 2 } else { 4 };
-        Engine::Single { head: head.max(32), warps, passes: if exact { 3 } else { 1 } }
+        Engine::Single { head: head.max(32), passes: if exact { 3 } else { 1 } }
     }
 }
 
@@ -232,7 +232,7 @@ enum Engine {
     /// `attention_tensor.cu`
     Half { head: usize, fold: usize, stages: usize },
     /// `attention_tf32.cu`
-    Single { head: usize, warps: usize, passes: usize },
+    Single { head: usize, passes: usize },
 }
 
 impl Engine {
@@ -255,10 +255,12 @@ impl Engine {
             Engine::Half { fold, stages, .. } => {
                 ("attention_tensor", TENSOR, Tier::Sm80, vec![int("FOLD", fold), int("STAGES", stages)])
             }
-            Engine::Single { warps, passes, .. } => {
-                ("attention_tf32", TF32, Tier::Sm80, vec![int("WARPS", warps), int("PASSES", passes)])
+            Engine::Single { passes, .. } => {
+                ("attention_tf32", TF32, Tier::Sm80, vec![int("PASSES", passes)])
             }
         };
+        // The plain kernels gain too little by it to be compiled twice.
+        let masked = masked || matches!(self, Engine::Plain { .. });
         let mut defines =
             vec![Define::Type("T", dtype), int("HEAD", self.head()), int("MASKED", masked.into())];
         defines.extend(more);
@@ -276,15 +278,14 @@ impl Engine {
         match self {
             Engine::Plain { rows, .. } => rows,
             Engine::Half { fold, .. } => fold * TENSOR_ROWS,
-            Engine::Single { warps, .. } => 16 * warps,
+            Engine::Single { .. } => TENSOR_ROWS,
         }
     }
 
     fn threads(self) -> u32 {
         match self {
             Engine::Plain { threads, .. } => threads,
-            Engine::Half { .. } => 128,
-            Engine::Single { warps, .. } => 32 * warps as u32,
+            Engine::Half { .. } | Engine::Single { .. } => 128,
         }
     }
 
@@ -519,8 +520,8 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
             units.push((Engine::Half { head, fold, stages }.unit(dtype, masked), entries));
         }
     }
-    for (head, warps, passes, masked) in [(32, 2, 1, false), (32, 4, 3, true), (64, 4, 1, false)] {
-        units.push((Engine::Single { head, warps, passes }.unit(DType::F32, masked), both.to_vec()));
+    for (head, passes, masked) in [(32, 1, false), (32, 3, true), (64, 1, false)] {
+        units.push((Engine::Single { head, passes }.unit(DType::F32, masked), both.to_vec()));
     }
     units
 }
