@@ -3,9 +3,9 @@
 // only what the two smaller parts would give: almost as exact as f32.
 //
 // A warp owns 16 rows (queries for the result and dq, keys for dk and dv), which it keeps in registers, a block of four
-// warps 64 (blocks of fewer warps are slower even where there are few); it walks over the others in tiles of 64. Every result has one writer, and sums have one order. What a
-// product leaves in registers is the next one's left operand without any exchange between lanes, because the order in
-// which an inner dimension is summed is free:
+// warps 64 (blocks of fewer warps are slower even where there are few); it walks over the others in tiles of 64. Every
+// result has one writer, and sums have one order. What a product leaves in registers is the next one's left operand
+// without any exchange between lanes, because the order in which an inner dimension is summed is free:
 // - of an inner dimension, slots t and t + 4 of a group of 8 are its elements 2t and 2t + 1, which one load fetches;
 // - columns 2t and 2t + 1 of a group of 8 scores are rows t and (t + 2) % 4 + 4 of the tile (`place`), so that neither
 //   the loads of those rows along the head nor those across it meet in a bank, at a pitch of 8 more than a multiple of 32;
