@@ -28,7 +28,8 @@ const TESTS: &[(&str, Option<&str>)] = &[
 const PROGRAMS: &[(&str, &str)] = &[("bullet", "bullet"), ("bullet-bench", "bullet-bench-gpu")];
 
 /// What is copied as it is, from the repository's root.
-const FILES: &[&str] = &["benches/gpu/run_on_gpu.sh", "benches/gpu/peers.py", "benches/gpu/report.py", "configs"];
+const FILES: &[&str] =
+    &["benches/gpu/run_on_gpu.sh", "benches/gpu/peers.py", "benches/gpu/report.py", "configs"];
 
 /// The folder must fit where bundles are carried.
 const MOST_BYTES: u64 = 60 << 20;

@@ -251,7 +251,9 @@ type Work<'a> = Box<dyn Fn(&Gpu, &mut Rng) + Sync + 'a>;
 fn share(gpu: &Gpu, work: &[Work<'_>]) {
     let next = AtomicUsize::new(0);
     let worker = || {
-        while let Some((i, job)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, work.get(i)?))) {
+        while let Some((i, job)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, work.get(i)?)))
+        {
             job(gpu, &mut Rng(i as u64 + 1));
             gemm::force(None);
         }

@@ -5,9 +5,9 @@
 //! One training step is: [`gradient_scale`] over all gradients, then [`adam_step`] or [`sgd_step`], then, under mixed
 //! precision, [`update_loss_scale`].
 
-use bullet_kernels::cuda::{self, Gpu};
 use bullet_kernels::cpu;
 pub use bullet_kernels::cpu::optim::{Adam, Sgd};
+use bullet_kernels::cuda::{self, Gpu};
 use bullet_kernels::{View, ViewMut};
 use bullet_ops::{DType, Meta, Shape};
 use bullet_runtime::{Device, DeviceKind};
@@ -123,12 +123,7 @@ enum AnyRule {
     Sgd(Sgd),
 }
 
-fn step_all(
-    slots: &[Slot<'_>],
-    moments: usize,
-    state: &StepState<'_>,
-    rule: &AnyRule,
-) -> Result<()> {
+fn step_all(slots: &[Slot<'_>], moments: usize, state: &StepState<'_>, rule: &AnyRule) -> Result<()> {
     for slot in slots {
         check(slot, moments)?;
     }

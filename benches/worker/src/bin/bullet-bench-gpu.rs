@@ -43,7 +43,10 @@ fn main() -> Result<()> {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             // One section that fails must not hide the others.
             if let Err(e) = run(&bench) {
-                println!("{}", json!({ "section": "error", "case": name, "peer": "bullet", "value": e.to_string() }));
+                println!(
+                    "{}",
+                    json!({ "section": "error", "case": name, "peer": "bullet", "value": e.to_string() })
+                );
             }
         }
     }
@@ -51,7 +54,10 @@ fn main() -> Result<()> {
 }
 
 fn say(section: &str, case: &str, value: f64, unit: &str) {
-    println!("{}", json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit }));
+    println!(
+        "{}",
+        json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit })
+    );
 }
 
 struct Bench {
@@ -67,7 +73,10 @@ impl Bench {
         let times = n.div_ceil(part);
         let all = Tensor::zeros(&[times, part], dtype, &self.device)?;
         all.copy_(&seed)?;
-        Ok(all.reshape(&[-1])?.narrow(0, 0, n)?.reshape(&shape.iter().map(|&d| d as isize).collect::<Vec<_>>())?)
+        Ok(all
+            .reshape(&[-1])?
+            .narrow(0, 0, n)?
+            .reshape(&shape.iter().map(|&d| d as isize).collect::<Vec<_>>())?)
     }
 
     /// Median milliseconds of `f` by device events.
@@ -190,7 +199,10 @@ impl Bench {
                 }
                 let first = train.read()?.loss;
                 if let Some(why) = train.not_captured() {
-                    println!("{}", json!({ "section": "error", "case": "capture", "peer": "bullet", "value": why }));
+                    println!(
+                        "{}",
+                        json!({ "section": "error", "case": "capture", "peer": "bullet", "value": why })
+                    );
                 }
                 let mut times = Vec::new();
                 for _ in 0..7 {

@@ -4,9 +4,7 @@ use bullet_ops::{Layout, Op, Shape};
 use bullet_runtime::{Error, Result};
 
 use super::gpu::Gpu;
-use super::{
-    attention, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax,
-};
+use super::{attention, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax};
 use crate::{View, ViewMut};
 
 /// Whether the kernels of `op` take operand `i` with this layout as it is; otherwise they want a contiguous copy.

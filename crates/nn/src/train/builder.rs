@@ -245,12 +245,7 @@ impl TrainerBuilder {
         let mut step = TrainStep::new(model, optimizer, build::step_options(config), device)?;
         let Some(resume) = &self.resume else { return Ok(step) };
         let load = || -> Result<()> {
-            step.model().load_state_dict(&checkpoint::tensors(
-                &resume.file,
-                "model.",
-                true,
-                device,
-            )?)?;
+            step.model().load_state_dict(&checkpoint::tensors(&resume.file, "model.", true, device)?)?;
             let state = checkpoint::tensors(&resume.file, "optim.", false, device)?;
             step.optimizer().load(&state)?;
             step.scaler().map_or(Ok(()), |s| s.load(&state))
