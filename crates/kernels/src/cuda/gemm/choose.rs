@@ -105,31 +105,31 @@ const fn mma(
 #[rustfmt::skip]
 pub(super) const TILES: &[Tile] = &[
     //    name            tile        part      k bytes, stages, resident  alone  full   done
-    simt("simt_128x256",  (128, 256),  (8, 16),  (32, 1),       (0.41, 1.483, 5.45)),
-    simt("simt_128x128",  (128, 128),  (8, 8),   (64, 2),       (1.22, 1.617, 1.20)),
-    simt("simt_128x64",   (128, 64),   (8, 4),   (64, 4),       (0.07, 0.950, 0.12)),
-    simt("simt_64x64w",   (64, 64),    (8, 8),   (64, 4),       (1.08, 0.448, 1.13)),
-    simt("simt_64x64",    (64, 64),    (4, 4),   (64, 4),       (0.15, 0.553, 0.35)),
-    simt("simt_32x32",    (32, 32),    (4, 2),   (64, 4),       (0.29, 0.171, 0.20)),
-    mma("mma_128x256",   (128, 256),  (64, 64), (64, 4, 1),    (0.16, 0.685, 4.31)),
-    mma("mma_128x128",   (128, 128),  (64, 64), (64, 4, 2),    (0.56, 0.418, 1.37)),
-    mma("mma_128x64",    (128, 64),   (64, 32), (64, 4, 3),    (0.07, 0.266, 0.83)),
-    mma("mma_64x128",    (64, 128),   (32, 64), (64, 4, 3),    (0.34, 0.248, 0.83)),
-    mma("mma_64x64",     (64, 64),    (32, 32), (128, 3, 3),   (0.37, 0.263, 0.56)),
-    mma("mma_32x64",     (32, 64),    (16, 32), (128, 4, 4),   (0.25, 0.187, 0.22)),
-    mma("mma_64x32",     (64, 32),    (32, 16), (128, 4, 4),   (0.26, 0.179, 0.40)),
-    mma("mma_32x32",     (32, 32),    (16, 16), (128, 4, 6),   (0.19, 0.123, 0.22)),
-    mma("mma_16x64",     (16, 64),    (16, 16), (128, 4, 5),   (0.12, 0.154, 0.13)),
+    simt("simt_128x256",  (128, 256),  (8, 16),  (32, 1),       (0.41, 1.416, 5.71)),
+    simt("simt_128x128",  (128, 128),  (8, 8),   (64, 2),       (1.64, 1.433, 0.89)),
+    simt("simt_128x64",   (128, 64),   (8, 4),   (64, 4),       (0.07, 0.978, 0.11)),
+    simt("simt_64x64w",   (64, 64),    (8, 8),   (64, 4),       (1.38, 0.571, 1.13)),
+    simt("simt_64x64",    (64, 64),    (4, 4),   (64, 4),       (0.11, 0.768, 0.36)),
+    simt("simt_32x32",    (32, 32),    (4, 2),   (64, 4),       (0.33, 0.215, 0.23)),
+    mma("mma_128x256",   (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
+    mma("mma_128x128",   (128, 128),  (64, 64), (64, 4, 2),    (0.57, 0.299, 1.37)),
+    mma("mma_128x64",    (128, 64),   (64, 32), (64, 4, 3),    (0.06, 0.270, 1.11)),
+    mma("mma_64x128",    (64, 128),   (32, 64), (64, 4, 3),    (0.44, 0.204, 0.91)),
+    mma("mma_64x64",     (64, 64),    (32, 32), (128, 3, 3),   (0.35, 0.226, 0.50)),
+    mma("mma_32x64",     (32, 64),    (16, 32), (128, 4, 4),   (0.26, 0.231, 0.22)),
+    mma("mma_64x32",     (64, 32),    (32, 16), (128, 4, 4),   (0.28, 0.179, 0.33)),
+    mma("mma_32x32",     (32, 32),    (16, 16), (128, 4, 6),   (0.28, 0.108, 0.19)),
+    mma("mma_16x64",     (16, 64),    (16, 16), (128, 4, 5),   (0.12, 0.168, 0.11)),
     SKINNY,
 ];
 
 /// Microseconds until a block computes, and from its last step to the end.
-const START: f64 = 0.33;
+const START: f64 = 0.27;
 /// How much longer steps take with tf32 than with f16, whose steps hold twice as many k.
-const TF32: f64 = 1.39;
+const TF32: f64 = 1.38;
 /// Microseconds that it takes to join shares of k, and those for each element of them on the busiest multiprocessor.
-const JOIN: f64 = 1.89;
-const PARTIAL: f64 = 2.90e-05;
+const JOIN: f64 = 1.79;
+const PARTIAL: f64 = 4.45e-5;
 
 const SKINNY: Tile = Tile {
     name: "skinny",
@@ -415,7 +415,8 @@ mod tests {
             for (m, n) in [(128, 384), (128, 128), (3000, 128), (512, 128)] {
                 let p = plan(dtype, m, n, 1024, Tier::Sm90a);
                 let blocks = m.div_ceil(p.tile.size.0) * n.div_ceil(p.tile.size.1) * p.splits;
-                assert!(blocks >= 64, "{dtype} {m}x{n}: {p:?}");
+                // Below some 100 blocks a split costs as much as it saves in f16; measured.
+                assert!(blocks >= 40, "{dtype} {m}x{n}: {p:?}");
             }
         }
     }
