@@ -11,7 +11,7 @@ use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::rescue;
 use crate::storage::{Guards, Storage};
-use crate::tape::{Autograd, Leaf, no_grad};
+use crate::tape::{Autograd, Backward, Leaf, Node, Step, grad_enabled, no_grad};
 
 /// An n-dimensional array on a device.
 ///
@@ -283,7 +283,7 @@ impl Tensor {
     }
 
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
-        let dense = match crate::tape::no_grad(|| self.contiguous()) {
+        let dense = match no_grad(|| self.contiguous()) {
             Err(e) if rescue::may_move_to_cpu("a contiguous copy", &[self], self.device(), &e) => {
                 let _guards = Guards::take(&[self.storage()], &[]);
                 rescue::fetch(self)?.contiguous()?
@@ -301,7 +301,7 @@ impl Tensor {
 
     /// The elements as f64, in row-major order, whatever the dtype.
     pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
-        crate::tape::no_grad(|| self.cast(DType::F64))?.to_vec()
+        no_grad(|| self.cast(DType::F64))?.to_vec()
     }
 
     /// The only element, as f64.
@@ -362,13 +362,31 @@ impl Tensor {
         dispatch::fill(self, value)
     }
 
-    /// A copy on `device`, or this tensor if it is there.
+    /// A copy on `device`, or this tensor if it is there. Its gradient moves the other way.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {
         if self.device() == device {
             return Ok(self.clone());
         }
         let bytes = self.to_bytes()?;
-        Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)
+        let moved = Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)?;
+        if !(grad_enabled() && self.is_tracked() && self.dtype().is_float()) {
+            return Ok(moved);
+        }
+        let step = Step::Custom(Box::new(MoveBack(self.device().clone())));
+        let node = Node::record(step, &[self], vec![moved.meta()], Vec::new());
+        Ok(moved.view_as(*moved.layout(), Some(Autograd::Node(node, 0))))
+    }
+}
+
+/// The adjoint of a move, which is the move to where the operand was.
+struct MoveBack(Device);
+
+impl Backward for MoveBack {
+    fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+        grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
 }
 
