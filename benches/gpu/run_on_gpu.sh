@@ -1,12 +1,12 @@
 #!/bin/bash
 # Tests and times Bullet on this machine's GPU; made by `cargo xtask gpu-bundle`. Needs the NVIDIA driver and NVRTC
-# (pip install nvidia-cuda-nvrtc), and for the peers a Python with PyTorch, JAX or CuPy.
+# (pip install nvidia-cuda-nvrtc), and for the peers a Python with PyTorch, JAX and CuPy. docs/gpu-testing.md says more.
 #
-# usage: run_on_gpu.sh [--tests] [--benches] [--sanitize] [--peers SECTION,..] [--out FOLDER]
+# usage: run_on_gpu.sh [--tests] [--tiers "TIER ..."] [--benches] [--sanitize] [--peers SECTION,..|all] [--out FOLDER]
 #   Without options: tests and benchmarks. Ends with a line `N passed, N failed`; leaves report.json and logs in FOLDER.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-out=$here/report; tests=0; benches=0; sanitize=0; peers=""; tiers="sm_90a sm_80 sm_35"
+out=$here/report; tests=0; benches=0; sanitize=0; peers=""; tiers=""
 while [ $# -gt 0 ]; do
     case $1 in
         --tests) tests=1 ;;
@@ -23,11 +23,11 @@ done
 mkdir -p "$out"
 passed=0; failed=0
 
-# Runs one test program and adds up its counts: run NAME COMMAND...
+# Runs one test program, in poisoned memory, and adds up its counts: run NAME COMMAND...
 run() {
     local name=$1 log="$out/$1.log" begun=$SECONDS code
     shift
-    "$@" > "$log" 2>&1; code=$?
+    BULLET_POISON=1 "$@" > "$log" 2>&1; code=$?
     local p f
     p=$(grep -oE '[0-9]+ passed' "$log" | awk '{s += $1} END {print s + 0}')
     f=$(grep -oE '[0-9]+ failed' "$log" | awk '{s += $1} END {print s + 0}')
@@ -38,12 +38,22 @@ run() {
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null
-"$here/bullet" devices
+devices=$("$here/bullet" devices)
+echo "$devices"
+# Tests skip what they find no GPU for, so the first has to be one that can be used.
+own=$(awk '/^cuda:/ { gpu += 1 } gpu == 1 && $1 == "tier" { sub(",", "", $2); tier = $2 }
+    gpu == 1 && $1 == "not" { tier = "" } END { print tier }' <<< "$devices")
+case $own in
+    sm_90a) all="sm_90a sm_80 sm_35" ;;
+    sm_35) all="sm_35" ;;
+    sm_*) all="$own sm_35" ;;
+    *) echo "run_on_gpu.sh: no GPU that can be used" >&2; exit 1 ;;
+esac
+export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
 # Faults of indices are reported by the device as a whole, so one test at a time.
 export RUST_TEST_THREADS=1
-export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0} BULLET_POISON=1
 if [ $tests = 1 ]; then
-    for tier in $tiers; do
+    for tier in ${tiers:-$all}; do
         for program in "$here"/tests/*; do
             BULLET_TIER=$tier run "$(basename "$program")-$tier" "$program"
         done
@@ -66,8 +76,10 @@ if [ $benches = 1 ]; then
     "$here/bullet-bench-gpu" start 2>> "$out/bench.err" | tee "$out/start.jsonl"
 fi
 if [ -n "$peers" ]; then
+    [ "$peers" = all ] && peers=""
+    # shellcheck disable=SC2086  # Each section is a word.
     python3 "$here/peers.py" ${peers//,/ } 2> "$out/peers.err" | tee "$out/peers.jsonl"
 fi
-python3 "$here/report.py" "$out" $passed $failed 2> /dev/null || true
+python3 "$here/report.py" "$out" $passed $failed || failed=$((failed + 1))
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

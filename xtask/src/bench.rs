@@ -83,7 +83,7 @@ fn python(benches: &Path, options: &Options) -> Result<PathBuf, String> {
 /// Builds Bullet's worker; returns it as an argument of run.py.
 fn build_bullet(benches: &Path) -> Result<String, String> {
     command::run(command::cargo().args(["build", "--release", "--quiet", "--package", "bullet-bench"]))?;
-    let program = target_folder()?.join("release/bullet-bench");
+    let program = command::target_folder()?.join("release/bullet-bench");
     let data = benches.join("micro.safetensors");
     Ok(format!("bullet='{}' '{}'", program.display(), data.display()))
 }
@@ -96,17 +96,6 @@ fn build_candle(benches: &Path) -> Result<PathBuf, String> {
     cargo.current_dir(&folder).args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
     command::run(&mut cargo)?;
     Ok(target)
-}
-
-/// Where cargo puts what it builds, whatever the environment and the configuration say.
-fn target_folder() -> Result<PathBuf, String> {
-    let mut metadata = command::cargo();
-    metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
-    let text = command::output_of(&mut metadata)?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| format!("cargo metadata printed no JSON: {error}"))?;
-    let folder = value["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
-    Ok(PathBuf::from(folder))
 }
 
 #[cfg(test)]
@@ -130,10 +119,5 @@ mod tests {
         assert!(parsed("--peers").is_err());
         assert!(parsed("--peers-only").is_err());
         assert!(parsed("--peers-only --peers jax").unwrap().peers_only);
-    }
-
-    #[test]
-    fn the_target_folder_is_an_absolute_path() {
-        assert!(target_folder().unwrap().is_absolute());
     }
 }

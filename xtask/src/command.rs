@@ -29,6 +29,17 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Where cargo puts what it builds, whatever the environment and the configuration say.
+pub(crate) fn target_folder() -> Result<PathBuf, String> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
+    let text = output_of(&mut metadata)?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| format!("cargo metadata printed no JSON: {error}"))?;
+    let folder = value["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
+    Ok(PathBuf::from(folder))
+}
+
 /// The command as a user would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
@@ -166,5 +177,10 @@ mod tests {
     fn a_missing_program_is_an_error_that_names_it() {
         let error = run(&mut Command::new("no-such-program-anywhere")).unwrap_err();
         assert!(error.contains("no-such-program-anywhere"), "{error}");
+    }
+
+    #[test]
+    fn the_target_folder_is_an_absolute_path() {
+        assert!(target_folder().unwrap().is_absolute());
     }
 }

@@ -22,6 +22,7 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-kernels", Some("cuda_attention")),
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
+    ("bullet-tensor", Some("fused")),
     ("bullet-nn", Some("memory")),
 ];
 

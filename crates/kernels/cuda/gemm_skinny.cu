@@ -31,7 +31,12 @@ KERNEL __launch_bounds__(THREADS)
     for (int i = 0; i < ROWS * COLS; ++i) acc[i] = (Acc)0;
 
     i64 k = lane * VEC;
+// Unrolled, ptxas spills on Kepler to fit another block.
+#if TIER >= 70
 #pragma unroll 2
+#else
+#pragma unroll 1
+#endif
     for (; k + VEC <= p.k; k += GROUP * VEC) {
         Vec<T, VEC> v[COLS];
 #pragma unroll

@@ -52,7 +52,10 @@ impl Op {
             Op::AttentionPacked { .. } | Op::AttentionPackedGrad { .. } => all(true),
             Op::Conv1d(_) => these(true, &[true]),
             Op::Conv1dGradInput { .. } => these(true, &[false, true]),
+            Op::AddNorm { .. } => these(out.rank() >= 2, &[true, true]),
             Op::EmbeddingGrad { .. }
+            | Op::AddNormGrad { .. }
+            | Op::LinearBiasGrad
             | Op::Dropout { .. }
             | Op::CrossEntropy { .. }
             | Op::Conv1dGradWeight { .. } => None,

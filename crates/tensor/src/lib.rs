@@ -13,6 +13,7 @@
 
 mod adjoint;
 mod capture;
+pub mod decode;
 pub mod dispatch;
 mod error;
 mod ops;

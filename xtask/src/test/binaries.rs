@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::libtest::Counts;
 use crate::command::{self, Finished};
 
-/// The longest one test program may run.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// The longest one test program may run: device sources take minutes where none is cached and the machine is busy.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// One test program.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Binary {
 pub(crate) struct Outcome {
     pub(crate) counts: Counts,
     pub(crate) elapsed: Duration,
+    /// What it printed.
+    pub(crate) output: String,
     /// What went wrong, with the program's output; none if every test passed.
     pub(crate) failure: Option<String>,
 }
@@ -96,7 +98,7 @@ impl Binary {
             Ok(finished) => judge(finished, elapsed),
             Err(message) => {
                 let counts = Counts { failed: 1, ..Counts::default() };
-                Outcome { counts, elapsed, failure: Some(message) }
+                Outcome { counts, elapsed, output: String::new(), failure: Some(message) }
             }
         }
     }
@@ -110,12 +112,13 @@ fn judge(finished: Finished, elapsed: Duration) -> Outcome {
         None => format!("killed after {} s", LIMIT.as_secs()),
         Some(status) if !status.success() => status.to_string(),
         Some(_) if lines == 0 => "ended without a `test result:` line".to_owned(),
-        Some(_) => return Outcome { counts, elapsed, failure: None },
+        Some(_) => return Outcome { counts, elapsed, output: finished.output, failure: None },
     };
     if counts.failed == 0 {
         counts.failed = 1;
     }
-    Outcome { counts, elapsed, failure: Some(format!("{}\n{verdict}", finished.output.trim_end())) }
+    let failure = Some(format!("{}\n{verdict}", finished.output.trim_end()));
+    Outcome { counts, elapsed, output: finished.output, failure }
 }
 
 #[cfg(test)]

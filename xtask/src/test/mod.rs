@@ -6,6 +6,7 @@
 mod binaries;
 mod libtest;
 mod stages;
+mod wheels;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

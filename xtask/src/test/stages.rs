@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use super::binaries::{self, Binary};
 use super::libtest::Counts;
-use super::{Session, Stage};
+use super::{Session, Stage, wheels};
 use crate::{command, tidy};
 
 /// Crates whose results depend on the instruction set that kernels choose.
 const ISA_PACKAGES: &[&str] = &["bullet-kernels", "bullet-tensor"];
+
+/// Package and target of the test that compiles device sources.
+const CUDA_TEST: (&str, &str) = ("bullet-kernels", "tests/cuda_compile");
 
 /// How long each fuzz test of the fuzz stage runs.
 const FUZZ_SECONDS: &str = "10";
@@ -17,7 +20,7 @@ const FUZZ_SECONDS: &str = "10";
 pub(super) const STAGES: &[Stage] = &[
     Stage {
         name: "setup",
-        help: "rustfmt, clippy and the dependencies are here",
+        help: "rustfmt, clippy, the dependencies and NVIDIA's compilers are here",
         in_quick: true,
         run: setup,
     },
@@ -31,6 +34,12 @@ pub(super) const STAGES: &[Stage] = &[
         help: "kernels and tensors on each lower instruction set",
         in_quick: true,
         run: isa,
+    },
+    Stage {
+        name: "cuda",
+        help: "every device source compiles for every architecture, without a GPU",
+        in_quick: true,
+        run: cuda,
     },
     Stage { name: "fuzz", help: "tests named *fuzz*, for some seconds each", in_quick: true, run: fuzz },
     Stage { name: "doctest", help: "the examples in the documentation", in_quick: true, run: doctest },
@@ -55,7 +64,8 @@ fn setup(_: &mut Session) -> Result<(), String> {
     if std::env::var_os("CI").is_some() {
         fetch.arg("--locked");
     }
-    command::run(&mut fetch)
+    command::run(&mut fetch)?;
+    wheels::install()
 }
 
 fn fmt(_: &mut Session) -> Result<(), String> {
@@ -112,6 +122,30 @@ fn lower_isas() -> Vec<(&'static str, bool)> {
     // Elsewhere there is one instruction set only, and the test stage ran it.
     #[cfg(not(target_arch = "x86_64"))]
     return Vec::new();
+}
+
+fn cuda(session: &mut Session) -> Result<(), String> {
+    // Not only in `setup`, so that the stage can run alone.
+    wheels::install()?;
+    if wheels::skipped() {
+        return Ok(());
+    }
+    let all = session.binaries()?;
+    let is_it = |binary: &&Binary| binary.package == CUDA_TEST.0 && binary.target == CUDA_TEST.1;
+    let binary = all.iter().find(is_it).ok_or_else(|| format!("no test program {CUDA_TEST:?}"))?;
+    let own = wheels::variables()?;
+    let variables = own.iter().map(|(name, value)| (*name, value.as_str()));
+    let variables: Vec<_> = variables.chain([("RUST_TEST_NOCAPTURE", "1")]).collect();
+    let outcome = binary.run("", &variables);
+    session.counts += outcome.counts;
+    match outcome.failure {
+        Some(failure) => Err(failure),
+        None => {
+            let lines = outcome.output.lines().filter(|line| line.starts_with("sm_"));
+            lines.for_each(|line| println!("{line}"));
+            Ok(())
+        }
+    }
 }
 
 fn fuzz(session: &mut Session) -> Result<(), String> {

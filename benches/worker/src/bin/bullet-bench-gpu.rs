@@ -1,6 +1,6 @@
 //! Bullet's figures on one GPU, one JSON object a line: `{"section", "case", "peer", "value", "unit"}`.
 //!
-//! usage: bullet-bench-gpu [SECTION]..., with sections start, copy, rows, attention, gemm, train and gen; all of them
+//! usage: `bullet-bench-gpu [SECTION]...`, with sections start, copy, rows, attention, gemm, train and gen; all of them
 //! without. Ops are timed with device events around one call, after warm-up, the median of many; training and generation
 //! by the clock, around many steps and one wait. Data is random and larger than the second-level cache, or rotates.
 
@@ -18,6 +18,8 @@ use serde_json::json;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
+type Section = fn(&Bench) -> Result<()>;
+
 fn main() -> Result<()> {
     let start = Instant::now();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -31,7 +33,7 @@ fn main() -> Result<()> {
     if wanted.iter().any(|w| w == "profile") {
         return bench.profile();
     }
-    let sections: [(&str, fn(&Bench) -> Result<()>); 6] = [
+    let sections: [(&str, Section); 6] = [
         ("copy", Bench::copy),
         ("rows", Bench::rows),
         ("attention", Bench::attention),
@@ -43,7 +45,7 @@ fn main() -> Result<()> {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             // One section that fails must not hide the others.
             if let Err(e) = run(&bench) {
-                println!("{}", json!({ "section": "error", "case": name, "peer": "bullet", "value": e.to_string() }));
+                say_error(name, &e.to_string());
             }
         }
     }
@@ -51,7 +53,12 @@ fn main() -> Result<()> {
 }
 
 fn say(section: &str, case: &str, value: f64, unit: &str) {
-    println!("{}", json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit }));
+    let line = json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit });
+    println!("{line}");
+}
+
+fn say_error(case: &str, why: &str) {
+    println!("{}", json!({ "section": "error", "case": case, "peer": "bullet", "value": why }));
 }
 
 struct Bench {
@@ -67,17 +74,19 @@ impl Bench {
         let times = n.div_ceil(part);
         let all = Tensor::zeros(&[times, part], dtype, &self.device)?;
         all.copy_(&seed)?;
-        Ok(all.reshape(&[-1])?.narrow(0, 0, n)?.reshape(&shape.iter().map(|&d| d as isize).collect::<Vec<_>>())?)
+        let shape: Vec<isize> = shape.iter().map(|&d| d as isize).collect();
+        Ok(all.reshape(&[-1])?.narrow(0, 0, n)?.reshape(&shape)?)
     }
 
-    /// Median milliseconds of `f` by device events.
-    fn time(&self, n: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
+    /// Median milliseconds of `f`, whose result is dropped, by device events.
+    fn time(&self, n: usize, mut f: impl FnMut() -> bullet_tensor::Result<Tensor>) -> Result<f64> {
+        let mut run = || f().map(drop);
         for _ in 0..3 {
-            f()?;
+            run()?;
         }
         let mut times = Vec::new();
         for _ in 0..n {
-            times.push(self.device.time(&mut f)?);
+            times.push(self.device.time(&mut run)?);
         }
         times.sort_by(f64::total_cmp);
         Ok(times[n / 2])
@@ -85,7 +94,7 @@ impl Bench {
 
     fn copy(&self) -> Result<()> {
         let x = self.randn(&[1 << 29], DType::F32)?;
-        let ms = self.time(20, || Ok(drop(x.copy()?)))?;
+        let ms = self.time(20, || x.copy())?;
         say("copy", "d2d 2GiB", 2.0 * x.numel() as f64 * 4.0 / ms / 1e6, "GB/s");
         Ok(())
     }
@@ -99,10 +108,10 @@ impl Bench {
                 let say = |name: &str, ms: f64| {
                     say("norm", &format!("{name} {rows}x{cols} {dtype}"), bytes / ms / 1e6, "GB/s");
                 };
-                say("softmax", self.time(20, || Ok(drop(x.softmax(-1)?)))?);
-                say("layernorm", self.time(20, || Ok(drop(x.layer_norm(Some(&w), Some(&b), 1e-5)?)))?);
-                say("rmsnorm", self.time(20, || Ok(drop(x.rms_norm(Some(&w), 1e-5)?)))?);
-                say("gelu", self.time(20, || Ok(drop(x.gelu_tanh()?)))?);
+                say("softmax", self.time(20, || x.softmax(-1))?);
+                say("layernorm", self.time(20, || x.layer_norm(Some(&w), Some(&b), 1e-5))?);
+                say("rmsnorm", self.time(20, || x.rms_norm(Some(&w), 1e-5))?);
+                say("gelu", self.time(20, || x.gelu_tanh())?);
             }
         }
         Ok(())
@@ -114,7 +123,7 @@ impl Bench {
             let (q, k, v) = (q?, k?, v?);
             let flops = 4.0 * (b * h * s * s * d) as f64 * 0.5;
             let case = |way: &str| format!("{way} fp16 B{b} H{h} S{s} D{d} causal=True");
-            let ms = self.time(20, || Ok(drop(q.attention(&k, &v, None, true, None)?)))?;
+            let ms = self.time(20, || q.attention(&k, &v, None, true, None))?;
             say("attn", &case("fwd"), flops / ms / 1e9, "TFLOP/s");
             let [q, k, v] = [q.requires_grad()?, k.requires_grad()?, v.requires_grad()?];
             let g = self.randn(&[b, s, h, d], DType::F16)?.transpose(1, 2)?;
@@ -122,7 +131,7 @@ impl Bench {
             let mut times = Vec::new();
             for i in 0..23 {
                 let o = q.attention(&k, &v, None, true, None)?;
-                let ms = self.device.time(|| Ok::<_, bullet_tensor::Error>(o.backward_with(&g)?))?;
+                let ms = self.device.time(|| o.backward_with(&g))?;
                 [&q, &k, &v].iter().for_each(|t| t.set_grad(None));
                 if i >= 3 {
                     times.push(ms);
@@ -138,7 +147,7 @@ impl Bench {
         for n in [512usize, 1024, 2048, 4096, 8192] {
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let (a, b) = (self.randn(&[n, n], dtype)?, self.randn(&[n, n], dtype)?);
-                let ms = self.time(if n > 4000 { 10 } else { 30 }, || Ok(drop(a.matmul(&b)?)))?;
+                let ms = self.time(if n > 4000 { 10 } else { 30 }, || a.matmul(&b))?;
                 say("gemm", &format!("{dtype} {n}"), 2.0 * (n as f64).powi(3) / ms / 1e9, "TFLOP/s");
             }
         }
@@ -190,7 +199,7 @@ impl Bench {
                 }
                 let first = train.read()?.loss;
                 if let Some(why) = train.not_captured() {
-                    println!("{}", json!({ "section": "error", "case": "capture", "peer": "bullet", "value": why }));
+                    say_error("capture", why);
                 }
                 let mut times = Vec::new();
                 for _ in 0..7 {
@@ -218,7 +227,7 @@ impl Bench {
             let made = stream.take(63).collect::<std::result::Result<Vec<u32>, _>>()?.len();
             Ok(made as f64 / start.elapsed().as_secs_f64())
         };
-        no_grad(&run)?;
+        no_grad(run)?;
         let mut speeds = (0..8).map(|_| run()).collect::<Result<Vec<f64>>>()?;
         speeds.sort_by(f64::total_cmp);
         say("gen", "micro batch 1", speeds[4], "tokens/s");

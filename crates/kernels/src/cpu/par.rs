@@ -5,7 +5,7 @@
 //! must combine their partial results in range order.
 //!
 //! **Invariant: workers run parts of kernels, and nothing else.** A kernel starts on the thread that calls it, with
-//! whatever guards and locks that thread holds; what goes to the workers of the one [`pool`](super::pool) takes none of
+//! whatever guards and locks that thread holds; what goes to the workers of the one pool (`pool.rs`) takes none of
 //! those, and waits for nothing but parts of its own. Therefore no thread is ever made to wait for a guard that it holds
 //! further up its stack. There is no way to run a closure of a caller on a worker; do not add one.
 

@@ -47,6 +47,11 @@ impl PartialEq for Unit {
 impl Eq for Unit {}
 
 impl Unit {
+    /// Its whole text for a tier, as NVRTC gets it.
+    pub fn text(&self, tier: Tier) -> String {
+        assemble(tier, &self.defines, self.name, self.source)
+    }
+
     /// A hash for the lookup at every launch, which must not read the source: FNV-1a over words.
     fn key(&self, entry: &'static str) -> u64 {
         let mix = |h: u64, word: u64| (h ^ word).wrapping_mul(0x0100_0000_01b3);
@@ -144,11 +149,14 @@ struct Loaded {
     function: FunctionId,
 }
 
+/// A module, once it is loaded; locked while it is compiled.
+type ModuleCell = Arc<Mutex<Option<ModuleId>>>;
+
 /// The loaded kernels of one device.
 pub struct Gpu {
     device: Device,
     info: GpuInfo,
-    modules: Mutex<Vec<(Unit, Arc<Mutex<Option<ModuleId>>>)>>,
+    modules: Mutex<Vec<(Unit, ModuleCell)>>,
     functions: RwLock<HashMap<u64, Vec<Loaded>>>,
     generated: RwLock<HashMap<Box<[u8]>, FunctionId>>,
     fault: FaultCell,
@@ -245,7 +253,7 @@ impl Gpu {
         match *module {
             Some(id) => Ok(id),
             None => {
-                let text = assemble(self.info.tier, &unit.defines, unit.name, unit.source);
+                let text = unit.text(self.info.tier);
                 let id = self.device.load(&Program { name: unit.name, source: &text })?;
                 Ok(*module.insert(id))
             }
@@ -286,6 +294,20 @@ impl Gpu {
         }
         let config =
             LaunchConfig { grid, block: [block, 1, 1], shared_bytes: shared, ..LaunchConfig::default() };
+        // SAFETY: by the caller's promise.
+        unsafe { self.launch_shaped(function, config, args) }
+    }
+
+    /// As [`Gpu::launch`], for a cooperative launch or one of clusters. The grid is not empty.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`].
+    pub(crate) unsafe fn launch_shaped(
+        &self,
+        function: FunctionId,
+        config: LaunchConfig,
+        args: &KernelArgs,
+    ) -> Result<()> {
         let launch = Launch::Kernel { function, config, args };
         // SAFETY: by the caller's promise; operands live in pool memory that is reused in stream order.
         unsafe { self.device.driver().launch(StreamId::DEFAULT, launch) }

@@ -2,7 +2,7 @@
 //!
 //! All kernels have one form. A point is a group of `lanes` elements along the last axis, up to 16 bytes an operand; a
 //! thread takes a few points, loads all of them, then computes and stores. What differs is how an operand is met:
-//! [`Access`], and whether points are found by walking axes (`Space` in `map.cuh`) or simply lie one after the other.
+//! `Access`, and whether points are found by walking axes (`Space` in `map.cuh`) or simply lie one after the other.
 //! Shapes, strides and sizes are arguments, so that few kernels are compiled.
 //!
 //! Operands that lie across a large result (a transposed matrix) are brought into its order first, tile by tile.

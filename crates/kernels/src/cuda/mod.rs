@@ -10,13 +10,15 @@
 //! **Order.** All work goes to the device's default stream; operands are read and results written in that order. Scratch
 //! memory comes from the pool and may be dropped at once after the launch, as its next user is behind it in the stream.
 //!
-//! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a [`Fault`]
+//! **Values.** Kernels cannot return errors. What they find wrong (an index out of range) they report into a fault
 //! cell of the device, which the host reads when it next reads a tensor.
 
 mod attention;
+mod bias_grad;
 mod conv;
 pub mod copy;
 mod cross_entropy;
+pub mod decode;
 mod execute;
 pub mod gemm;
 mod gpu;
@@ -32,22 +34,30 @@ mod rows;
 pub mod sample;
 mod softmax;
 
+use bullet_runtime::jit::Tier;
+
 pub use execute::{execute, takes_strided};
 pub use gpu::{Define, Gpu, Unit};
 pub use map::map;
 
-/// Samples of the kernels that [`map()`] writes at run time, by name, each a source that lacks only the prelude.
-pub fn sample_sources() -> Vec<(String, String)> {
-    map::sample_sources()
+/// Samples of the kernels that [`map()`] writes at run time: names, and whole texts for a tier.
+pub fn sample_sources(tier: Tier) -> Vec<(String, String)> {
+    let whole = |(name, source): (String, String)| {
+        let text = gpu::assemble(tier, &[], &name, &source);
+        (name, text)
+    };
+    map::sample_sources().into_iter().map(whole).collect()
 }
 
 /// Every unit that kernels may ask for, with its entry points: what a machine without a GPU can compile.
 pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let families = [
         attention::units,
+        bias_grad::units,
         conv::units,
         copy::units,
         cross_entropy::units,
+        decode::units,
         gemm::units,
         index::units,
         norm::units,

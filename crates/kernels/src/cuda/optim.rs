@@ -1,4 +1,4 @@
-//! Optimizer steps over many tensors: launches of `optim.cu`. One launch for up to [`SLOTS`] tensors, whose addresses are
+//! Optimizer steps over many tensors: launches of `optim.cu`. One launch for up to `SLOTS` tensors, whose addresses are
 //! parameters of the launch, so that a captured one replays; everything that changes from step to step is device memory.
 //!
 //! Semantics are those of [`crate::cpu::optim`]: a parameter is computed in f32, or f64 if it is f64; its gradient is of

@@ -24,7 +24,7 @@ impl Embedding {
     /// # Errors
     /// An index outside the table; indices that are not integers.
     pub fn forward(&self, indices: &Tensor, pass: &Pass) -> Result<Tensor> {
-        if self.weight.is_tracked() && pass.training {
+        if pass.training {
             return Ok(pass.param(&self.weight)?.embedding(indices)?);
         }
         // Rows are cast after they are picked: they are fewer than the table's.
@@ -33,10 +33,10 @@ impl Embedding {
 
     /// The first `len` rows from `start`, as (len, width).
     pub fn rows(&self, start: usize, len: usize, pass: &Pass) -> Result<Tensor> {
-        if start == 0 && len == self.weight.dim(0) {
-            return pass.param(&self.weight);
+        if pass.training {
+            return Ok(pass.param(&self.weight)?.narrow(0, start, len)?);
         }
-        Ok(pass.param(&self.weight)?.narrow(0, start, len)?)
+        pass.cast(&self.weight.narrow(0, start, len)?)
     }
 }
 

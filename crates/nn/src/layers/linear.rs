@@ -1,5 +1,6 @@
 //! [`Linear`].
 
+use bullet_tensor::decode::Affine;
 use bullet_tensor::{Activation, Tensor};
 
 use crate::error::Result;
@@ -26,6 +27,11 @@ impl Linear {
     /// A layer that shares `weight`, without a bias of its own.
     pub fn tied(weight: &Tensor) -> Linear {
         Linear { weight: weight.clone(), bias: None }
+    }
+
+    /// Weight and bias.
+    pub(crate) fn affine(&self) -> Affine {
+        (self.weight.clone(), self.bias.clone())
     }
 
     /// (.., inputs) to (.., outputs).

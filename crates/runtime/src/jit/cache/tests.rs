@@ -1,3 +1,5 @@
+//! The cache against damage, killed writers, and many processes at once.
+
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
