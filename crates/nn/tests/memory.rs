@@ -166,3 +166,20 @@ fn under_any_quota_a_step_is_right_or_an_error() {
         assert!(fitted > 2 && refused > 2);
     }
 }
+
+#[test]
+fn the_model_of_the_demo_trains_on_a_card_of_2_gib() {
+    const LIMIT: usize = 2 << 30;
+    let (device, _) = device(Some(LIMIT));
+    let pairs = "model.dim=128 model.layers=4 model.heads=4 model.ff=256 model.seq=64 train.batch_size=64 \
+                 train.precision=f16 model.vocab=3000";
+    let mut step = train_step(pairs, &device).unwrap();
+    // Enough on a GPU for the third to be captured.
+    for _ in 0..if on_gpu() { 5 } else { 1 } {
+        assert!(one(&mut step).unwrap().is_finite());
+    }
+    assert!(!on_gpu() || step.is_captured(), "{:?}", step.not_captured());
+    let stats = device.memory_stats();
+    println!("peak: {} MiB in use, {} MiB held", stats.peak >> 20, stats.peak_held >> 20);
+    assert!(stats.peak_held <= LIMIT);
+}
