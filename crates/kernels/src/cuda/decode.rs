@@ -9,7 +9,11 @@ use bullet_runtime::{Buffer, DevicePtr, KernelArgs, LaunchConfig, Result};
 
 use super::gpu::{Define, Gpu, Unit};
 
-const SOURCE: &str = include_str!("../../cuda/decode.cu");
+const SOURCE: &str = concat!(
+    include_str!("../../cuda/decode.cuh"),
+    "#line 1 \"decode.cu\"\n",
+    include_str!("../../cuda/decode.cu")
+);
 const ENTRY: &str = "decode";
 /// 32-bit words of `out` before the tokens.
 pub const HEADER: usize = 4;
