@@ -193,18 +193,19 @@ fn indices_out_of_bounds_are_errors() {
             let column = Tensor::from_slice(&[bad], &[1], device).unwrap();
             let square = Tensor::from_slice(&[bad; 4], &[1, 4], device).unwrap();
             let row = Tensor::zeros(&[1, 4], DType::F32, device).unwrap();
-            for result in [
-                x.embedding(&column),
-                x.index_select(0, &column),
-                x.index_add(0, &column, &row),
-                x.gather(0, &square),
-                x.scatter_add(0, &square, &row),
-                dispatch::run_one(Op::EmbeddingGrad { rows: 4 }, &[&column, &row]),
-                row.cross_entropy(&column, -100, 0.0),
-            ] {
-                // A GPU reports it when the result is read.
-                let result = result.and_then(|t| t.to_bytes());
-                let message = result.expect_err("an index out of bounds").to_string();
+            // One after the other: a GPU reports the first fault when a result is next read, and that only.
+            let ops: [&dyn Fn() -> bullet_tensor::Result<Tensor>; 7] = [
+                &|| x.embedding(&column),
+                &|| x.index_select(0, &column),
+                &|| x.index_add(0, &column, &row),
+                &|| x.gather(0, &square),
+                &|| x.scatter_add(0, &square, &row),
+                &|| dispatch::run_one(Op::EmbeddingGrad { rows: 4 }, &[&column, &row]),
+                &|| row.cross_entropy(&column, -100, 0.0),
+            ];
+            for op in ops {
+                let message =
+                    op().and_then(|t| t.to_bytes()).expect_err("an index out of bounds").to_string();
                 assert!(message.contains("out of bounds"), "{message}");
             }
         }
