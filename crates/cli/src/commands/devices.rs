@@ -2,8 +2,8 @@
 
 use bullet_kernels::cpu::simd::{Isa, isa};
 use bullet_runtime::jit::cache::{Cache, CacheReport, Stats};
-use bullet_runtime::{CudaReport, Error, GpuReport, JitReport, gpus, hardware};
-use bullet_tensor::par;
+use bullet_runtime::{CudaReport, Error, ErrorKind, GpuReport, JitReport, gpus, hardware};
+use bullet_tensor::{Device, par};
 use serde_json::{Value, json};
 
 use crate::args::DevicesArgs;
@@ -11,10 +11,20 @@ use crate::failure::Failure;
 use crate::output;
 
 /// What computes, in a few words: for the first line of a run.
-pub(crate) fn summary() -> String {
+pub(crate) fn summary(device: &Device) -> String {
+    if let Some(gpu) = device.gpu() {
+        return format!("{device}: {}, {} kernels", device.name(), gpu.tier);
+    }
     let (cpu, threads) = (hardware::cpu(), par::threads());
     let s = if threads == 1 { "" } else { "s" };
     format!("{}: {threads} thread{s} on {} usable cores, {}", cpu.model, cpu.usable_cores, isa().name())
+}
+
+/// Why `auto` chose the CPU, where there is a GPU that only lacks something.
+pub(crate) fn why_not_a_gpu(name: &str) -> Option<String> {
+    let why = if name == "auto" { Device::auto().ok()?.1? } else { return None };
+    let nothing_there = matches!(why.kind, ErrorKind::DriverMissing | ErrorKind::NoDevice);
+    (!nothing_there).then(|| format!("the GPU is not used: {}", why.message))
 }
 
 pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {

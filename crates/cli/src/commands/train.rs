@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{checkpoint_path, devices};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
-use crate::output::{self, clock, count, note, number, shell, shown};
+use crate::output::{self, clock, count, note, number, shell, shown, warn};
 use crate::progress::Screen;
 use crate::signals::Stop;
 
@@ -28,12 +28,14 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume.is_none() && !args.overwrite {
         refuse_to_overwrite(builder.config_mut())?;
     }
-    if !args.quiet {
-        note(devices::summary());
-    }
+    let named = builder.config_mut().train.device.clone();
     let mut trainer =
         builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;
+    if let Some(why) = devices::why_not_a_gpu(&named) {
+        warn(why);
+    }
     if !args.quiet {
+        note(devices::summary(trainer.device()));
         introduce(&trainer);
     }
     let folder = trainer.folder().clone();

@@ -83,6 +83,12 @@ impl Trainer {
     pub fn config(&self) -> &Config {
         &self.config
     }
+
+    /// Where it trains.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The model.
     pub fn model(&self) -> &Transformer {
         self.step.model()
