@@ -58,10 +58,14 @@ if [ $tests = 1 ]; then
             BULLET_TIER=$tier run "$(basename "$program")-$tier" "$program"
         done
     done
+    # As on a device so full that no op has room for its workspace.
+    for way in parts cpu; do
+        BULLET_RESCUE=$way run "conformance-$way" "$here/tests/tensor-conformance"
+    done
 fi
 if [ $sanitize = 1 ]; then
     for tool in memcheck racecheck; do
-        for program in "$here"/tests/cuda_*; do
+        for program in "$here"/tests/kernels-cuda_*; do
             run "$(basename "$program")-$tool" compute-sanitizer --tool $tool --error-exitcode 9 "$program"
         done
     done

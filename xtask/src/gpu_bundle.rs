@@ -22,6 +22,9 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-kernels", Some("cuda_attention")),
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
+    ("bullet-tensor", Some("fused")),
+    ("bullet-nn", Some("cuda")),
+    ("bullet-nn", Some("memory")),
 ];
 
 /// Programs, by package and name.
@@ -53,7 +56,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     for (package, test) in TESTS {
         let target = test.map_or_else(|| vec!["--lib"], |t| vec!["--test", t]);
         let built = build(&[&["test", "--no-run", "--release", "-p", package][..], &target].concat())?;
-        install(&built, &out.join("tests").join(test.unwrap_or(package)))?;
+        let name = format!("{}-{}", package.trim_start_matches("bullet-"), test.unwrap_or("unit"));
+        install(&built, &out.join("tests").join(name))?;
     }
     for file in FILES {
         let from = command::root().join(file);

@@ -142,8 +142,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
     if (block >= p.blocks) return;
     const int tiles = ((int)p.queries + BR - 1) / BR;
     // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)(block % tiles)) * BR;
-    const i64 b = block / tiles / p.heads, h = block / tiles % p.heads, kv = h / (p.heads / p.kv_heads);
+    const int first = (tiles - 1 - (int)remainder(block, tiles)) * BR;
+    const i64 head = quotient(block, tiles);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
     const int keys = (int)p.keys, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
     const C factor = (C)(p.scale * LOG2E);
@@ -218,7 +219,7 @@ struct Heads {
 };
 
 DEVICE Heads heads_of(const Attention &p, i64 b, i64 h) {
-    i64 kv = h / (p.heads / p.kv_heads), at = b * p.os.batch + h * p.os.head;
+    i64 kv = kv_head(p, h), at = b * p.os.batch + h * p.os.head;
     Heads x = {p.q + b * p.qs.batch + h * p.qs.head, p.k + b * p.ks.batch + kv * p.ks.head,
                p.v + b * p.vs.batch + kv * p.vs.head, p.o + at, p.g + at, p.lse + (b * p.heads + h) * p.queries,
                mask_at(p, b, h)};
@@ -358,7 +359,7 @@ DEVICE void keys_of_head(const Attention &p, const Tiles &t, const Heads &x, int
 
 // dk and dv of BR keys, summed over the query heads that share them.
 DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
-    const i64 group = p.heads / p.kv_heads;
+    const i64 group = group_of(p);
     C dk[R][PER_LANE], dv[R][PER_LANE];
 #pragma unroll
     for (int r = 0; r < R; ++r)
@@ -391,11 +392,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const A
     const i64 key_tiles = ((int)p.keys + BR - 1) / BR, query_tiles = ((int)p.queries + BR - 1) / BR;
     const i64 of_keys = p.batch * p.kv_heads * key_tiles;
     if (block < of_keys) {
-        i64 head = block / key_tiles;
-        key_gradient(p, t, head / p.kv_heads, head % p.kv_heads, (int)(block % key_tiles) * BR);
+        i64 head = quotient(block, key_tiles);
+        const int tile = (int)remainder(block, key_tiles);
+        key_gradient(p, t, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * BR);
     } else {
         block -= of_keys;
-        i64 head = block / query_tiles, tile = query_tiles - 1 - block % query_tiles;
-        query_gradient(p, t, head / p.heads, head % p.heads, (int)tile * BR);
+        i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
+        query_gradient(p, t, quotient(head, p.heads), remainder(head, p.heads), (int)tile * BR);
     }
 }

@@ -6,7 +6,13 @@
 // Scores are kept in units of log 2, so that the exponentials are powers of two. A row that sees no key has the
 // log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
 
+// MASKED is 0 where the host knows that there is no mask and that the scale is positive.
+
 typedef ComputeOf<T>::Type C;
+
+#ifndef MASKED
+#define MASKED 1
+#endif
 
 #define LOG2E 1.4426950408889634
 #define LN2 0.6931471805599453
@@ -29,7 +35,7 @@ struct Attention {
     const u8 *mask;
     T *out[3];          // forward: o; backward: dq, dk, dv
     C *out_lse;
-    C *parts;           // decoding in splits: scratch
+    C *parts;           // scratch: decoding in splits; backward on tensor cores: see `attention_statistics`
     Strides qs, ks, vs, os;
     Strides outs[3];
     i64 mask_strides[4];
@@ -43,6 +49,12 @@ struct Attention {
 };
 
 DEVICE i64 block_index() { return (i64)blockIdx.y * gridDim.x + blockIdx.x; }
+
+// Division of what is not negative: 64 bits take five times as long as 32, and few launches need them.
+DEVICE i64 quotient(i64 n, i64 by) {
+    return ((u64)(n | by) >> 32) == 0 ? (i64)((u32)n / (u32)by) : n / by;
+}
+DEVICE i64 remainder(i64 n, i64 by) { return n - quotient(n, by) * by; }
 
 DEVICE int least(int a, int b) { return a < b ? a : b; }
 DEVICE int most(int a, int b) { return a > b ? a : b; }
@@ -60,6 +72,10 @@ DEVICE double logarithm2(double x) { return log2(x); }
 
 // Of a row's sum of powers of two relative to `top`.
 DEVICE C log_sum(C top, C sum) { return sum == (C)0 ? (C)-INF_F : (top + logarithm2(sum)) * (C)LN2; }
+
+// Query heads that share a head of keys, and the head of keys of a query head.
+DEVICE i64 group_of(const Attention &p) { return p.heads == p.kv_heads ? 1 : quotient(p.heads, p.kv_heads); }
+DEVICE i64 kv_head(const Attention &p, i64 h) { return p.heads == p.kv_heads ? h : quotient(h, group_of(p)); }
 
 // How many keys a query sees as far as causality says; 0 for a query there is not.
 DEVICE int visible(const Attention &p, int query) {
@@ -81,7 +97,7 @@ DEVICE i64 mask_at(const Attention &p, i64 b, i64 h) { return b * p.mask_strides
 // The score of a query and a key that it sees as far as causality says, in units of log 2. `factor` is scale * log2 e.
 DEVICE C score(const Attention &p, C dot, C factor, i64 mask, int i, int j) {
     C s = dot * factor;
-    if (p.mask_kind != 0) {
+    if (MASKED && p.mask_kind != 0) {
         i64 at = mask + i * p.mask_strides[2] + j * p.mask_strides[3];
         if (p.mask_kind == 1) {
             s = p.mask[at] != 0 ? s : (C)-INF_F;

@@ -50,7 +50,8 @@ DEVICE C merge(int n, const C *sums, i64 sums_pitch, const C *rows, i64 pitch, i
 }
 
 DEVICE void finish(const Attention &p, i64 row, int d, C top, C total, C out) {
-    const i64 b = row / p.queries / p.heads, h = row / p.queries % p.heads, i = row % p.queries;
+    const i64 head = quotient(row, p.queries), i = row - head * p.queries;
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads);
     if (d < (int)p.dim) {
         T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head + i * p.outs[0].row;
         to[d] = convert<T>(total == (C)0 ? (C)0 : out / total);
@@ -63,9 +64,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_decode(const Att
     __shared__ C sums[GROUPS * 2];
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const i64 row = block / p.splits, b = row / p.queries / p.heads, h = row / p.queries % p.heads;
-    const i64 kv = h / (p.heads / p.kv_heads), mask = mask_at(p, b, h);
-    const int i = (int)(row % p.queries), start = (int)(block % p.splits * p.span);
+    const i64 row = quotient(block, p.splits), head = quotient(row, p.queries);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads);
+    const i64 kv = kv_head(p, h), mask = mask_at(p, b, h);
+    const int i = (int)(row - head * p.queries), start = (int)((block - row * p.splits) * p.span);
     const int end = least(visible(p, i), start + (int)p.span), group = threadIdx.x / G;
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
     const C factor = (C)(p.scale * LOG2E);

@@ -1,17 +1,18 @@
 // Attention of f16 and bf16 on tensor cores (mma.sync m16n8k16, sm_80 and later), for heads of up to 128 elements.
 //
-// A block of four warps owns 64 rows (queries for the result and dq, keys for dk and dv), a warp 16 of them, and walks over
-// the others in tiles of 64, so that every result has one writer and sums have one order. What a product leaves in
-// registers (weights, gradients of scores) is laid out as the next product's left operand wants it, so no score ever goes
-// to memory; the operands come from shared memory by ldmatrix, transposed on the way where needed. Rows are padded by 16
-// bytes, so that eight of them lie in different banks.
+// A block of four warps owns 64 rows (queries for the result and dq, keys for dk and dv), or FOLD times as many, a warp a
+// quarter of them, and walks over the others in tiles of 64, so that every result has one writer and sums have one order.
+// With STAGES 2 a tile is on its way while the one before is worked on. What a product leaves in registers (weights,
+// gradients of scores) is laid out as the next product's left operand wants it, so no score ever goes to memory; the
+// operands come from shared memory by ldmatrix, transposed on the way where needed. Rows are padded by 16 bytes, so that
+// eight of them lie in different banks.
 //
 // A weight or gradient of a score is split into its rounded value and what rounding took away, and both are multiplied
-// (SPLIT): these products are then nearly as exact as in f32, as on the other paths, for a half more work.
+// (SPLIT): these products are then nearly as exact as in f32, as on the other paths. Without it results miss the ops'
+// tolerances by factors of 2 to 20 and take 3 to 14% less time, as other things than products hold these kernels.
 #if TIER >= 80
 
 #define ROWS 64
-#define WARPS 4
 #define THREADS 128
 #define PITCH (HEAD + 8)
 #define TILE (ROWS * PITCH)
@@ -20,10 +21,18 @@
 #ifndef SPLIT
 #define SPLIT 1
 #endif
+#ifndef FOLD
+#define FOLD 1
+#endif
+#ifndef STAGES
+#define STAGES 1
+#endif
 // Whether a warp's left operands stay in registers.
 #define HOLD (HEAD <= 64)
-// Blocks that a multiprocessor must have registers for.
-#define RESIDENT (HEAD <= 32 ? 4 : 2)
+// Blocks that a multiprocessor must have registers for, as measured on an H200: forward, backward, and in one go.
+#define FORWARD_RESIDENT (HEAD <= 32 ? (MASKED ? 4 : 6) : HEAD <= 64 ? 3 : 2)
+#define BACKWARD_RESIDENT (HEAD <= 32 ? 4 : HEAD <= 64 ? 3 : 2)
+#define SHORT_RESIDENT (HEAD <= 32 ? 4 : 2)
 
 // c += a b: a is 16 x 16 (rows of lane / 4 and 8 below, columns of 2 (lane % 4) and 8 right), b 16 x 8, c 16 x 8.
 template <typename E> struct Product;
@@ -96,26 +105,34 @@ DEVICE void right_values(u32 (&b)[4], const T *tile, int row, int s) {
 
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// 64 rows of a head on their way into shared memory, zeros below `limit` and beyond `dim`; `wait_for_copies` and a barrier
-// must follow.
-DEVICE void load_tile(const Attention &p, T *to, const T *from, i64 stride, int first, int limit) {
+// COUNT rows of a head on their way into shared memory, zeros below `limit` and beyond `dim`; `wait_for_copies` and a
+// barrier must follow.
+template <int COUNT> DEVICE void load_tile(const Attention &p, T *to, const T *from, i64 stride, int first, int limit) {
+    const int EACH = THREADS / COLUMNS, d = threadIdx.x % COLUMNS * 8, dim = (int)p.dim;
+    const int own = threadIdx.x / COLUMNS, left = limit - first - own;
+    const T *row = from + (first + own) * stride + d;
+    const i64 step = EACH * stride;
+    T *place = to + own * PITCH + d;
+    if (p.aligned && d + 8 <= dim) {
 #pragma unroll
-    for (int step = 0; step < ROWS * COLUMNS / THREADS; ++step) {
-        int at = step * THREADS + threadIdx.x, r = at / COLUMNS, d = at % COLUMNS * 8, dim = (int)p.dim;
-        T *place = to + r * PITCH + d;
-        const T *row = from + (first + r) * stride;
-        if (first + r < limit && p.aligned && d + 8 <= dim) {
-            u32 shared = (u32)__cvta_generic_to_shared(place);
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(row + d) : "memory");
-        } else {
-            Vec<T, 8> x;
-#pragma unroll
-            for (int e = 0; e < 8; ++e) {
-                x.at[e].bits = 0;
-                if (first + r < limit && d + e < dim) x.at[e] = row[d + e];
-            }
-            *(Vec<T, 8> *)place = x;
+        for (int r = 0; r < COUNT; r += EACH) {
+            u32 shared = (u32)__cvta_generic_to_shared(place + r * PITCH);
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(r < left ? row : from),
+                         "r"(r < left ? 16 : 0) : "memory");
+            row += step;
         }
+        return;
+    }
+#pragma unroll 1
+    for (int r = 0; r < COUNT; r += EACH) {
+        Vec<T, 8> x;
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            x.at[e].bits = 0;
+            if (r < left && d + e < dim) x.at[e] = row[e];
+        }
+        *(Vec<T, 8> *)(place + r * PITCH) = x;
+        row += step;
     }
 }
 
@@ -159,21 +176,22 @@ DEVICE float quad_larger(float x) {
 }
 
 // The softmax of a tile of scores with those before it: `s` becomes weights relative to the new maxima of the two rows.
-DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4]) {
+// `unit` takes scores and maxima to units of log 2.
+DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float best = top[half];
 #pragma unroll
         for (int n = 0; n < 8; ++n) best = larger(larger(best, s[n][2 * half]), s[n][2 * half + 1]);
         best = quad_larger(best);
-        const float base = best == -INF_F ? 0.f : best, fix = power2(top[half] - base);
+        const float base = best == -INF_F ? 0.f : best * unit, fix = power2(top[half] * unit - base);
         top[half] = best;
         sum[half] *= fix;
 #pragma unroll
         for (int n = 0; n < 8; ++n)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                s[n][e] = power2(s[n][e] - base);
+                s[n][e] = power2(fmaf(s[n][e], unit, -base));
                 sum[half] += s[n][e];
             }
 #pragma unroll
@@ -201,78 +219,155 @@ DEVICE void accumulate(float (&out)[COLUMNS][4], const float (&x)[4], const floa
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_forward(const Attention p) {
+// out += weights times 16 rows of a tile, for all rows of a warp
+DEVICE void accumulate_all(float (&out)[FOLD][COLUMNS][4], const float (&s)[FOLD][8][4], int n, const T *tile) {
+    u32 a[FOLD][4], rest[FOLD][4];
+#pragma unroll
+    for (int m = 0; m < FOLD; ++m) left_operand(s[m][n], s[m][n + 1], a[m], rest[m]);
+#pragma unroll
+    for (int step = 0; step < STEPS; ++step) {
+        u32 b[4];
+        right_values(b, tile, n * 8, step);
+#pragma unroll
+        for (int m = 0; m < FOLD; ++m) {
+            Product<T>::add(out[m][2 * step], a[m], b[0], b[1]);
+            Product<T>::add(out[m][2 * step + 1], a[m], b[2], b[3]);
+            if (SPLIT) {
+                Product<T>::add(out[m][2 * step], rest[m], b[0], b[1]);
+                Product<T>::add(out[m][2 * step + 1], rest[m], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// Scores that a row's `seen` hides become -inf; with MASKED also scaled and masked. A tile in which every row of the warp
+// sees every key needs it only with MASKED.
+DEVICE void hide(const Attention &p, float (&s)[8][4], int row, int at, float factor, i64 mask) {
+    const int lane = threadIdx.x % WARP, seen[2] = {visible(p, row), visible(p, row + 8)};
+#pragma unroll
+    for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int j = at + n * 8 + lane % 4 * 2 + e % 2;
+            if (MASKED)
+                s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
+            else
+                s[n][e] = j < seen[e / 2] ? s[n][e] : -INF_F;
+        }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
-    T *rows = (T *)memory, *cols = rows + TILE, *values = cols + TILE;
+    T *rows = (T *)memory, *tiles_at = rows + FOLD * TILE;
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + ROWS - 1) / ROWS;
+    const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + FOLD * ROWS - 1) / (FOLD * ROWS);
     // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)(block % tiles)) * ROWS;
-    const i64 b = block / tiles / p.heads, h = block / tiles % p.heads, kv = h / (p.heads / p.kv_heads);
+    const int first = (tiles - 1 - (int)remainder(block, tiles)) * FOLD * ROWS;
+    const i64 head = quotient(block, tiles);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
-    const int lane = threadIdx.x % WARP, own = threadIdx.x / WARP * 16, row = first + own + lane / 4;
-    const float factor = (float)(p.scale * LOG2E);
+    const int lane = threadIdx.x % WARP, own = threadIdx.x / WARP * 16 * FOLD, row = first + own + lane / 4;
+    const float factor = (float)(p.scale * LOG2E), unit = MASKED ? 1.f : factor;
     const i64 mask = mask_at(p, b, h);
-    const int end = visible_below(p, first + ROWS), seen[2] = {visible(p, row), visible(p, row + 8)};
-    const int warp_end = first + own < queries ? visible_below(p, first + own + 16) : 0;
-    load_tile(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, queries);
-    u32 q[STEPS][4];
-    float top[2] = {-INF_F, -INF_F}, sum[2] = {0.f, 0.f}, out[COLUMNS][4];
+    const int end = visible_below(p, first + FOLD * ROWS);
+    const int warp_end = first + own < queries ? visible_below(p, first + own + 16 * FOLD) : 0;
+    // Keys that all queries of the warp see.
+    const int all_see = p.causal ? first + own + 1 + keys - queries : keys;
+    load_tile<FOLD * ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, queries);
+    load_tile<ROWS>(p, tiles_at, k, p.ks.row, 0, keys);
+    load_tile<ROWS>(p, tiles_at + TILE, v, p.vs.row, 0, keys);
+#if HOLD
+    u32 q[STEPS][FOLD][4];
+#endif
+    float top[FOLD][2], sum[FOLD][2], out[FOLD][COLUMNS][4];
 #pragma unroll
-    for (int n = 0; n < COLUMNS; ++n)
+    for (int m = 0; m < FOLD; ++m) {
+        top[m][0] = top[m][1] = -INF_F;
+        sum[m][0] = sum[m][1] = 0.f;
 #pragma unroll
-        for (int e = 0; e < 4; ++e) out[n][e] = 0.f;
+        for (int n = 0; n < COLUMNS; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
+    }
     for (int at = 0; at < end; at += ROWS) {
-        if (at > 0) __syncthreads();
-        load_tile(p, cols, k, p.ks.row, at, keys);
-        load_tile(p, values, v, p.vs.row, at, keys);
+        const T *cols = tiles_at + (STAGES == 2 ? at / ROWS % 2 * 2 * TILE : 0), *values = cols + TILE;
+        if (STAGES == 1 && at > 0) {
+            __syncthreads();
+            load_tile<ROWS>(p, tiles_at, k, p.ks.row, at, keys);
+            load_tile<ROWS>(p, tiles_at + TILE, v, p.vs.row, at, keys);
+        }
         wait_for_copies();
         __syncthreads();
+        if (STAGES == 2 && at + ROWS < end) {
+            T *next = tiles_at + (at / ROWS + 1) % 2 * 2 * TILE;
+            load_tile<ROWS>(p, next, k, p.ks.row, at + ROWS, keys);
+            load_tile<ROWS>(p, next + TILE, v, p.vs.row, at + ROWS, keys);
+        }
+#if HOLD
         if (at == 0) {
 #pragma unroll
-            for (int s = 0; s < STEPS; ++s) left_rows(q[s], rows, own, s);
+            for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+                for (int m = 0; m < FOLD; ++m) left_rows(q[step][m], rows, own + m * 16, step);
         }
-        float s[8][4];
+#endif
+        if (at >= warp_end) continue;
+        float s[FOLD][8][4];
 #pragma unroll
-        for (int n = 0; n < 8; n += 2) {
+        for (int m = 0; m < FOLD; ++m)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) s[n][e] = s[n + 1][e] = 0.f;
-            if (at + n * 8 < warp_end) {
+            for (int n = 0; n < 8; ++n)
 #pragma unroll
-                for (int step = 0; step < STEPS; ++step) {
+                for (int e = 0; e < 4; ++e) s[m][n][e] = 0.f;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+#if HOLD
+            const u32(&a)[FOLD][4] = q[step];
+#else
+            u32 a[FOLD][4];
+#pragma unroll
+            for (int m = 0; m < FOLD; ++m) left_rows(a[m], rows, own + m * 16, step);
+#endif
+#pragma unroll
+            for (int n = 0; n < 8; n += 2)
+                if (at + n * 8 < warp_end) {
                     u32 x[4];
                     right_rows(x, cols, n * 8, step);
-                    Product<T>::add(s[n], q[step], x[0], x[1]);
-                    Product<T>::add(s[n + 1], q[step], x[2], x[3]);
+#pragma unroll
+                    for (int m = 0; m < FOLD; ++m) {
+                        Product<T>::add(s[m][n], a[m], x[0], x[1]);
+                        Product<T>::add(s[m][n + 1], a[m], x[2], x[3]);
+                    }
                 }
-            }
         }
 #pragma unroll
-        for (int n = 0; n < 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int j = at + n * 8 + lane % 4 * 2 + e % 2;
-                s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
-            }
-        online_softmax(s, top, sum, out);
+        for (int m = 0; m < FOLD; ++m) {
+            if (MASKED || at + ROWS > all_see) hide(p, s[m], row + m * 16, at, factor, mask);
+            online_softmax(s[m], top[m], sum[m], out[m], unit);
+        }
 #pragma unroll
         for (int n = 0; n < 8; n += 2)
-            if (at + n * 8 < warp_end) accumulate(out, s[n], s[n + 1], values, n * 8);
+            if (at + n * 8 < warp_end) accumulate_all(out, s, n, values);
     }
     // Where no tile was needed, the queries may still be on their way to where the results go.
     wait_for_copies();
     __syncthreads();
-    float inverse[2];
+    T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float total = quad_sum(sum[half]);
-        const int i = row + half * 8;
-        inverse[half] = total == 0.f ? 0.f : 1.f / total;
-        if (lane % 4 == 0 && i < queries) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
+    for (int m = 0; m < FOLD; ++m) {
+        float inverse[2];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float total = quad_sum(sum[m][half]);
+            const int i = row + m * 16 + half * 8;
+            inverse[half] = total == 0.f ? 0.f : 1.f / total;
+            if (lane % 4 == 0 && i < queries)
+                p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[m][half] * unit, total);
+        }
+        store_rows(p, rows + (own + m * 16) * PITCH, out[m], inverse[0], inverse[1], to, p.outs[0].row,
+                   first + own + m * 16, queries);
     }
-    store_rows(p, rows + own * PITCH, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head,
-               p.outs[0].row, first + own, queries);
 }
 
 // Shared memory of the backward kernel: queries, gradients of the result, keys, values; of the queries the log-sum-exp (as
@@ -282,12 +377,11 @@ struct Tiles {
     float *lse, *mean;
 };
 
-// The statistics of 64 queries; two lanes a row.
-DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
-    const int r = threadIdx.x / 2, half = threadIdx.x % 2, i = first + r, dim = (int)p.dim;
+// rowsum(dO o O) of a query; two lanes a row, which both get it.
+DEVICE float weighted_mean(const Attention &p, i64 at, int half, bool there) {
+    const int dim = (int)p.dim;
     float sum = 0.f;
-    if (i < (int)p.queries) {
-        const i64 at = b * p.os.batch + h * p.os.head + i * p.os.row;
+    if (there) {
 #pragma unroll
         for (int s = 0; s < STEPS; ++s) {
             const int d = (2 * s + half) * 8;
@@ -300,10 +394,44 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
             }
         }
     }
-    sum += __shfl_xor_sync(FULL_MASK, sum, 1);
+    return sum + __shfl_xor_sync(FULL_MASK, sum, 1);
+}
+
+// The statistics of 64 queries of a head, from the operands.
+DEVICE void find_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+    const int r = threadIdx.x / 2, half = threadIdx.x % 2, i = first + r;
+    const bool there = i < (int)p.queries;
+    const float mean = weighted_mean(p, b * p.os.batch + h * p.os.head + i * p.os.row, half, there);
     if (half == 0) {
-        t.mean[r] = sum;
-        t.lse[r] = i < (int)p.queries ? saved_lse(p.lse[(b * p.heads + h) * p.queries + i]) : INF_F;
+        t.mean[r] = mean;
+        t.lse[r] = there ? saved_lse(p.lse[(b * p.heads + h) * p.queries + i]) : INF_F;
+    }
+}
+
+// The statistics of all queries into `parts`, which the blocks of the backward kernel then share: first the log-sum-exps,
+// then the sums.
+extern "C" __global__ void __launch_bounds__(THREADS) attention_statistics(const Attention p) {
+    const i64 all = p.batch * p.heads * p.queries;
+    const i64 at = block_index() * (THREADS / 2) + threadIdx.x / 2;
+    const bool there = at < all;
+    const i64 i = remainder(at, p.queries), head = quotient(at, p.queries);
+    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads);
+    const float mean = weighted_mean(p, b * p.os.batch + h * p.os.head + i * p.os.row, threadIdx.x % 2, there);
+    if (there && threadIdx.x % 2 == 0) {
+        p.parts[at] = saved_lse(p.lse[at]);
+        p.parts[all + at] = mean;
+    }
+}
+
+// The statistics of 64 queries of a head from `parts`, on their way into shared memory; what is beyond the queries is not
+// written, and nothing reads it.
+DEVICE void copy_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+    const i64 all = p.batch * p.heads * p.queries;
+    const int r = threadIdx.x % ROWS, which = threadIdx.x / ROWS;
+    if (first + r < (int)p.queries) {
+        const float *from = p.parts + which * all + (b * p.heads + h) * p.queries + first + r;
+        const u32 shared = (u32)__cvta_generic_to_shared((which ? t.mean : t.lse) + r);
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared), "l"(from) : "memory");
     }
 }
 
@@ -362,13 +490,14 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
         if (i0 + c >= (int)p.queries || visible_below(p, i0 + c + 16) <= j0) continue;
         float s[2][4], d[2][4];
         two_products(left, t.q, t.g, c, s, d);
+        const bool all_see = !MASKED && i0 + c + 16 <= (int)p.queries && j0 + 16 <= visible(p, i0 + c);
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int col = c + n * 8 + lane % 4 * 2 + e % 2, i = i0 + col, j = j0 + lane / 4 + e / 2 * 8;
                 const float lse = t.lse[col];
-                const bool seen = lse != INF_F && j < visible(p, i);
+                const bool seen = all_see || (j < visible(p, i) && lse != INF_F);
                 s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
                 d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
             }
@@ -384,17 +513,20 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
     const float factor = (float)(p.scale * LOG2E);
     const float lse[2] = {t.lse[own + row], t.lse[own + row + 8]}, mean[2] = {t.mean[own + row], t.mean[own + row + 8]};
     const int end = i0 < (int)p.queries ? visible_below(p, i0 + 16) : 0;
+    // What all queries of the warp see; those there are not have no result.
+    const int least_seen = visible(p, i0);
     const int seen[2] = {lse[0] == INF_F ? 0 : visible(p, i0 + row), lse[1] == INF_F ? 0 : visible(p, i0 + row + 8)};
 #pragma unroll 1
     for (int c = 0; c < ROWS && j0 + c < end; c += 16) {
         float s[2][4], d[2][4];
         two_products(left, t.k, t.v, c, s, d);
+        const bool all_see = !MASKED && j0 + c + 16 <= least_seen;
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int half = e / 2, i = i0 + row + half * 8, j = j0 + c + n * 8 + lane % 4 * 2 + e % 2;
-                d[n][e] = j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) *
+                d[n][e] = all_see || j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) *
                                                (d[n][e] - mean[half])
                                          : 0.f;
             }
@@ -410,12 +542,12 @@ DEVICE void clear(float (&x)[COLUMNS][4]) {
 }
 
 DEVICE void load_queries(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
-    load_tile(p, t.q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, (int)p.queries);
-    load_tile(p, t.g, p.g + b * p.os.batch + h * p.os.head, p.os.row, first, (int)p.queries);
+    load_tile<ROWS>(p, t.q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, (int)p.queries);
+    load_tile<ROWS>(p, t.g, p.g + b * p.os.batch + h * p.os.head, p.os.row, first, (int)p.queries);
 }
 DEVICE void load_keys(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
-    load_tile(p, t.k, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, first, (int)p.keys);
-    load_tile(p, t.v, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, first, (int)p.keys);
+    load_tile<ROWS>(p, t.k, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, first, (int)p.keys);
+    load_tile<ROWS>(p, t.v, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, first, (int)p.keys);
 }
 DEVICE void store_queries(const Attention &p, T *stage, i64 b, i64 h, int first, const float (&dq)[COLUMNS][4]) {
     const float scale = (float)p.scale;
@@ -431,85 +563,114 @@ DEVICE void store_keys(const Attention &p, T *stage, i64 b, i64 kv, int first, c
                (int)p.keys);
 }
 
-DEVICE Tiles tiles_of(void *memory) {
+// Tiles of queries and of keys in shared memory; with STAGES 2, the ones that are walked over have two places.
+DEVICE Tiles tiles_of(void *memory, bool walks_queries, int stage) {
     T *m = (T *)memory;
-    float *f = (float *)(m + 4 * TILE);
-    Tiles t = {m, m + TILE, m + 2 * TILE, m + 3 * TILE, f, f + ROWS};
+    float *f = (float *)(m + (2 + 2 * STAGES) * TILE) + stage * 2 * ROWS;
+    T *own = m, *other = m + (2 + 2 * stage) * TILE, *q = walks_queries ? other : own, *k = walks_queries ? own : other;
+    if (!walks_queries) f -= stage * 2 * ROWS;
+    Tiles t = {q, q + TILE, k, k + TILE, f, f + ROWS};
     return t;
 }
 
 // dk and dv of 64 keys, summed over the query heads that share them.
-DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
-    const i64 group = p.heads / p.kv_heads;
-    const int own = threadIdx.x / WARP * 16, queries = (int)p.queries;
+DEVICE void key_gradient(const Attention &p, void *memory, i64 b, i64 kv, int first) {
+    const i64 group = group_of(p);
+    const int own = threadIdx.x / WARP * 16, queries = (int)p.queries, from = first_query(p, first) / ROWS * ROWS;
+    // Tiles of queries, of all heads one after the other.
+    const int each = queries > from ? (queries - from + ROWS - 1) / ROWS : 0, steps = (int)group * each;
+    const Tiles mine = tiles_of(memory, true, 0);
     float dk[COLUMNS][4], dv[COLUMNS][4];
     Left left;
     clear(dk);
     clear(dv);
-    load_keys(p, t, b, kv, first);
-    wait_for_copies();
-    __syncthreads();
-    left.load(t.k, t.v, own);
-    for (i64 h = kv * group; h < (kv + 1) * group; ++h)
-        for (int at = first_query(p, first) / ROWS * ROWS; at < queries; at += ROWS) {
+    load_keys(p, mine, b, kv, first);
+    if (steps > 0) {
+        load_queries(p, mine, b, kv * group, from);
+        copy_statistics(p, mine, b, kv * group, from);
+    }
+    for (int step = 0; step < steps; ++step) {
+        const i64 h = kv * group + step / each;
+        const int at = from + step % each * ROWS;
+        const Tiles t = tiles_of(memory, true, STAGES == 2 ? step % 2 : 0);
+        if (STAGES == 1 && step > 0) {
             __syncthreads();
             load_queries(p, t, b, h, at);
-            load_statistics(p, t, b, h, at);
-            wait_for_copies();
-            __syncthreads();
-            add_key_gradient(p, t, left, mask_at(p, b, h), at, first + own, dk, dv);
+            copy_statistics(p, t, b, h, at);
         }
-    // Only this warp reads these 16 rows.
-    store_keys(p, t.k + own * PITCH, b, kv, first + own, dk, dv);
+        wait_for_copies();
+        __syncthreads();
+        if (step == 0) left.load(t.k, t.v, own);
+        if (STAGES == 2 && step + 1 < steps) {
+            const Tiles next = tiles_of(memory, true, (step + 1) % 2);
+            const i64 next_h = kv * group + (step + 1) / each;
+            const int next_at = from + (step + 1) % each * ROWS;
+            load_queries(p, next, b, next_h, next_at);
+            copy_statistics(p, next, b, next_h, next_at);
+        }
+        add_key_gradient(p, t, left, mask_at(p, b, h), at, first + own, dk, dv);
+    }
+    // Without a step, the keys may still be on their way. Other warps may read these 16 rows no more.
+    wait_for_copies();
+    __syncthreads();
+    store_keys(p, mine.k + own * PITCH, b, kv, first + own, dk, dv);
 }
 
 // dq of 64 queries of one head.
-DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+DEVICE void query_gradient(const Attention &p, void *memory, i64 b, i64 h, int first) {
     const int own = threadIdx.x / WARP * 16, end = visible_below(p, first + ROWS);
+    const i64 kv = kv_head(p, h);
+    const Tiles mine = tiles_of(memory, false, 0);
     float dq[COLUMNS][4];
     Left left;
     clear(dq);
-    load_queries(p, t, b, h, first);
-    load_statistics(p, t, b, h, first);
-    wait_for_copies();
-    __syncthreads();
-    left.load(t.q, t.g, own);
+    load_queries(p, mine, b, h, first);
+    copy_statistics(p, mine, b, h, first);
+    if (end > 0) load_keys(p, mine, b, kv, 0);
     for (int at = 0; at < end; at += ROWS) {
-        if (at > 0) __syncthreads();
-        load_keys(p, t, b, h / (p.heads / p.kv_heads), at);
+        const Tiles t = tiles_of(memory, false, STAGES == 2 ? at / ROWS % 2 : 0);
+        if (STAGES == 1 && at > 0) {
+            __syncthreads();
+            load_keys(p, t, b, kv, at);
+        }
         wait_for_copies();
         __syncthreads();
+        if (at == 0) left.load(t.q, t.g, own);
+        if (STAGES == 2 && at + ROWS < end)
+            load_keys(p, tiles_of(memory, false, (at / ROWS + 1) % 2), b, kv, at + ROWS);
         add_query_gradient(p, t, left, mask_at(p, b, h), own, first + own, at, dq);
     }
-    store_queries(p, t.q + own * PITCH, b, h, first + own, dq);
+    wait_for_copies();
+    __syncthreads();
+    store_queries(p, mine.q + own * PITCH, b, h, first + own, dq);
 }
 
 // Blocks of keys (they have more to do) come before blocks of queries.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT) attention_backward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
-    const Tiles t = tiles_of(memory);
     i64 block = block_index();
     if (block >= p.blocks) return;
     const i64 key_tiles = ((int)p.keys + ROWS - 1) / ROWS, query_tiles = ((int)p.queries + ROWS - 1) / ROWS;
     const i64 of_keys = p.batch * p.kv_heads * key_tiles;
     if (block < of_keys) {
-        i64 head = block / key_tiles;
-        key_gradient(p, t, head / p.kv_heads, head % p.kv_heads, (int)(block % key_tiles) * ROWS);
+        i64 head = quotient(block, key_tiles);
+        const int tile = (int)remainder(block, key_tiles);
+        key_gradient(p, memory, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * ROWS);
     } else {
         block -= of_keys;
-        i64 head = block / query_tiles, tile = query_tiles - 1 - block % query_tiles;
-        query_gradient(p, t, head / p.heads, head % p.heads, (int)tile * ROWS);
+        i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
+        query_gradient(p, memory, quotient(head, p.heads), remainder(head, p.heads), (int)tile * ROWS);
     }
 }
 
 #if HEAD <= 64
 // All gradients of a head with at most 64 queries and keys of its own: everything is read once.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward_short(const Attention p) {
+extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
-    const Tiles t = tiles_of(memory);
+    const Tiles t = tiles_of(memory, true, 0);
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const i64 b = block / p.heads, h = block % p.heads, mask = mask_at(p, b, h);
+    const i64 b = quotient(block, p.heads), h = remainder(block, p.heads), mask = mask_at(p, b, h);
     const int own = threadIdx.x / WARP * 16;
     float dq[COLUMNS][4], dk[COLUMNS][4], dv[COLUMNS][4];
     clear(dq);
@@ -517,7 +678,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backwa
     clear(dv);
     load_queries(p, t, b, h, 0);
     load_keys(p, t, b, h, 0);
-    load_statistics(p, t, b, h, 0);
+    find_statistics(p, t, b, h, 0);
     wait_for_copies();
     __syncthreads();
     {

@@ -1,8 +1,7 @@
 // Cross-entropy of logits against class indices, the softmax fused in, and its adjoint. Follows rows.cuh and
 // last_block.cuh. One launch each: logits are read once, no probability is kept.
 //
-// With smoothing s the target distribution is 1 - s at the target plus s / c everywhere. Rows whose target is `ignore`
-// are not read.
+// With smoothing s the target distribution is 1 - s at the target plus s / c everywhere.
 
 // Whether a target is a class; reported by the row's first thread if not.
 DEVICE bool is_class(i64 target, i64 classes, Fault *fault) {
@@ -133,7 +132,8 @@ cross_entropy(const T *__restrict__ logits, const i64 *__restrict__ target, C *l
         const T *x = logits + row * classes;
         C at_target = (C)NAN_F;
         if (counted && is_class(t, classes, fault) && row_lane() == 0) at_target = convert<C>(x[t]);
-        const RowSums of = row_sums(x, counted ? classes / VEC : 0, smoothing != 0, pairs, slots);
+        // Ignored rows are read too: their loads need not wait for the target.
+        const RowSums of = row_sums(x, row < rows ? classes / VEC : 0, smoothing != 0, pairs, slots);
         if (row < rows && row_lane() == 0) lse[row] = counted ? of.max + of.log_sum : (C)0;
         if (counted && row_lane() == 0) {
             // Differences from the largest are taken before log_sum is added: nearly exact for likely targets.

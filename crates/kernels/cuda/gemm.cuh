@@ -128,7 +128,17 @@ DEVICE bool combine(Acc (&acc)[E], Acc *partial, u32 *counters, const Problem &p
     __threadfence();
 #pragma unroll
     for (int e = 0; e < E; ++e) acc[e] = (Acc)0;
-    for (int s = 0; s < p.splits; ++s, all += E * THREADS) {
+    // Several shares are under way at once: one by one, each would take the whole latency of the cache.
+    const int WAYS = E <= 8 ? 4 : E <= 32 ? 2 : 1;
+    int s = 0;
+    for (; s + WAYS <= p.splits; s += WAYS, all += WAYS * E * THREADS) {
+        Acc got[WAYS * E];
+#pragma unroll
+        for (int e = 0; e < WAYS * E; ++e) got[e] = load_l2(all + e * THREADS);
+#pragma unroll
+        for (int e = 0; e < WAYS * E; ++e) acc[e % E] += got[e];
+    }
+    for (; s < p.splits; ++s, all += E * THREADS) {
 #pragma unroll
         for (int e = 0; e < E; ++e) acc[e] += load_l2(all + e * THREADS);
     }
@@ -147,10 +157,20 @@ template <int BYTES> DEVICE void copy_async(void *to, const void *from, int vali
                      : "memory");
     }
 }
+// All BYTES.
+template <int BYTES> DEVICE void copy_async(void *to, const void *from) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    if (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at), "l"(from), "n"(BYTES) : "memory");
+    }
+}
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 #else
 template <int BYTES> DEVICE void copy_async(void *, const void *, int) {}
+template <int BYTES> DEVICE void copy_async(void *, const void *) {}
 DEVICE void copy_commit() {}
 template <int PENDING> DEVICE void copy_wait() {}
 #endif

@@ -63,15 +63,20 @@ template <int ROWS, int KMAJOR, int VEC> struct Operand {
     static constexpr int PER_LINE = LINE / VEC;
     static constexpr int TOTAL = LINES * PER_LINE;
     static constexpr int ITEMS = TOTAL < THREADS ? 1 : TOTAL / THREADS;
+    // A thread's items lie in one column, so many lines apart.
+    static constexpr int APART = THREADS / PER_LINE;
+    static_assert(THREADS >= PER_LINE, "the threads take whole lines");
 #if TIER >= 80
     static constexpr bool COPIES = VEC * sizeof(T) >= 4;
 #else
     static constexpr bool COPIES = false;
 #endif
 
+    static constexpr int COPY = VEC * sizeof(T) >= 4 ? VEC * (int)sizeof(T) : 4;
+
     const T *from;
     i64 row_stride, k_stride;
-    int line0, x0, rows;
+    int line0, x0, rows, place;
     Vec<T, VEC> held[ITEMS];
 
     // Which chunks of a line change places. Eight lines of one chunk lie in different banks; for tf32 lines of k, which
@@ -87,36 +92,52 @@ template <int ROWS, int KMAJOR, int VEC> struct Operand {
 
     // `x` is the element of row 0 and the first k; `count` rows of the tile exist.
     DEVICE Operand(const T *x, i64 by_row, i64 by_k, i64 count) {
-        row_stride = by_row;
-        k_stride = by_k;
+        row_stride = !KMAJOR && VEC > 1 ? 1 : by_row;
+        k_stride = KMAJOR && VEC > 1 ? 1 : by_k;
         line0 = threadIdx.x / PER_LINE;
         x0 = threadIdx.x % PER_LINE * VEC;
         rows = (int)smaller(count, ROWS);
-        from = x + (KMAJOR ? line0 : x0) * by_row + (KMAJOR ? x0 : line0) * by_k;
+        place = byte_of(line0, x0);
+        from = x + (KMAJOR ? line0 : x0) * row_stride + (KMAJOR ? x0 : line0) * k_stride;
+    }
+
+    // Where item `i` lies in a tile. Most steps between items leave the swizzle as it is.
+    DEVICE int place_of(int i) const {
+        const bool same = APART % 8 == 0 || (TF32 && !KMAJOR && APART % 4 == 0);
+        return same ? place + i * APART * LINE_BYTES : byte_of(line0 + i * APART, x0);
     }
 
     // Starts to load the next tile, of which `left` k exist.
     DEVICE void fetch(char *tile, int left) {
         if (TOTAL >= THREADS || threadIdx.x < TOTAL) {
+            const i64 step = (KMAJOR ? row_stride : k_stride) * APART;
+            const T *x = from;
+            if (COPIES && VEC > 1 && rows == ROWS && left >= BK) {
+                // Bounds would cost more instructions than the products do.
 #pragma unroll
-            for (int i = 0; i < ITEMS; ++i) {
-                const int dl = i * THREADS / PER_LINE, dx = i * THREADS % PER_LINE * VEC;
-                const T *x = from + (KMAJOR ? dl : dx) * row_stride + (KMAJOR ? dx : dl) * k_stride;
-                int have = line0 + dl < (KMAJOR ? rows : left) ? (KMAJOR ? left : rows) - (x0 + dx) : 0;
-                if (COPIES) {
-                    have = have < 0 ? 0 : have > VEC ? VEC : have;
-                    copy_async<VEC * sizeof(T) >= 4 ? VEC * sizeof(T) : 4>(
-                        tile + byte_of(line0 + dl, x0 + dx), have ? x : from, have * (int)sizeof(T));
-                } else if (VEC > 1 && have >= VEC) {
-                    held[i] = *(const Vec<T, VEC> *)x;
-                } else {
-                    i64 step = VEC == 1 ? 0 : KMAJOR ? k_stride : row_stride;
-#pragma unroll
-                    for (int v = 0; v < VEC; ++v) held[i].at[v] = v < have ? x[v * step] : convert<T>(0.f);
-                }
+                for (int i = 0; i < ITEMS; ++i, x += step) copy_async<COPY>(tile + place_of(i), x);
+            } else {
+                fetch_part(tile, left, x, step);
             }
         }
         from += BK * k_stride;
+    }
+
+    // The same for what may lie over an edge.
+    DEVICE void fetch_part(char *tile, int left, const T *x, i64 step) {
+#pragma unroll
+        for (int i = 0; i < ITEMS; ++i, x += step) {
+            int have = line0 + i * APART < (KMAJOR ? rows : left) ? (KMAJOR ? left : rows) - x0 : 0;
+            if (COPIES) {
+                have = have < 0 ? 0 : have > VEC ? VEC : have;
+                copy_async<COPY>(tile + place_of(i), have ? x : from, have * (int)sizeof(T));
+            } else if (VEC > 1 && have >= VEC) {
+                held[i] = *(const Vec<T, VEC> *)x;
+            } else {
+#pragma unroll
+                for (int v = 0; v < VEC; ++v) held[i].at[v] = v < have ? x[v] : convert<T>(0.f);
+            }
+        }
     }
 
     // Puts what `fetch` holds in registers into the tile.
@@ -124,8 +145,7 @@ template <int ROWS, int KMAJOR, int VEC> struct Operand {
         if (TOTAL < THREADS && threadIdx.x >= TOTAL) return;
 #pragma unroll
         for (int i = 0; i < (COPIES ? 0 : ITEMS); ++i) {
-            const int dl = i * THREADS / PER_LINE, dx = i * THREADS % PER_LINE * VEC;
-            *(Vec<T, VEC> *)(tile + byte_of(line0 + dl, x0 + dx)) = held[i];
+            *(Vec<T, VEC> *)(tile + place_of(i)) = held[i];
         }
     }
 
@@ -168,6 +188,7 @@ template <int ROWS, int KMAJOR, int VEC> struct Operand {
         round(r);
     }
 
+    // Here and not before use: measured, a fifth faster for warps of 64 x 64.
     static DEVICE void round(u32 (&r)[4]) {
         if (TF32) {
 #pragma unroll
@@ -191,10 +212,94 @@ struct Fragments {
     }
 };
 
+// Results go to memory by way of shared memory, GROUP x 16 rows of a warp at a time. Fragments lie scattered: stored from
+// registers they would be half sectors, and the code of bias, activation and bounds, once for each of them, would be more
+// than instruction caches hold.
+static constexpr int STAGE = OperandA::BYTES + OperandB::BYTES;
+static constexpr int SLICE = THREADS / WARP * 16 * WN * (int)sizeof(float);
+static constexpr int GROUP = MI * SLICE <= STAGES * STAGE ? MI : MI / 2 * SLICE <= STAGES * STAGE ? MI / 2 : 1;
+static_assert(GROUP > 0 && GROUP * SLICE <= STAGES * STAGE, "the stages have room for results");
+
+// One warp's part of them: rows of WN, chunks of 16 bytes swizzled against bank conflicts.
+struct Slab {
+    static constexpr int ROWS = GROUP * 16;
+    static constexpr int WIDTH = 16 / (int)sizeof(T);
+    float *at;
+
+    static DEVICE int index(int row, int x) {
+        int swizzle = WN >= 32 ? (row & 3) << 1 : (row >> 1 & 1) << 1;
+        return row * WN + (((x >> 2) ^ swizzle) << 2) + (x & 3);
+    }
+
+    DEVICE void take(const Acc *acc) {
+        int lane = threadIdx.x % WARP;
+#pragma unroll
+        for (int i = 0; i < GROUP; ++i)
+#pragma unroll
+            for (int j = 0; j < NI; ++j) {
+                const Acc *v = acc + (i * NI + j) * 4;
+                int row = i * 16 + lane / 4, x = j * 8 + lane % 4 * 2;
+                *(Vec<float, 2> *)(at + index(row, x)) = Vec<float, 2>{{v[0], v[1]}};
+                *(Vec<float, 2> *)(at + index(row + 8, x)) = Vec<float, 2>{{v[2], v[3]}};
+            }
+    }
+
+    // Writes the slab, whose first element is that of `row` and `col`.
+    DEVICE void put(const Problem &p, const T *bias, T *c, T *pre, i64 row, i64 col) const {
+        if (p.vector >= WIDTH) {
+            put_vectors(p, bias, c, pre, row, col);
+        } else {
+            put_elements(p, bias, c, pre, row, col);
+        }
+    }
+
+    DEVICE void put_vectors(const Problem &p, const T *bias, T *c, T *pre, i64 row, i64 col) const {
+        const int LANES = WN / WIDTH, STEP = WARP / LANES;
+        int r = threadIdx.x % WARP / LANES, x = threadIdx.x % LANES * WIDTH;
+        col += x;
+        int rows = (int)smaller(p.m - row, ROWS);
+        if (col >= p.n) return;
+        Acc add[WIDTH];
+#pragma unroll
+        for (int i = 0; i < WIDTH; ++i) add[i] = bias_at(p, bias, col + i);
+        i64 to = (row + r) * p.c_row + col;
+#pragma unroll ACT ? 1 : 2
+        for (; r < rows; r += STEP, to += STEP * p.c_row) {
+            Acc v[WIDTH];
+#pragma unroll
+            for (int i = 0; i < WIDTH; i += 4) {
+                Vec<float, 4> chunk = *(const Vec<float, 4> *)(at + index(r, x + i));
+#pragma unroll
+                for (int e = 0; e < 4; ++e) v[i + e] = chunk.at[e] + add[i + e];
+            }
+            Vec<T, WIDTH> y;
+            if (pre) {
+#pragma unroll
+                for (int i = 0; i < WIDTH; ++i) y.at[i] = convert<T>(v[i]);
+                *(Vec<T, WIDTH> *)(pre + to) = y;
+            }
+#pragma unroll
+            for (int i = 0; i < WIDTH; ++i) y.at[i] = convert<T>(activate(v[i]));
+            *(Vec<T, WIDTH> *)(c + to) = y;
+        }
+    }
+
+    DEVICE void put_elements(const Problem &p, const T *bias, T *c, T *pre, i64 row, i64 col) const {
+#pragma unroll 1
+        for (int e = threadIdx.x % WARP; e < ROWS * WN; e += WARP) {
+            int r = e / WN, x = e % WN;
+            if (row + r >= p.m || col + x >= p.n) continue;
+            Acc v = at[index(r, x)] + bias_at(p, bias, col + x);
+            i64 to = (row + r) * p.c_row + col + x;
+            if (pre) pre[to] = convert<T>(v);
+            c[to] = convert<T>(activate(v));
+        }
+    }
+};
+
 KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *partial, u32 *counters, Problem p) {
     extern __shared__ __align__(128) char stages[];
-    const int STAGE = OperandA::BYTES + OperandB::BYTES;
 
     i32 tm, tn;
     tile_of(p, blockIdx.x, tm, tn);
@@ -205,7 +310,7 @@ KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     OperandB load_b(b + at_b + n0 * p.b_row + k * p.b_k, p.b_row, p.b_k, p.n - n0);
 
     const int WARPS_N = BN / WN;
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int warp = threadIdx.x / WARP;
     int row = warp / WARPS_N * WM, col = warp % WARPS_N * WN;
 
     Acc acc[MI * NI * 4];
@@ -215,7 +320,7 @@ KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     // `k_next` is where the next step to load begins. A group is committed for every step, present or not, so that
     // waiting counts steps.
     i64 k_next = k;
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < STAGES - 1; ++s, k_next += BK) {
         if (k_next < k_end) {
             int left = (int)smaller(k_end - k_next, BK);
@@ -276,18 +381,15 @@ KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     }
     c += batch * p.c_batch;
     if (pre) pre += batch * p.c_batch;
+    // All warps have read their last fragments, and no copy is under way.
+    __syncthreads();
+    Slab slab = {(float *)stages + warp * (Slab::ROWS * WN)};
 #pragma unroll
-    for (int j = 0; j < NI; ++j) {
-        i64 to_col = n0 + col + j * 8 + lane % 4 * 2;
-        Acc b0 = bias_at(p, bias, to_col), b1 = bias_at(p, bias, to_col + 1);
-#pragma unroll
-        for (int i = 0; i < MI; ++i) {
-            const Acc *v = acc + (i * NI + j) * 4;
-            i64 to_row = m0 + row + i * 16 + lane / 4;
-            Acc upper[2] = {v[0] + b0, v[1] + b1}, lower[2] = {v[2] + b0, v[3] + b1};
-            put<2>(p, c, pre, to_row, to_col, upper);
-            put<2>(p, c, pre, to_row + 8, to_col, lower);
-        }
+    for (int i = 0; i < MI; i += GROUP) {
+        slab.take(acc + i * NI * 4);
+        __syncwarp();
+        slab.put(p, bias, c, pre, m0 + row + i * 16, n0 + col);
+        __syncwarp();
     }
 }
 #endif

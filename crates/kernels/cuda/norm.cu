@@ -1,7 +1,8 @@
 // Layer normalisation (RMS 0) and root-mean-square normalisation (RMS 1) of rows, and their adjoints. Follows rows.cuh.
 //
 // A row is read once, into registers; the mean comes first, then the squares of what is left. Weights may be missing
-// (null).
+// (null). With ADD 1 the row is a sum of two, x + r, stored to s and normalised as it is stored, since the adjoint reads
+// that; the adjoint then adds the sum's own gradient r to dx.
 
 // The sums over the threads of a row of two numbers, with one barrier. `slots` is shared memory, used once.
 struct Two {
@@ -28,7 +29,7 @@ DEVICE Two row_sums(Two x, Two *slots) {
 struct Operands {
     const T *x;
     const C *mean, *rstd;
-    const T *g, *w;
+    const T *g, *w, *r;
 };
 
 // The elements of d = g w and h = (x - mean) rstd of a batch, 0 behind the row's end.
@@ -62,11 +63,19 @@ DEVICE void add_products(Two &sums, const C (&d)[ITEMS * VEC], const C (&h)[ITEM
     sums.b += part.b;
 }
 
-DEVICE void write_slope(T *dx, C (&d)[ITEMS * VEC], const C (&h)[ITEMS * VEC], C rstd, Two means, Index packs,
-                        Index base) {
+DEVICE void write_slope(T *dx, C (&d)[ITEMS * VEC], const C (&h)[ITEMS * VEC], const Pack (&added)[ITEMS], C rstd,
+                        Two means, Index packs, Index base) {
     Pack pack[ITEMS];
 #pragma unroll
     for (int i = 0; i < ITEMS * VEC; ++i) d[i] = rstd * (d[i] - means.a - h[i] * means.b);
+#if ADD
+#pragma unroll
+    for (int i = 0; i < ITEMS; ++i) {
+        if (base + i * LANES + row_lane() >= packs) continue;
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) d[i * VEC + v] += convert<C>(added[i].at[v]);
+    }
+#endif
     narrow(pack, d);
     store(dx, pack, packs, base);
 }
@@ -77,11 +86,18 @@ DEVICE void row_slope(Operands of, T *dx, i64 row, bool there, i64 width, Two *s
     const Index packs = there ? width / VEC : 0;
     const C mean = there && !RMS ? of.mean[row] : (C)0, rstd = there ? of.rstd[row] : (C)0;
     of.x += row * width, of.g += row * width, dx += row * width;
+    Pack added[ITEMS];
+#if ADD
+    of.r += row * width;
+#endif
     C d[ITEMS * VEC], h[ITEMS * VEC];
     Two sums;
     sums.a = sums.b = (C)0;
 #if !LONG
     const Index base = 0;
+#if ADD
+    load(added, of.r, packs, base);
+#endif
     batch_of(d, h, of, mean, rstd, packs, base);
     add_products(sums, d, h);
 #else
@@ -95,9 +111,16 @@ DEVICE void row_slope(Operands of, T *dx, i64 row, bool there, i64 width, Two *s
     sums.b = quotient(sums.b, (C)width);
 #if LONG
     for (Index base = 0; base < packs; base += LANES * ITEMS)
-        batch_of(d, h, of, mean, rstd, packs, base),
 #endif
-        write_slope(dx, d, h, rstd, sums, packs, base);
+    {
+#if LONG
+        batch_of(d, h, of, mean, rstd, packs, base);
+#if ADD
+        load(added, of.r, packs, base);
+#endif
+#endif
+        write_slope(dx, d, h, added, rstd, sums, packs, base);
+    }
 }
 
 // Adds a block's sums of columns, which the threads of its `tile` columns of packs hold a slice of rows each of, and
@@ -160,13 +183,13 @@ DEVICE void sum_columns(const Operands &of, int tile, i64 first, i64 start, i64 
 // x and g are still in cache. With more than one range the sums of columns go to `parts`, [ranges][2][width].
 KERNEL __launch_bounds__(BOUND, 1)
 norm_grad(const T *__restrict__ x, const C *__restrict__ mean, const C *__restrict__ rstd, const T *__restrict__ g,
-          const T *__restrict__ w, T *__restrict__ dx, T *__restrict__ dw, T *__restrict__ db, C *__restrict__ parts,
-          i64 rows, i64 width, i64 range, u32 row_blocks, u32 tiles, int tile) {
+          const T *__restrict__ r, const T *__restrict__ w, T *__restrict__ dx, T *__restrict__ dw, T *__restrict__ db,
+          C *__restrict__ parts, i64 rows, i64 width, i64 range, u32 row_blocks, u32 tiles, int tile) {
     __shared__ Two slots[WARP];
     const u32 which = blockIdx.x / (row_blocks + tiles), block = blockIdx.x % (row_blocks + tiles);
     const i64 start = which * range, end = start + range < rows ? start + range : rows;
     Operands of;
-    of.x = x, of.mean = mean, of.rstd = rstd, of.g = g, of.w = w;
+    of.x = x, of.mean = mean, of.rstd = rstd, of.g = g, of.w = w, of.r = r;
     if (block < row_blocks) {
         const i64 row = start + (i64)block * (LANES > WARP ? 1 : blockDim.x / LANES) +
                         (LANES > WARP ? 0 : threadIdx.x / LANES);
@@ -197,6 +220,26 @@ norm_grad_finish(const C *__restrict__ parts, T *__restrict__ dw, T *__restrict_
 }
 
 #else
+
+// The packs of a batch, widened: of x, or of x + r. The sum goes to `s` if that is not null.
+DEVICE void load_row(C (&c)[ITEMS * VEC], const T *x, const T *r, T *s, Index packs, Index base) {
+    Pack px[ITEMS];
+    load(px, x, packs, base);
+#if ADD
+    Pack pr[ITEMS];
+    C other[ITEMS * VEC];
+    load(pr, r, packs, base);
+    widen(other, pr, packs, base, (C)0);
+#endif
+    widen(c, px, packs, base, (C)0);
+#if ADD
+#pragma unroll
+    for (int i = 0; i < ITEMS * VEC; ++i) c[i] += other[i];
+    narrow(px, c);
+    if (s) store(s, px, packs, base);
+    widen(c, px, packs, base, (C)0);
+#endif
+}
 
 // Takes the mean from the elements of a batch and adds up the squares of what is left; nothing behind the row's end.
 DEVICE C centre(C (&x)[ITEMS * VEC], C mean, Index packs, Index base) {
@@ -233,10 +276,11 @@ DEVICE void scale(T *y, C (&x)[ITEMS * VEC], C rstd, const Pack (&pw)[ITEMS], co
 DEVICE C rstd_of(C squares, i64 width, C eps) { return quotient((C)1, sqrt_of(quotient(squares, (C)width) + eps)); }
 
 KERNEL __launch_bounds__(BOUND, 1)
-normalise(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict__ b, T *__restrict__ y, C *__restrict__ mean,
-     C *__restrict__ rstd, i64 rows, i64 width, double eps) {
+normalise(const T *__restrict__ x, const T *__restrict__ r, const T *__restrict__ w, const T *__restrict__ b,
+          T *__restrict__ y, T *__restrict__ s, C *__restrict__ mean, C *__restrict__ rstd, i64 rows, i64 width,
+          double eps) {
     __shared__ C slots[2][WARP];
-    Pack px[ITEMS], pw[ITEMS], pb[ITEMS];
+    Pack pw[ITEMS], pb[ITEMS];
     C c[ITEMS * VEC];
     const Index packs = width / VEC;
 #if !LONG && LANES <= WARP
@@ -251,29 +295,28 @@ normalise(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict_
         const i64 row = first_row() + row_in_step();
         const Index live = row < rows ? packs : 0;
 #endif
-        const T *from = x + row * width;
+        const T *from = x + row * width, *other = ADD ? r + row * width : 0;
+        T *sum_to = ADD ? s + row * width : 0;
         C m = (C)0;
 #if !LONG
-        load(px, from, live, 0);
-        widen(c, px, live, 0, (C)0);
+        load_row(c, from, other, sum_to, live, 0);
         if (!RMS) {
             C sum = (C)0;
 #pragma unroll
             for (int i = 0; i < ITEMS * VEC; ++i) sum += c[i];
             m = quotient(row_sum(sum, slots[0]), (C)width);
         }
-        const C r = rstd_of(row_sum(centre(c, m, live, 0), slots[1]), width, (C)eps);
+        const C scale_by = rstd_of(row_sum(centre(c, m, live, 0), slots[1]), width, (C)eps);
 #if LANES > WARP
         if (w) load(pw, w, packs, 0);
         if (b) load(pb, b, packs, 0);
 #endif
-        scale(y + row * width, c, r, pw, pb, w != 0, b != 0, live, 0);
+        scale(y + row * width, c, scale_by, pw, pb, w != 0, b != 0, live, 0);
 #else
         if (!RMS) {
             C sum = (C)0;
             for (Index at = 0; at < live; at += LANES * ITEMS) {
-                load(px, from, live, at);
-                widen(c, px, live, at, (C)0);
+                load_row(c, from, other, 0, live, at);
                 C part = (C)0;
 #pragma unroll
                 for (int i = 0; i < ITEMS * VEC; ++i) part += c[i];
@@ -283,22 +326,20 @@ normalise(const T *__restrict__ x, const T *__restrict__ w, const T *__restrict_
         }
         C squares = (C)0;
         for (Index at = 0; at < live; at += LANES * ITEMS) {
-            load(px, from, live, at);
-            widen(c, px, live, at, (C)0);
+            load_row(c, from, other, 0, live, at);
             squares += centre(c, m, live, at);
         }
-        const C r = rstd_of(row_sum(squares, slots[1]), width, (C)eps);
+        const C scale_by = rstd_of(row_sum(squares, slots[1]), width, (C)eps);
         for (Index at = 0; at < live; at += LANES * ITEMS) {
-            load(px, from, live, at);
-            widen(c, px, live, at, (C)0);
+            load_row(c, from, other, sum_to, live, at);
             if (w) load(pw, w, packs, at);
             if (b) load(pb, b, packs, at);
             centre(c, m, live, at);
-            scale(y + row * width, c, r, pw, pb, w != 0, b != 0, live, at);
+            scale(y + row * width, c, scale_by, pw, pb, w != 0, b != 0, live, at);
         }
 #endif
         if (row < rows && row_lane() == 0) {
-            rstd[row] = r;
+            rstd[row] = scale_by;
             if (!RMS) mean[row] = m;
         }
     }

@@ -228,6 +228,16 @@ reduce(const T *__restrict__ x, R *__restrict__ y, Layout kept, Layout reduced, 
     for (int v = 0; v < STATES; ++v) s[v] = start();
     if (out < outputs) {
         const T *from = x + place_of(kept, out);
+#if KIND == VAR
+        // Deviations are taken from the output's first element, the same in all threads: far from zero a mean of the
+        // elements themselves would be rounded to more than they differ by.
+        A pivot[STATES];
+#pragma unroll
+        for (int v = 0; v < STATES; ++v) pivot[v] = n > 0 ? convert<A>(from[v]) : (A)0;
+#define RELATIVE(value, v) ((value) - pivot[v])
+#else
+#define RELATIVE(value, v) (value)
+#endif
         for (i64 at = first + lane; at < end; at += LANES * ITEMS) {
             Pack packs[ITEMS];
 #pragma unroll
@@ -241,7 +251,7 @@ reduce(const T *__restrict__ x, R *__restrict__ y, Layout kept, Layout reduced, 
 #pragma unroll
                 for (int i = 0; i < ITEMS; ++i) {
                     there[i] = at + i * LANES < end;
-                    c[i] = there[i] ? convert<A>(packs[i].at[v]) : (A)0;
+                    c[i] = there[i] ? RELATIVE(convert<A>(packs[i].at[v]), v) : (A)0;
                 }
                 add(s[v], c, there, at, LANES, 1);
             }
@@ -249,7 +259,7 @@ reduce(const T *__restrict__ x, R *__restrict__ y, Layout kept, Layout reduced, 
 #pragma unroll
             for (int i = 0; i < DEPTH; ++i) {
                 there[i] = at + i / VEC * LANES < end;
-                c[i] = there[i] ? convert<A>(packs[i / VEC].at[i % VEC]) : (A)0;
+                c[i] = there[i] ? RELATIVE(convert<A>(packs[i / VEC].at[i % VEC]), 0) : (A)0;
             }
             add(s[0], c, there, at * VEC, LANES * VEC, 1);
 #endif

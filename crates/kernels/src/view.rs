@@ -147,6 +147,11 @@ impl<'a> ViewMut<'a> {
         self.ptr
     }
 
+    /// This view, to be read.
+    pub fn as_view(&self) -> View<'_> {
+        View { ptr: self.ptr, dtype: self.dtype, layout: self.layout, _memory: PhantomData }
+    }
+
     /// Part of this view, to be written; the layout's offset is relative to this view's first element.
     ///
     /// # Safety

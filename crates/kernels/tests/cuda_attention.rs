@@ -149,6 +149,11 @@ fn run(target: &Target, op: &Op, x: &[Operand], metas: &[Meta]) -> Vec<Vec<u8>> 
 
 /// Compares with the oracle, by the tolerance of the op's row, and with itself, bit by bit.
 fn check(targets: &[Target], op: &Op, x: &[Operand]) {
+    check_within(targets, op, x, 0.0);
+}
+
+/// As [`check`]; allows so many more roundings of the largest result.
+fn check_within(targets: &[Target], op: &Op, x: &[Operand], roundings: f64) {
     let arrays: Vec<Array> = x.iter().map(|x| x.array.clone()).collect();
     let metas = op.infer(&arrays.iter().map(Array::meta).collect::<Vec<_>>()).unwrap();
     let want = reference::eval(op, &arrays).unwrap();
@@ -171,7 +176,7 @@ fn check(targets: &[Target], op: &Op, x: &[Operand]) {
                 }
                 let rounding = if dtype == dtype.compute() { 0.0 } else { 0.5 * epsilon(dtype) * want.abs() };
                 let scale = magnitudes[r].data[i].max(want.abs());
-                let allowed = op.row().tolerance(compute, scale) + rounding;
+                let allowed = op.row().tolerance(compute, scale) + roundings * compute * scale + rounding;
                 assert!(
                     (got - want).abs() <= allowed,
                     "{what}: result {r}, element {i}: {got} instead of {want}, allowed {allowed:e}"
@@ -312,7 +317,10 @@ fn rope_at_large_positions_and_strides() {
             1 => Operand::strided(x, &[0, 2, 1, 3], 0, 0),
             _ => Operand::strided(x, &[0, 1, 2, 3], rng.below(3), rng.below(4)),
         };
-        check(&targets, &Op::Rope(spec), &[x]);
+        // An f64 angle, computed here and in the oracle, is off by some roundings of itself, and both elements of a pair
+        // by as much. For other types it is computed in f64, too, where that is nothing.
+        let positions = if dtype == DType::F64 { spec.offset + dims[1] } else { 0 };
+        check_within(&targets, &Op::Rope(spec), &[x], positions as f64);
     }
 }
 

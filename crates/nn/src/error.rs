@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use bullet_tensor::runtime;
+
 /// Whose fault it was, for the layers that map errors to exit codes and exceptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ErrorKind {
@@ -19,6 +21,8 @@ pub enum ErrorKind {
     Argument,
     /// A tensor operation refused its operands.
     Tensor,
+    /// A device, or the share of it that this process may use, is full.
+    OutOfMemory,
 }
 
 /// A failure with a full sentence for the user.
@@ -88,7 +92,26 @@ impl From<bullet_ops::Error> for Error {
 
 impl From<bullet_tensor::Error> for Error {
     fn from(e: bullet_tensor::Error) -> Error {
-        Error::new(ErrorKind::Tensor, e.to_string())
+        let kind = if e.is_out_of_memory() { ErrorKind::OutOfMemory } else { ErrorKind::Tensor };
+        Error::new(kind, e.to_string())
+    }
+}
+
+impl From<Error> for bullet_tensor::Error {
+    /// For a module inside of a function that tensors call, such as one that is recomputed.
+    fn from(e: Error) -> bullet_tensor::Error {
+        match e.kind {
+            ErrorKind::OutOfMemory => {
+                let numbers = runtime::OutOfMemory::default();
+                runtime::Error::new(runtime::ErrorKind::OutOfMemory(numbers.into()), e.message).into()
+            }
+            ErrorKind::Io
+            | ErrorKind::Corrupt
+            | ErrorKind::Unsupported
+            | ErrorKind::Data
+            | ErrorKind::Argument
+            | ErrorKind::Tensor => bullet_ops::Error::argument(e.message).into(),
+        }
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Pass {
     pub training: bool,
     /// The dtype that activations are computed in; that of the parameters if `None`.
     ///
-    /// Parameters of another dtype are cast where they are used, on the tape, so that their gradients come back in
-    /// their own (fp32 master weights under f16 or bf16: Micikevicius et al. 2018).
+    /// Parameters of another dtype keep their own (fp32 master weights under f16 or bf16: Micikevicius et al. 2018) and
+    /// are used in that of the pass: in training by a copy kept beside each ([`Pass::param`]), else cast at each use.
     pub compute: Option<DType>,
     /// What dropout draws from.
     pub generator: Option<Arc<Generator>>,
@@ -158,9 +158,17 @@ impl Pass {
         })
     }
 
-    /// As [`Pass::cast`], for a parameter that may be absent.
-    pub fn cast_option(&self, tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
-        tensor.map(|t| self.cast(t)).transpose()
+    /// A parameter in the dtype of this pass: in training a copy that is kept beside it ([`Tensor::shadow`]).
+    pub fn param(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(match self.compute {
+            Some(dtype) if self.training => tensor.shadow(dtype)?,
+            _ => return self.cast(tensor),
+        })
+    }
+
+    /// As [`Pass::param`], for a parameter that may be absent.
+    pub fn param_option(&self, tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
+        tensor.map(|t| self.param(t)).transpose()
     }
 
     /// `x` with dropout of probability `p`; `x` itself outside training.

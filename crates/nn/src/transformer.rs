@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use bullet_tensor::{DType, Device, Tensor, no_grad};
+use bullet_tensor::decode::{Decoder, DecoderLayer, DecoderModel};
+use bullet_tensor::{Activation, DType, Device, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{FeedForward, ModelConfig, Norm, Positions};
 use crate::error::{Error, Result};
 use crate::init::{Fill, Init};
 use crate::layers::{
-    AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, TransformerBlock,
+    AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, Stream, TransformerBlock,
 };
 use crate::module::{Module, Pass, join};
 
@@ -44,6 +45,12 @@ pub trait LanguageModel: Module {
     /// # Errors
     /// As [`LanguageModel::forward`], and where the cache has no room; the cache is then as it was.
     fn forward_cached(&self, tokens: &Tensor, cache: &mut KvCache, pass: &Pass) -> Result<Tensor>;
+
+    /// What generates many tokens at a time with `cache`, where there is such a thing for this model, device and pass.
+    /// The caller counts what it adds to the cache.
+    fn decoder(&self, _cache: &KvCache, _pass: &Pass) -> Result<Option<Decoder>> {
+        Ok(None)
+    }
 }
 
 /// Keys and values of the tokens seen so far, in every layer: memory of a fixed size, written in place.
@@ -80,6 +87,11 @@ impl KvCache {
     /// Forgets all tokens after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// Counts one more token, whose keys and values a [`Decoder`] has written.
+    pub(crate) fn advance(&mut self) {
+        self.len = (self.len + 1).min(self.capacity);
     }
 }
 
@@ -385,11 +397,14 @@ impl LanguageModel for Transformer {
     }
 
     fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let mut x = self.embed(tokens, 0, pass)?;
+        let mut stream = Stream::new(self.embed(tokens, 0, pass)?);
         for block in &self.blocks {
-            x = if pass.recompute { block.forward_recomputed(&x, pass)? } else { block.forward(&x, pass)? };
+            stream = match pass.recompute {
+                true => Stream::new(block.forward_recomputed(&stream.sum()?, pass)?),
+                false => block.forward_stream(&stream, pass)?,
+            };
         }
-        self.head.forward(&self.ln_f.forward(&x, pass)?, pass)
+        self.head.forward(&self.ln_f.forward_stream(&stream, pass)?.0, pass)
     }
 
     fn new_cache(&self, batch: usize, pass: &Pass) -> Result<KvCache> {
@@ -414,6 +429,52 @@ impl LanguageModel for Transformer {
         let logits = no_grad(|| self.decode(tokens, cache, &pass))?;
         cache.len += tokens.dim(1);
         Ok(logits)
+    }
+
+    fn decoder(&self, cache: &KvCache, pass: &Pass) -> Result<Option<Decoder>> {
+        let dtype = self.tok_embedding.weight.dtype();
+        // Under another dtype every op casts its weights; one launch reads them as they are.
+        let as_stored = pass.compute.is_none_or(|compute| compute == dtype);
+        if cache.device.gpu().is_none() || cache.batch != 1 || !as_stored {
+            return Ok(None);
+        }
+        Ok(Decoder::new(self.decoder_model(cache))?)
+    }
+}
+
+impl Transformer {
+    fn decoder_model(&self, cache: &KvCache) -> DecoderModel {
+        let layer = |(block, layer): (&Arc<TransformerBlock>, &LayerCache)| DecoderLayer {
+            norm1: block.ln1.affine(),
+            qkv: block.attn.qkv.affine(),
+            proj: block.attn.proj.affine(),
+            norm2: block.ln2.affine(),
+            fc1: block.mlp.fc1.affine(),
+            fc2: block.mlp.fc2.affine(),
+            cache: layer.keys_values().clone(),
+        };
+        let config = &self.config;
+        let (activation, gated) = match config.feed_forward {
+            FeedForward::Gelu => (Activation::Gelu, false),
+            FeedForward::GeluTanh => (Activation::GeluTanh, false),
+            FeedForward::Relu => (Activation::Relu, false),
+            FeedForward::Silu => (Activation::Silu, false),
+            FeedForward::SwiGlu => (Activation::Silu, true),
+        };
+        DecoderModel {
+            tokens: self.tok_embedding.weight.clone(),
+            positions: self.pos_embedding.as_ref().map(|table| table.weight.clone()),
+            layers: self.blocks.iter().zip(&cache.layers).map(layer).collect(),
+            norm: self.ln_f.affine(),
+            head: self.head.affine(),
+            heads: config.heads,
+            kv_heads: config.kv_heads(),
+            rms: config.norm == Norm::Rms,
+            eps: config.norm_eps,
+            rope: (config.positions == Positions::Rope).then_some(config.rope_base),
+            activation,
+            gated,
+        }
     }
 }
 

@@ -107,6 +107,15 @@ impl Op {
             }
             Op::MatMul => one(infer_matmul(x)?),
             Op::Linear { activation } => infer_linear(*activation, x),
+            Op::LinearBiasGrad => {
+                same_dtype(self.name(), x)?;
+                let sums = |g: &Meta| {
+                    self.need_float(*g)?;
+                    self.need_rank(*g, 1)?;
+                    Ok(g.with(Shape::new(&g.shape[g.shape.rank() - 1..])?))
+                };
+                x.iter().map(sums).collect()
+            }
             Op::Softmax | Op::LogSoftmax => {
                 self.need_float(x[0])?;
                 self.need_rank(x[0], 1)?;
@@ -123,6 +132,23 @@ impl Op {
             }
             Op::LayerNormGrad => Ok([&[x[0]][..], &x[4..], &x[4..]].concat()),
             Op::RmsNormGrad => Ok([&[x[0]][..], &x[3..]].concat()),
+            Op::AddNorm { rms, .. } => {
+                if x[1] != x[0] {
+                    return Err(Error::shape(format!(
+                        "{}: the summands must be alike, got {} of shape {} and {} of shape {}",
+                        self.name(),
+                        x[0].dtype,
+                        x[0].shape,
+                        x[1].dtype,
+                        x[1].shape
+                    )));
+                }
+                let lead = self.norm_checks(&x[1..])?;
+                let statistics = vec![x[0].statistic(lead); if *rms { 1 } else { 2 }];
+                Ok([&[x[0], x[0]][..], &statistics].concat())
+            }
+            Op::AddNormGrad { rms: false } => Ok([&[x[0]][..], &x[5..], &x[5..]].concat()),
+            Op::AddNormGrad { rms: true } => Ok([&[x[0]][..], &x[4..]].concat()),
             Op::Embedding => {
                 if x[0].shape.rank() != 2 {
                     return Err(Error::shape(format!(
@@ -270,13 +296,15 @@ impl Op {
 }
 
 fn infer_map(map: Map, x: &[Meta]) -> Result<Vec<Meta>> {
-    let shapes: Vec<Shape> = x.iter().map(|m| m.shape).collect();
-    let dtypes: Vec<DType> = x.iter().map(|m| m.dtype).collect();
-    let shape = match shapes[..] {
-        [one] => one,
-        _ => Shape::broadcast_all(&shapes)?,
+    // No elementwise op has more operands.
+    let mut dtypes = [DType::Bool; 3];
+    dtypes.iter_mut().zip(x).for_each(|(dtype, m)| *dtype = m.dtype);
+    let shape = if x.iter().all(|m| m.shape == x[0].shape) {
+        x[0].shape
+    } else {
+        Shape::broadcast_all(&x.iter().map(|m| m.shape).collect::<Vec<_>>())?
     };
-    Ok(vec![Meta::new(shape, map.types(&dtypes)?.1)])
+    Ok(vec![Meta::new(shape, map.types(&dtypes[..x.len()])?.1)])
 }
 
 fn same_dtype(op: &str, x: &[Meta]) -> Result<()> {

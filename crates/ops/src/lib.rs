@@ -11,6 +11,7 @@ mod infer;
 mod op;
 pub mod reference;
 mod shape;
+mod split;
 pub mod table;
 
 pub use dtype::{Compute, DType, Element, Float, Kind};
@@ -18,3 +19,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use infer::Meta;
 pub use op::{Activation, AttentionSpec, ConvSpec, Map, Op, Reduce, RopeSpec};
 pub use shape::{AxisSet, Layout, MAX_DIMS, Shape, fmt_tuple};
+pub use split::Split;

@@ -171,6 +171,8 @@ pub enum Op {
         /// What follows the product.
         activation: Activation,
     },
+    /// Adjoint of [`Op::Linear`] in its bias, of several such ops at once, with one dtype.
+    LinearBiasGrad,
     /// Softmax along the last axis.
     Softmax,
     /// Adjoint of [`Op::Softmax`].
@@ -193,6 +195,18 @@ pub enum Op {
     },
     /// Adjoint of [`Op::RmsNorm`].
     RmsNormGrad,
+    /// A sum, and [`Op::LayerNorm`] or [`Op::RmsNorm`] of it: a residual connection with the norm that follows.
+    AddNorm {
+        /// Which norm.
+        rms: bool,
+        /// As in the norm.
+        eps: f64,
+    },
+    /// Adjoint of [`Op::AddNorm`] where both of its results have a gradient.
+    AddNormGrad {
+        /// Which norm.
+        rms: bool,
+    },
     /// Rows of a table.
     Embedding,
     /// Adjoint of [`Op::Embedding`].

@@ -157,6 +157,11 @@ impl AxisSet {
         AxisSet(((1u16 << shape.rank()) - 1) as u8)
     }
 
+    /// The first `count` axes.
+    pub fn leading(count: usize) -> AxisSet {
+        AxisSet(((1u16 << count) - 1) as u8)
+    }
+
     /// The axes named in `axes`, which may count from the end.
     ///
     /// # Errors
@@ -258,8 +263,8 @@ impl Layout {
     /// Axis `i` of the result is axis `axes[i]` of this; `axes` is a permutation.
     pub fn permute(&self, axes: &[usize]) -> Result<Layout> {
         let rank = self.shape.rank();
-        let set: Vec<isize> = axes.iter().map(|&a| a as isize).collect();
-        if axes.len() != rank || AxisSet::of(&self.shape, &set).is_err() {
+        let named = axes.iter().filter(|&&a| a < rank).fold(0u32, |set, &a| set | 1 << a);
+        if axes.len() != rank || named.count_ones() as usize != rank {
             return Err(Error::shape(format!(
                 "axes {} don't match array of shape {}",
                 fmt_tuple(axes),

@@ -183,6 +183,7 @@ pub static TABLE: &[Row] = &[
     kernel("argmin", "x -> i", "Index (i64) of the smallest along an axis.", 0.0, Adjoint::NotDifferentiable),
     // Products.
     kernel("matmul", "a[.., m, k], b[.., k, n] -> c[.., m, n]", "Matrix product; leading axes broadcast.", 64.0, Adjoint::Rule),
+    kernel("linear_bias_grad", "g[.., n].. -> db[n]..", "Sums over all axes but the last: the gradients of the biases of several linear ops.", 16.0, Adjoint::NotDifferentiable),
     kernel("linear", "x[.., k], w[n, k], b[n]? -> y[.., n], pre[.., n]?",
         "activation(x W^T + b); `pre`, the value before the activation, is a result where there is one.", 64.0, Adjoint::Rule),
     // Rows.
@@ -194,6 +195,10 @@ pub static TABLE: &[Row] = &[
     kernel("layer_norm_grad", "x, mean, rstd, g, w? -> dx, dw[n]?, db[n]?", "Adjoint of layer_norm; dw and db where w is given.", 256.0, Adjoint::NotDifferentiable),
     kernel("rms_norm", "x[.., n], w[n]? -> y, rstd[..]", "x * rstd * w along the last axis.", 64.0, Adjoint::Rule),
     kernel("rms_norm_grad", "x, rstd, g, w? -> dx, dw[n]?", "Adjoint of rms_norm; dw where w is given.", 256.0, Adjoint::NotDifferentiable),
+    kernel("add_layer_norm", "x[.., n], r[.., n], w[n]?, b[n]? -> y, s, mean[..], rstd[..]", "s = x + r, and layer_norm of s as it is stored.", 64.0, Adjoint::Rule),
+    kernel("add_layer_norm_grad", "s, mean, rstd, g, gs, w? -> ds, dw[n]?, db[n]?", "layer_norm_grad of s and g, with gs added to ds.", 256.0, Adjoint::NotDifferentiable),
+    kernel("add_rms_norm", "x[.., n], r[.., n], w[n]? -> y, s, rstd[..]", "s = x + r, and rms_norm of s as it is stored.", 64.0, Adjoint::Rule),
+    kernel("add_rms_norm_grad", "s, rstd, g, gs, w? -> ds, dw[n]?", "rms_norm_grad of s and g, with gs added to ds.", 256.0, Adjoint::NotDifferentiable),
     // Indexing.
     kernel("embedding", "table[v, n], i[..] -> y[.., n]", "Rows of a table.", 0.0, Adjoint::Rule),
     kernel("embedding_grad", "i[..], g[.., n] -> dtable[v, n]", "Gradient rows summed by index.", 32.0, Adjoint::NotDifferentiable),
@@ -279,6 +284,7 @@ impl Op {
             Op::ArgReduce { max: false, .. } => "argmin",
             Op::MatMul => "matmul",
             Op::Linear { .. } => "linear",
+            Op::LinearBiasGrad => "linear_bias_grad",
             Op::Softmax => "softmax",
             Op::SoftmaxGrad => "softmax_grad",
             Op::LogSoftmax => "log_softmax",
@@ -287,6 +293,10 @@ impl Op {
             Op::LayerNormGrad => "layer_norm_grad",
             Op::RmsNorm { .. } => "rms_norm",
             Op::RmsNormGrad => "rms_norm_grad",
+            Op::AddNorm { rms: false, .. } => "add_layer_norm",
+            Op::AddNorm { rms: true, .. } => "add_rms_norm",
+            Op::AddNormGrad { rms: false } => "add_layer_norm_grad",
+            Op::AddNormGrad { rms: true } => "add_rms_norm_grad",
             Op::Embedding => "embedding",
             Op::EmbeddingGrad { .. } => "embedding_grad",
             Op::Gather { .. } => "gather",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::driver::{DeviceKind, DevicePtr, Driver, ModuleId, Priority, StreamId};
 use crate::error::{Error, Result};
-use crate::graph::Arena;
+use crate::graph::{Arena, Held};
 use crate::host::HostDriver;
 use crate::jit::{GpuInfo, Program};
 use crate::options::DeviceOptions;
@@ -138,7 +138,9 @@ impl Device {
         }
         let id = stream.as_ref().map_or(StreamId::DEFAULT, Stream::id);
         let arena = Arena::current(self);
-        let (block, counted) = match arena.as_ref().and_then(|arena| arena.take(bytes)) {
+        let own = arena.as_ref().filter(|_| stream.is_none() && bytes > 0);
+        let free = own.and_then(|arena| arena.take(bytes));
+        let (block, counted) = match free {
             _ if bytes == 0 => (None, 0),
             Some((block, counted)) => (Some(block), counted),
             None => (Some(self.0.pool.alloc(id, bytes)?), bytes),
@@ -147,9 +149,12 @@ impl Device {
         Ok(Buffer { block, len: bytes, counted, device: self.clone(), arena, stream, others })
     }
 
-    /// Returns a block that an arena held, used on the default stream only, to the pool.
-    pub(crate) fn give_back(&self, block: Block, counted: usize) {
-        self.0.pool.free(block, counted, StreamId::DEFAULT, None);
+    /// Returns a block to the pool.
+    pub(crate) fn give_back(&self, Held { block, counted, stream, others }: Held) {
+        let home = stream.as_ref().map_or(StreamId::DEFAULT, Stream::id);
+        let ids = if others.is_empty() { None } else { Some(others.iter().map(Stream::id).collect()) };
+        // The stream handles live until after this, so the pool never sees a destroyed stream.
+        self.0.pool.free(block, counted, home, ids);
     }
 
     /// Facts about the GPU; `None` for a CPU.
@@ -356,6 +361,14 @@ impl Buffer {
     /// # Errors
     /// If it does not fit, or earlier work failed.
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        self.put(offset, data)
+    }
+
+    /// As [`write`](Buffer::write), by who orders the users of the buffer by other means than holding it alone.
+    ///
+    /// # Errors
+    /// As [`write`](Buffer::write).
+    pub fn put(&self, offset: usize, data: &[u8]) -> Result<()> {
         self.check(offset, data.len(), "write")?;
         if data.is_empty() {
             return Ok(());
@@ -376,6 +389,11 @@ impl Buffer {
         self.check(offset, data.len(), "write")?;
         if self.stream.is_some() {
             return Err(Error::invalid("only buffers of the default stream can be sent to; use write"));
+        }
+        if self.device.0.driver.is_capturing(StreamId::DEFAULT) {
+            return Err(Error::invalid(
+                "host data cannot be sent in a capture: a replay would send what lies in its place by then",
+            ));
         }
         let mut staging = self.device.0.staging.lock().unwrap_or_else(|e| e.into_inner());
         let staging = match &mut *staging {
@@ -457,15 +475,16 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let Some(block) = self.block.take() else { return };
-        let block = match &self.arena {
-            Some(arena) => arena.put(block, self.counted),
-            None => Some(block),
+        let others = std::mem::take(self.others.get_mut().unwrap_or_else(|e| e.into_inner()));
+        let held = Held { block, counted: self.counted, stream: self.stream.take(), others };
+        // What a capture may have used stays with it, though it was allocated before.
+        let left = match self.arena.take().or_else(|| Arena::current(&self.device)) {
+            Some(arena) => arena.put(held),
+            None => Some(held),
         };
-        let Some(block) = block else { return };
-        let others = self.others.get_mut().unwrap_or_else(|e| e.into_inner());
-        let ids = if others.is_empty() { None } else { Some(others.iter().map(Stream::id).collect()) };
-        // The stream handles live until after this, so the pool never sees a destroyed stream.
-        self.device.0.pool.free(block, self.counted, self.home(), ids);
+        if let Some(held) = left {
+            self.device.give_back(held);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! itself. The wrapper is of use over any driver, so that tests of layers above need no real device to break.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -75,16 +75,19 @@ pub struct FaultDriver {
     inner: Arc<dyn Driver>,
     faults: Mutex<Faults>,
     counts: Mutex<Counts>,
-    /// By [`Call`]: how many more succeed before one fails; [`NEVER`] for no end.
-    countdown: [AtomicI64; 4],
-    /// By [`Call`]: whether all fail after that.
-    for_good: [AtomicBool; 4],
+    /// By [`Call`].
+    plans: Mutex<[Plan; 4]>,
     /// Faults injected so far.
     injected: AtomicU64,
     pinned_bytes: AtomicUsize,
 }
 
-const NEVER: i64 = -1;
+/// How many more calls succeed, and how many fail after these; all succeed after that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    succeed: u32,
+    fail: u32,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
@@ -97,8 +100,7 @@ impl FaultDriver {
             inner,
             faults: Mutex::new(faults),
             counts: Mutex::default(),
-            countdown: std::array::from_fn(|_| AtomicI64::new(NEVER)),
-            for_good: Default::default(),
+            plans: Mutex::default(),
             injected: AtomicU64::new(0),
             pinned_bytes: AtomicUsize::new(0),
         }
@@ -111,14 +113,17 @@ impl FaultDriver {
 
     /// Lets `successes` more calls of this sort succeed and the one after that fail, once.
     pub fn fail_after(&self, call: Call, successes: u32) {
-        self.for_good[call as usize].store(false, Relaxed);
-        self.countdown[call as usize].store(i64::from(successes), Relaxed);
+        self.fail_some(call, successes, 1);
     }
 
     /// Lets `successes` more calls of this sort succeed, and none after that.
     pub fn fail_from(&self, call: Call, successes: u32) {
-        self.for_good[call as usize].store(true, Relaxed);
-        self.countdown[call as usize].store(i64::from(successes), Relaxed);
+        self.fail_some(call, successes, u32::MAX);
+    }
+
+    /// Lets `successes` more calls of this sort succeed, the next `failures` fail, and all others succeed.
+    pub fn fail_some(&self, call: Call, successes: u32, failures: u32) {
+        lock(&self.plans)[call as usize] = Plan { succeed: successes, fail: failures };
     }
 
     /// What it was asked so far.
@@ -138,13 +143,16 @@ impl FaultDriver {
 
     /// Whether a call of this sort is to fail now.
     fn due(&self, call: Call) -> bool {
-        let for_good = self.for_good[call as usize].load(Relaxed);
-        let step = |left: i64| match left {
-            NEVER => None,
-            0 if for_good => Some(0),
-            _ => Some(left - 1),
-        };
-        let due = self.countdown[call as usize].fetch_update(Relaxed, Relaxed, step) == Ok(0);
+        let plan = &mut lock(&self.plans)[call as usize];
+        let due = plan.succeed == 0 && plan.fail > 0;
+        if plan.fail == 0 {
+            return false;
+        }
+        if !due {
+            plan.succeed -= 1;
+        } else if plan.fail < u32::MAX {
+            plan.fail -= 1;
+        }
         self.injected.fetch_add(u64::from(due), Relaxed);
         due
     }

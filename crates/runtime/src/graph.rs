@@ -1,9 +1,13 @@
 //! [`Graph`]: device work that is captured once and replayed as a whole.
 //!
-//! **Memory.** A replay uses the addresses of the capture. What is allocated while capturing therefore comes from an
+//! **Memory.** A replay uses the addresses of the capture. What is allocated while capturing therefore belongs to an
 //! [`Arena`] of the graph: a block that is freed goes back to the arena, serves later allocations of the same capture
 //! (the replay runs in the same order), and returns to the pool with the graph, or, where a tensor still holds it, with
-//! that. What was allocated before must be kept alive by who keeps the graph.
+//! that. What was allocated before and is freed by the capturing thread meanwhile may have been used by the captured
+//! work, and goes to the arena too. What was allocated before and lives on must be kept alive by who keeps the graph.
+//!
+//! To the pool all of that is in use, so it neither trims it nor gives it to others. Nor does it trim what it has cached
+//! for a stream that is being captured: the driver could not free that before the capture has ended.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,10 +18,23 @@ use crate::device::Device;
 use crate::driver::{GraphId, StreamId};
 use crate::error::{Error, Result};
 use crate::pool::Block;
+use crate::stream::Stream;
 
 thread_local! {
     /// The capture that this thread is in.
     static CAPTURE: RefCell<Option<(Device, Arc<Arena>)>> = const { RefCell::new(None) };
+}
+
+/// A block that nobody uses, with what the pool has to know when it comes back.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) block: Block,
+    /// The bytes that the pool counts for it.
+    pub(crate) counted: usize,
+    /// The stream it was allocated for; `None` for the default one.
+    pub(crate) stream: Option<Stream>,
+    /// Other streams that used it.
+    pub(crate) others: Vec<Stream>,
 }
 
 /// The blocks of one graph.
@@ -26,8 +43,7 @@ pub(crate) struct Arena(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Free blocks, with the bytes that the pool counts for each.
-    free: Vec<(Block, usize)>,
+    free: Vec<Held>,
     /// The graph is gone: blocks go to the pool.
     closed: bool,
 }
@@ -35,27 +51,32 @@ struct State {
 impl Arena {
     /// The arena of the capture that this thread is in, if it is one of `device`.
     pub(crate) fn current(device: &Device) -> Option<Arc<Arena>> {
-        CAPTURE.with_borrow(|c| c.as_ref().filter(|(of, _)| of == device).map(|(_, arena)| arena.clone()))
+        let of_device = |(of, arena): &(Device, Arc<Arena>)| (of == device).then(|| Arc::clone(arena));
+        // A buffer may be dropped when the thread's variables are gone already; it is in no capture then.
+        CAPTURE.try_with(|c| c.borrow().as_ref().and_then(of_device)).ok().flatten()
     }
 
-    /// A free block that the pool would give for `bytes`, and the bytes that the pool counts for it.
+    /// A free block of the default stream that the pool would give for `bytes`, and the bytes that the pool counts for it.
     pub(crate) fn take(&self, bytes: usize) -> Option<(Block, usize)> {
         let mut state = self.lock();
-        let at = state.free.iter().rposition(|(block, _)| block.serves(bytes))?;
-        Some(state.free.swap_remove(at))
+        let serves =
+            |held: &Held| held.stream.is_none() && held.others.is_empty() && held.block.serves(bytes);
+        let at = state.free.iter().rposition(serves)?;
+        let held = state.free.swap_remove(at);
+        Some((held.block, held.counted))
     }
 
-    /// Keeps a block for the rest of the capture; gives it back if the graph is gone.
-    pub(crate) fn put(&self, block: Block, counted: usize) -> Option<Block> {
+    /// Keeps a block as long as the graph; gives it back if that is gone.
+    pub(crate) fn put(&self, held: Held) -> Option<Held> {
         let mut state = self.lock();
         if state.closed {
-            return Some(block);
+            return Some(held);
         }
-        state.free.push((block, counted));
+        state.free.push(held);
         None
     }
 
-    fn close(&self) -> Vec<(Block, usize)> {
+    fn close(&self) -> Vec<Held> {
         let mut state = self.lock();
         state.closed = true;
         std::mem::take(&mut state.free)
@@ -109,9 +130,7 @@ impl Drop for Graph {
 
 /// Returns the free blocks of an arena to the pool; the rest follow as their buffers are dropped.
 fn give_back(device: &Device, arena: &Arena) {
-    for (block, counted) in arena.close() {
-        device.give_back(block, counted);
-    }
+    arena.close().into_iter().for_each(|held| device.give_back(held));
 }
 
 /// A capture under way on this thread; dropping it gives the captured work up.
@@ -159,8 +178,8 @@ impl Drop for Capture {
 impl Device {
     /// From now until [`Capture::end`], records what this thread enqueues on the default stream, without doing it.
     ///
-    /// Meanwhile nothing may be read from the device or waited for. Buffers that are allocated meanwhile hold nothing
-    /// before the first launch.
+    /// Meanwhile nothing may be read from the device, sent to it or waited for, and no other thread may enqueue on the
+    /// default stream. Buffers that are allocated meanwhile hold nothing before the first launch.
     ///
     /// # Errors
     /// The driver has no graphs; a capture is under way already.
@@ -171,5 +190,10 @@ impl Device {
         self.driver().begin_capture(StreamId::DEFAULT)?;
         CAPTURE.set(Some((self.clone(), Arc::new(Arena::default()))));
         Ok(Capture { device: self.clone(), ended: false, _thread: PhantomData })
+    }
+
+    /// Whether this thread is capturing what it enqueues on the default stream of this device.
+    pub fn is_capturing(&self) -> bool {
+        Arena::current(self).is_some()
     }
 }

@@ -21,6 +21,7 @@ pub mod hardware;
 pub mod host;
 pub mod jit;
 
+mod capture;
 mod device;
 mod discover;
 mod error;

@@ -283,7 +283,8 @@ impl Pool {
         Ok(Some(cached.ptr))
     }
 
-    /// Gives at least `wanted` bytes of cached blocks back to the driver, or all there are; returns how many.
+    /// Gives at least `wanted` bytes of cached blocks back to the driver, or all there are but those of streams that are
+    /// being captured; returns how many.
     fn reclaim(&self, wanted: usize) -> usize {
         let _slow = self.slow.lock().unwrap_or_else(|e| e.into_inner());
         let mut taken: Vec<(StreamId, Class, Cached)> = Vec::new();

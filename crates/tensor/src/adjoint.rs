@@ -3,11 +3,13 @@
 //! Elementwise ops take theirs from the op table, as expressions. The others are one arm of a match each, in terms of
 //! other ops. [`reads`] says what an adjoint reads; the tape keeps that and nothing else.
 
+use std::cell::Cell;
+
 use bullet_ops::expr::Expr;
 use bullet_ops::table::Adjoint;
 use bullet_ops::{Activation, DType, Map, Meta, Op, Reduce, RopeSpec};
 
-use crate::dispatch::{execute, run_expr};
+use crate::dispatch::{Few, execute, run_expr};
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -17,6 +19,15 @@ pub(crate) struct Context<'a> {
     outputs: &'a [Meta],
     needs: &'a [bool],
     saved: Vec<Option<Tensor>>,
+    later: Cell<Option<BiasSum>>,
+}
+
+/// The gradient of a bias that is still to be summed: the tape does several at once ([`Op::LinearBiasGrad`]).
+pub(crate) struct BiasSum {
+    /// The operand of the node that is the bias.
+    pub(crate) operand: usize,
+    /// What its gradient is the sum of, over all axes but the last.
+    pub(crate) rows: Tensor,
 }
 
 impl<'a> Context<'a> {
@@ -26,7 +37,12 @@ impl<'a> Context<'a> {
         needs: &'a [bool],
         saved: Vec<Option<Tensor>>,
     ) -> Context<'a> {
-        Context { inputs, outputs, needs, saved }
+        Context { inputs, outputs, needs, saved, later: Cell::default() }
+    }
+
+    /// What the adjoint left to be summed.
+    pub(crate) fn take_later(&self) -> Option<BiasSum> {
+        self.later.take()
     }
 
     /// Operand `i`, which [`reads`] asked for.
@@ -81,6 +97,8 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         Op::Softmax | Op::LogSoftmax => mask(&[], &[0]),
         Op::LayerNorm { .. } => mask(&[0, 1], &[1, 2]),
         Op::RmsNorm { .. } => mask(&[0, 1], &[1]),
+        Op::AddNorm { rms: false, .. } => mask(&[2], &[1, 2, 3]),
+        Op::AddNorm { rms: true, .. } => mask(&[2], &[1, 2]),
         Op::Embedding
         | Op::Gather { .. }
         | Op::ScatterAdd { .. }
@@ -95,6 +113,8 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad
         | Op::RmsNormGrad
+        | Op::AddNormGrad { .. }
+        | Op::LinearBiasGrad
         | Op::EmbeddingGrad { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::AttentionGrad(_)
@@ -109,10 +129,24 @@ fn map_reads(map: Map, n: usize, needs: impl Fn(usize) -> bool) -> Vec<bool> {
     (0..=n).map(|v| (0..n).any(|i| needs(i) && rules.get(i).is_some_and(|rule| rule.uses(v)))).collect()
 }
 
-/// The gradients of the operands that need one.
-pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<Tensor>>> {
-    let cx = &cx;
+/// How many of the first results of `op` gradients flow back from.
+pub(crate) fn tracked_results(op: &Op) -> usize {
+    if matches!(op, Op::AddNorm { .. }) { 2 } else { 1 }
+}
+
+/// The gradients of the operands that need one, from those of the results.
+pub(crate) fn adjoint(
+    op: &Op,
+    cx: &Context<'_>,
+    mut grads: Vec<Option<Tensor>>,
+) -> Result<Vec<Option<Tensor>>> {
+    if let Op::AddNorm { rms, .. } = op {
+        let of_sum = grads[1].take();
+        return add_norm_adjoint(*rms, cx, grads[0].take(), of_sum);
+    }
+    let Some(g) = grads.swap_remove(0) else { return Ok(vec![None; cx.inputs.len()]) };
     Ok(match op {
+        Op::AddNorm { .. } => unreachable!("handled above: it has gradients of two results"),
         Op::Map(map) => map_adjoint(*map, cx, &g)?,
         Op::Cast(_) => vec![Some(g.cast(cx.inputs[0].dtype)?)],
         Op::Copy => vec![Some(g)],
@@ -201,6 +235,8 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad
         | Op::RmsNormGrad
+        | Op::AddNormGrad { .. }
+        | Op::LinearBiasGrad
         | Op::EmbeddingGrad { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::AttentionGrad(_)
@@ -212,11 +248,44 @@ pub(crate) fn adjoint(op: &Op, cx: Context<'_>, g: Tensor) -> Result<Vec<Option<
     })
 }
 
-fn some(tensors: Vec<Tensor>) -> Vec<Option<Tensor>> {
+/// From the gradients of norm and sum, of which one may be missing.
+fn add_norm_adjoint(
+    rms: bool,
+    cx: &Context<'_>,
+    of_norm: Option<Tensor>,
+    of_sum: Option<Tensor>,
+) -> Result<Vec<Option<Tensor>>> {
+    let n = cx.inputs.len();
+    let mut grads = match (of_norm, of_sum) {
+        (None, None) => return Ok(vec![None; n]),
+        (None, of_sum) => vec![of_sum],
+        (Some(g), of_sum) => {
+            // The sum and its statistics.
+            let mut operands: Vec<&Tensor> = (1..if rms { 3 } else { 4 }).map(|i| cx.y(i)).collect();
+            operands.push(&g);
+            operands.extend(&of_sum);
+            operands.extend(cx.saved[2].as_ref().filter(|_| n > 2));
+            let op = match (of_sum.is_some(), rms) {
+                (true, rms) => Op::AddNormGrad { rms },
+                (false, true) => Op::RmsNormGrad,
+                (false, false) => Op::LayerNormGrad,
+            };
+            some(execute(&op, &operands)?)
+        }
+    };
+    // Both summands have the gradient of the sum; each is there only if it is wanted, so that it can be added to in place.
+    let of_sum = grads.remove(0);
+    let mut all: Vec<Option<Tensor>> = (0..2).map(|i| of_sum.clone().filter(|_| cx.needs[i])).collect();
+    all.extend(grads);
+    all.resize(n, None);
+    Ok(all)
+}
+
+fn some(tensors: impl IntoIterator<Item = Tensor>) -> Vec<Option<Tensor>> {
     tensors.into_iter().map(Some).collect()
 }
 
-fn first(tensors: Result<Vec<Tensor>>) -> Result<Tensor> {
+fn first(tensors: Result<Few<Tensor>>) -> Result<Tensor> {
     Ok(tensors?.swap_remove(0))
 }
 
@@ -317,8 +386,10 @@ fn linear_adjoint(activation: Activation, cx: &Context<'_>, g: Tensor) -> Result
         }
         flat.transpose(0, 1)?.matmul(&rows(cx.x(0))?)
     })?;
-    let db = cx.if_needed(2, || g.sum_to(cx.inputs[2].shape))?;
-    let mut grads = vec![dx, dw, db];
+    if cx.needs.get(2) == Some(&true) {
+        cx.later.set(Some(BiasSum { operand: 2, rows: g }));
+    }
+    let mut grads = vec![dx, dw, None];
     grads.truncate(cx.inputs.len());
     Ok(grads)
 }

@@ -11,55 +11,93 @@ use bullet_runtime::{Device, DeviceKind};
 use smallvec::SmallVec;
 
 use crate::adjoint;
+use crate::capture;
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Node, Saved, Step, grad_enabled, no_grad};
 use crate::tensor::Tensor;
 
-/// Runs an op and records it where a gradient flows; returns all of its results, of which only the first is tracked.
+/// Runs an op and records it where a gradient flows; returns all of its results, of which those that are no statistics are
+/// tracked: the first, and of [`Op::AddNorm`] the second.
 pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-    let mut outputs = execute(&op, inputs)?;
-    let tracked = grad_enabled() && inputs.iter().any(|t| t.is_tracked()) && adjoint::is_differentiable(&op);
-    if tracked && outputs[0].dtype().is_float() {
-        let kept = adjoint::reads(&op, inputs);
-        let all = inputs.iter().copied().chain(&outputs);
-        let saved = all.zip(kept).map(|(t, keep)| keep.then(|| Saved::new(t))).collect();
-        let metas = outputs.iter().map(Tensor::meta).collect();
-        let node = Node::record(Step::Op(op), inputs, metas, saved);
-        let first = &outputs[0];
-        outputs[0] = first.view_as(*first.layout(), Some(Autograd::Node(node, 0)));
-    }
-    Ok(outputs)
+    Ok(run_recorded(op, inputs)?.into_vec())
 }
 
 /// As [`run`], for the first result.
 pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
-    Ok(run(op, inputs)?.swap_remove(0))
+    Ok(run_recorded(op, inputs)?.swap_remove(0))
+}
+
+fn run_recorded(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
+    let mut outputs = execute(&op, inputs)?;
+    let tracked = grad_enabled() && inputs.iter().any(|t| t.is_tracked()) && adjoint::is_differentiable(&op);
+    if tracked && outputs[0].dtype().is_float() {
+        let (kept, results) = (adjoint::reads(&op, inputs), adjoint::tracked_results(&op));
+        let all = inputs.iter().copied().chain(&outputs);
+        let saved = all.zip(kept).map(|(t, keep)| keep.then(|| Saved::new(t))).collect();
+        let metas = outputs.iter().map(Tensor::meta).collect();
+        let node = Node::record(Step::Op(op), inputs, metas, saved);
+        for (i, output) in outputs.iter_mut().enumerate().take(results) {
+            *output = output.view_as(*output.layout(), Some(Autograd::Node(node.clone(), i)));
+        }
+    }
+    Ok(outputs)
 }
 
 /// Lists of operands and results, which are short: most ops allocate nothing for them.
-type Few<T> = SmallVec<[T; 4]>;
+pub(crate) type Few<T> = SmallVec<[T; 4]>;
 
 /// Runs an op without recording.
-pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+///
+/// # Errors
+/// Operands that don't fit; no room for the results. Where there is none for what else the op needs, it is done with less
+/// ([`rescue`]).
+pub(crate) fn execute(op: &Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
     let device = common_device(inputs)?;
-    let metas: Few<Meta> = inputs.iter().map(|t| t.meta()).collect();
-    let results = op.infer(&metas)?;
-    let outputs: Vec<Tensor> =
-        results.into_iter().map(|m| Tensor::empty(m, device)).collect::<Result<_>>()?;
-    let dense: Few<Cow<'_, Tensor>> =
-        inputs.iter().enumerate().map(|(i, t)| as_taken(op, i, t)).collect::<Result<_>>()?;
-    let reads: Few<&Storage> = dense.iter().map(|t| &**t.storage()).collect();
-    let _guards = Guards::take(&reads, &[]);
-    let views: Few<View<'_>> = dense.iter().map(|t| view(t)).collect();
-    // SAFETY: the outputs are fresh; no one else can name their memory yet.
-    let mut outs: Few<ViewMut<'_>> = outputs.iter().map(|t| unsafe { view_mut(t) }).collect();
-    match device.kind() {
-        DeviceKind::Cpu => cpu::execute(op, &views, &mut outs)?,
-        DeviceKind::Cuda(_) => cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?,
+    let mut metas: Few<Meta> = Few::new();
+    metas.extend(inputs.iter().map(|t| t.meta()));
+    let mut outputs: Few<Tensor> = Few::new();
+    for meta in op.infer(&metas)? {
+        outputs.push(Tensor::empty(meta, device)?);
     }
-    drop(outs);
+    if let Some(way) = rescue::forced()?
+        && rescue::by_force(way, op, inputs, &outputs)?
+    {
+        return Ok(outputs);
+    }
+    match compute(op, inputs, &outputs) {
+        Err(e) if e.is_out_of_memory() => rescue::execute(op, inputs, &outputs, e)?,
+        done => done?,
+    }
     Ok(outputs)
+}
+
+/// Runs an op into results of the right shape, which are contiguous and of fresh storages.
+pub(crate) fn compute(op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result<()> {
+    let device = outputs[0].device();
+    // Lists are filled in place: a list of views that is built elsewhere is most of a kilobyte to move.
+    let mut dense: Few<Cow<'_, Tensor>> = Few::new();
+    for (i, &t) in inputs.iter().enumerate() {
+        dense.push(as_taken(op, i, t)?);
+    }
+    let mut reads: Few<&Storage> = Few::new();
+    reads.extend(dense.iter().map(|t| &**t.storage()));
+    let _guards = Guards::take(&reads, &[]);
+    let mut views: Few<View<'_>> = Few::new();
+    views.extend(dense.iter().map(|t| view(t)));
+    let mut outs: Few<ViewMut<'_>> = Few::new();
+    // SAFETY: the outputs are fresh; no one else can name their memory yet.
+    outs.extend(outputs.iter().map(|t| unsafe { view_mut(t) }));
+    match device.kind() {
+        DeviceKind::Cpu if device.is_capturing() => {
+            let op = op.clone();
+            // SAFETY: the work owns all but the memory of its views.
+            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?)) }
+        }
+        DeviceKind::Cpu => Ok(cpu::execute(op, &views, &mut outs)?),
+        DeviceKind::Cuda(_) => Ok(cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?),
+    }
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
@@ -95,6 +133,44 @@ fn expr_into(
     target: &Tensor,
     in_place: bool,
 ) -> Result<()> {
+    match expr_once(expr, compute, inputs, target, in_place) {
+        Err(e) => {
+            let operands: Vec<&Tensor> = inputs.iter().copied().flatten().collect();
+            if !rescue::may_move_to_cpu("an elementwise op", &operands, target.device(), &e) {
+                return Err(e);
+            }
+            expr_on_cpu(expr, compute, inputs, target, in_place)
+        }
+        done => done,
+    }
+}
+
+/// As [`expr_into`], on the CPU.
+fn expr_on_cpu(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
+    let reads: Vec<&Storage> = inputs.iter().flatten().map(|t| &**t.storage()).collect();
+    let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
+    let _guards = Guards::take(&reads, writes);
+    let fetch = |t: &Option<&Tensor>| t.map(rescue::fetch).transpose();
+    let operands: Vec<Option<Tensor>> = inputs.iter().map(fetch).collect::<Result<_>>()?;
+    let operands: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
+    let result = rescue::fetch(target)?;
+    expr_once(expr, compute, &operands, &result, false)?;
+    rescue::put(target, &result)
+}
+
+fn expr_once(
+    expr: &Expr,
+    compute: DType,
+    inputs: &[Option<&Tensor>],
+    target: &Tensor,
+    in_place: bool,
+) -> Result<()> {
     // An operand that overlaps the target otherwise than element on element would be overwritten before it is read.
     let safe = |t: &Tensor| {
         if in_place && t.shares_memory(target) && t.layout() != target.layout() {
@@ -118,6 +194,15 @@ fn expr_into(
     });
     let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
     match target.device().kind() {
+        DeviceKind::Cpu if target.device().is_capturing() => {
+            let expr = expr.clone();
+            let work = move || {
+                cpu::map(&expr, compute, &views, &mut out);
+                Ok(())
+            };
+            // SAFETY: the work owns all but the memory of its views; the one that stands for no operand is of a constant.
+            unsafe { capture::record(target.device(), work)? };
+        }
         DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
         DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }

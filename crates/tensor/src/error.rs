@@ -29,3 +29,10 @@ pub enum Error {
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether a device was full.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Error::Runtime(e) if e.is_out_of_memory())
+    }
+}

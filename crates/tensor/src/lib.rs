@@ -12,12 +12,16 @@
 //! ```
 
 mod adjoint;
+mod capture;
+pub mod decode;
 pub mod dispatch;
 mod error;
 mod ops;
 pub mod optim;
 mod random;
 mod recompute;
+mod rescue;
+mod shadow;
 mod storage;
 pub mod tape;
 mod tensor;
@@ -25,10 +29,13 @@ mod views;
 
 pub use bullet_kernels::cpu::{par, simd};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
+/// Devices and drivers, for who brings a device of his own.
+pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use error::{Error, Result};
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;
+pub use rescue::rescued;
 pub use tape::{Backward, grad_enabled, no_grad, with_grad};
 pub use tensor::Tensor;
 pub use views::Slice;

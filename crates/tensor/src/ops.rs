@@ -8,7 +8,9 @@ use bullet_ops::{
     Shape,
 };
 
-use crate::dispatch::{self, run, run_one};
+use smallvec::smallvec;
+
+use crate::dispatch::{self, Few, run, run_one};
 use crate::error::Result;
 use crate::random::Generator;
 use crate::tensor::Tensor;
@@ -216,7 +218,7 @@ impl Tensor {
 
     /// `activation(self W^T + bias)`, with `weight` of shape (outputs, inputs).
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-        let mut operands = vec![self, weight];
+        let mut operands: Few<&Tensor> = smallvec![self, weight];
         operands.extend(bias);
         run_one(Op::Linear { activation }, &operands)
     }
@@ -245,7 +247,7 @@ impl Tensor {
         if weight.is_none() && bias.is_some() {
             return Err(OpError::argument("layer_norm: a bias without a weight is not supported").into());
         }
-        let mut operands = vec![self];
+        let mut operands: Few<&Tensor> = smallvec![self];
         operands.extend(weight);
         operands.extend(bias);
         run_one(Op::LayerNorm { eps }, &operands)
@@ -253,9 +255,47 @@ impl Tensor {
 
     /// Root-mean-square normalisation over the last axis, scaled by `weight`.
     pub fn rms_norm(&self, weight: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-        let mut operands = vec![self];
+        let mut operands: Few<&Tensor> = smallvec![self];
         operands.extend(weight);
         run_one(Op::RmsNorm { eps }, &operands)
+    }
+
+    /// The sum with `other`, normalised as [`Tensor::layer_norm`] does, and the sum: a residual connection with the norm
+    /// that follows, in one pass over memory.
+    ///
+    /// # Errors
+    /// The summands are not of one shape and dtype.
+    pub fn add_layer_norm(
+        &self,
+        other: &Tensor,
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        if weight.is_none() && bias.is_some() {
+            return Err(OpError::argument("add_layer_norm: a bias without a weight is not supported").into());
+        }
+        self.add_norm(false, [Some(other), weight, bias], eps)
+    }
+
+    /// As [`Tensor::add_layer_norm`], with [`Tensor::rms_norm`].
+    ///
+    /// # Errors
+    /// The summands are not of one shape and dtype.
+    pub fn add_rms_norm(
+        &self,
+        other: &Tensor,
+        weight: Option<&Tensor>,
+        eps: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        self.add_norm(true, [Some(other), weight, None], eps)
+    }
+
+    fn add_norm(&self, rms: bool, others: [Option<&Tensor>; 3], eps: f64) -> Result<(Tensor, Tensor)> {
+        let operands: Vec<&Tensor> = [self].into_iter().chain(others.into_iter().flatten()).collect();
+        let mut results = run(Op::AddNorm { rms, eps }, &operands)?.into_iter();
+        let (norm, sum) = (results.next(), results.next());
+        Ok((norm.expect("add_norm has a norm"), sum.expect("add_norm has a sum")))
     }
 
     /// Rows of this table (rows, width) at `indices`, whose shape comes before the width.
@@ -353,7 +393,7 @@ impl Tensor {
         }
         let d = self.shape().last().copied().unwrap_or(1);
         let spec = AttentionSpec { causal, scale: scale.unwrap_or(1.0 / (d as f64).sqrt()) };
-        let mut operands = vec![self, keys, values];
+        let mut operands: Few<&Tensor> = smallvec![self, keys, values];
         operands.extend(mask);
         run_one(Op::Attention(spec), &operands)?.transpose(1, 2)
     }

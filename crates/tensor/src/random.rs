@@ -66,6 +66,9 @@ impl Generator {
 
 impl Tensor {
     /// A tensor of random numbers: a function of `seed` and `stream` alone.
+    ///
+    /// # Errors
+    /// Out of memory; a capture is under way, as the host draws the numbers.
     pub fn random(
         distribution: Distribution,
         shape: &[usize],
@@ -74,6 +77,12 @@ impl Tensor {
         (seed, stream): (u64, u64),
     ) -> Result<Tensor> {
         let host = Device::cpu();
+        if host.is_capturing() {
+            return Err(bullet_ops::Error::argument(
+                "random tensors are made by the host, which a capture cannot do; make them before it",
+            )
+            .into());
+        }
         let shape = Shape::new(shape)?;
         let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let tensor = Tensor::empty(Meta::new(shape, wide), &host)?;

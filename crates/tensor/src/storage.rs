@@ -16,6 +16,7 @@ use bullet_ops::{DType, Layout, Meta};
 use bullet_runtime::{Buffer, Device};
 use smallvec::SmallVec;
 
+use crate::capture;
 use crate::error::Result;
 
 /// Memory of one allocation, shared by the tensors that view it.
@@ -36,6 +37,15 @@ impl Storage {
             // SAFETY: the buffer is as long, and no one else knows it yet; bytes have no alignment.
             let mut bytes = unsafe { ViewMut::new(base, DType::U8, Layout::contiguous(meta.shape)) };
             cpu::copy::fill(&mut bytes, 1.0);
+            if device.is_capturing() {
+                // A replay finds there what used the memory before.
+                let fill = move || {
+                    cpu::copy::fill(&mut bytes, 1.0);
+                    Ok(())
+                };
+                // SAFETY: the view is of this storage's memory.
+                unsafe { capture::record(device, fill)? };
+            }
         }
         Ok(Arc::new(Storage { buffer, access: RwLock::new(()), version: AtomicU64::new(0) }))
     }
@@ -72,8 +82,10 @@ impl Storage {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, ()> {
+        let guard = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        // Under the guard, so that whoever holds it knows which version the contents are.
         self.version.fetch_add(1, Ordering::AcqRel);
-        self.access.write().unwrap_or_else(PoisonError::into_inner)
+        guard
     }
 }
 

@@ -13,10 +13,13 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bullet_ops::{Meta, Op};
+use bullet_ops::{DType, Meta, Op};
+use bullet_runtime::DeviceKind;
 
-use crate::adjoint::{self, Context};
+use crate::adjoint::{self, BiasSum, Context};
+use crate::dispatch::execute;
 use crate::error::{Error, Result};
+use crate::shadow::Shadow;
 use crate::tensor::Tensor;
 use crate::views::ViewOp;
 
@@ -55,13 +58,20 @@ pub(crate) enum Autograd {
     Node(Arc<Node>, usize),
 }
 
-/// The gradient of a leaf.
-#[derive(Default)]
+/// The gradient of a leaf, and what else belongs to it.
 pub(crate) struct Leaf {
+    /// Of the leaf's values; a gradient that came through a shadow is of the shadow's.
+    dtype: DType,
     grad: Mutex<Option<Tensor>>,
+    /// Its values in another dtype.
+    pub(crate) shadow: Mutex<Option<Shadow>>,
 }
 
 impl Leaf {
+    pub(crate) fn new(dtype: DType) -> Leaf {
+        Leaf { dtype, grad: Mutex::default(), shadow: Mutex::default() }
+    }
+
     pub(crate) fn grad(&self) -> Option<Tensor> {
         self.grad.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -71,11 +81,17 @@ impl Leaf {
     }
 
     /// Adds to the gradient. The first one is kept as it is if no one else holds its memory: it may be overwritten
-    /// in place later (clipping, accumulation).
+    /// in place later (clipping, accumulation). Sums are in the dtype of the leaf.
     fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = self.grad.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
-            Some(sum) => sum.add_(&grad),
+            Some(sum) if sum.dtype() == self.dtype => sum.add_(&grad),
+            Some(narrow) => {
+                let sum = narrow.cast(self.dtype)?;
+                sum.add_(&grad)?;
+                *slot = Some(sum);
+                Ok(())
+            }
             None => {
                 *slot = Some(if grad.is_unique() && grad.is_contiguous() { grad } else { grad.copy()? });
                 Ok(())
@@ -173,19 +189,18 @@ impl Node {
         saved.into_iter().map(check).collect()
     }
 
-    /// The gradient of each input that needs one.
-    fn adjoint(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+    /// The gradient of each input that needs one; one may be left to be summed.
+    fn adjoint(&self, grads: Vec<Option<Tensor>>) -> Result<(Vec<Option<Tensor>>, Option<BiasSum>)> {
         let saved = self.take_saved()?;
         let needs: Vec<bool> = self.edges.iter().map(Option::is_some).collect();
         match &self.step {
             Step::Op(op) => {
-                let Some(grad) = grads.into_iter().next().flatten() else {
-                    return Ok(vec![None; needs.len()]);
-                };
-                adjoint::adjoint(op, Context::new(&self.inputs, &self.outputs, &needs, saved), grad)
+                let cx = Context::new(&self.inputs, &self.outputs, &needs, saved);
+                let grads = adjoint::adjoint(op, &cx, grads)?;
+                Ok((grads, cx.take_later()))
             }
-            Step::View(view) => view.adjoint(&self.inputs, &self.outputs, grads),
-            Step::Custom(function) => function.backward(grads),
+            Step::View(view) => Ok((view.adjoint(&self.inputs, &self.outputs, grads)?, None)),
+            Step::Custom(function) => Ok((function.backward(grads)?, None)),
         }
     }
 }
@@ -229,9 +244,61 @@ impl Ord for Pending {
 struct Walk {
     heap: BinaryHeap<Pending>,
     grads: HashMap<u64, Vec<Option<Tensor>>>,
+    later: Later,
+}
+
+/// Gradients of biases that wait for company, as one launch sums many: leaves, and what is to be summed for them.
+#[derive(Default)]
+struct Later {
+    waiting: Vec<(Autograd, Tensor)>,
+    bytes: usize,
+}
+
+impl Later {
+    /// What waits is kept in memory, and is to be in a GPU's second-level cache still.
+    const BYTES: usize = 32 << 20;
+    /// A launch takes so many.
+    const MANY: usize = 64;
+
+    fn is_full(&self) -> bool {
+        self.bytes >= Later::BYTES || self.waiting.len() >= Later::MANY
+    }
+
+    fn push(&mut self, to: Autograd, rows: Tensor) {
+        self.bytes += rows.numel() * rows.dtype().size();
+        self.waiting.push((to, rows));
+    }
 }
 
 impl Walk {
+    /// Sums the rows of a bias's gradient: at once where nothing is gained by waiting, or someone waits for it.
+    fn sum_later(&mut self, to: &Autograd, rows: Tensor) -> Result<()> {
+        let alone = !matches!((to, rows.device().kind()), (Autograd::Leaf(_), DeviceKind::Cuda(_)));
+        if alone {
+            let sum = execute(&Op::LinearBiasGrad, &[&rows])?.swap_remove(0);
+            return self.deliver(to, sum);
+        }
+        let alike = |(_, other): &(Autograd, Tensor)| {
+            other.dtype() == rows.dtype() && other.device() == rows.device()
+        };
+        if !self.later.waiting.iter().all(alike) {
+            self.flush()?;
+        }
+        self.later.push(to.clone(), rows);
+        if self.later.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Sums what waits.
+    fn flush(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.later).waiting;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<&Tensor> = waiting.iter().map(|(_, rows)| rows).collect();
+        let sums = execute(&Op::LinearBiasGrad, &rows)?;
+        waiting.iter().zip(sums).try_for_each(|((to, _), sum)| self.deliver(to, sum))
+    }
+
     fn deliver(&mut self, to: &Autograd, grad: Tensor) -> Result<()> {
         match to {
             Autograd::Leaf(leaf) => leaf.accumulate(grad),
@@ -276,14 +343,19 @@ pub(crate) fn backward(root: &Tensor, grad: Tensor) -> Result<()> {
         walk.deliver(start, grad)?;
         while let Some(Pending(node)) = walk.heap.pop() {
             let grads = walk.grads.remove(&node.seq).expect("every pending node was given a gradient");
-            let inputs = node.adjoint(grads)?;
+            let (inputs, later) = node.adjoint(grads)?;
             for (edge, grad) in node.edges.iter().zip(inputs) {
                 if let (Some(edge), Some(grad)) = (edge, grad) {
                     walk.deliver(edge, grad)?;
                 }
             }
+            if let Some(BiasSum { operand, rows }) = later
+                && let Some(edge) = &node.edges[operand]
+            {
+                walk.sum_later(edge, rows)?;
+            }
         }
-        Ok(())
+        walk.flush()
     })
 }
 

@@ -9,8 +9,9 @@ use bullet_runtime::Device;
 
 use crate::dispatch;
 use crate::error::{Error, Result};
+use crate::rescue;
 use crate::storage::{Guards, Storage};
-use crate::tape::{Autograd, Leaf};
+use crate::tape::{Autograd, Backward, Leaf, Node, Step, grad_enabled, no_grad};
 
 /// An n-dimensional array on a device.
 ///
@@ -209,7 +210,7 @@ impl Tensor {
                 self.dtype()
             )));
         }
-        Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::default())))))
+        Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::new(self.dtype()))))))
     }
 
     /// Whether a gradient flows to or through this tensor.
@@ -217,10 +218,26 @@ impl Tensor {
         self.0.autograd.is_some()
     }
 
-    /// The gradient that backward passes have accumulated in this leaf.
+    /// The gradient that backward passes have accumulated in this leaf, in its dtype.
+    ///
+    /// It shares memory with what the leaf holds, but for a gradient that came in another dtype (see
+    /// [`Tensor::shadow`]): of that it is a copy, to be put back by [`Tensor::set_grad`] if it is changed.
     pub fn grad(&self) -> Option<Tensor> {
+        let grad = self.computed_grad()?;
+        // Without memory for a copy the gradient is still right in the dtype that it has.
+        Some(no_grad(|| grad.cast(self.dtype())).unwrap_or(grad))
+    }
+
+    /// As [`Tensor::grad`], but in the dtype that backward computed it in and always the leaf's own memory: what an
+    /// optimizer reads.
+    pub fn computed_grad(&self) -> Option<Tensor> {
+        self.leaf()?.grad()
+    }
+
+    /// What belongs to this tensor as a leaf of the tape, if it is one.
+    pub(crate) fn leaf(&self) -> Option<&Arc<Leaf>> {
         match &self.0.autograd {
-            Some(Autograd::Leaf(leaf)) => leaf.grad(),
+            Some(Autograd::Leaf(leaf)) => Some(leaf),
             Some(Autograd::Node(..)) | None => None,
         }
     }
@@ -266,7 +283,13 @@ impl Tensor {
     }
 
     fn read_bytes(&self, out: &mut [u8]) -> Result<()> {
-        let dense = crate::tape::no_grad(|| self.contiguous())?;
+        let dense = match no_grad(|| self.contiguous()) {
+            Err(e) if rescue::may_move_to_cpu("a contiguous copy", &[self], self.device(), &e) => {
+                let _guards = Guards::take(&[self.storage()], &[]);
+                rescue::fetch(self)?.contiguous()?
+            }
+            done => done?,
+        };
         let storage = dense.storage();
         let _guards = Guards::take(&[storage], &[]);
         storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;
@@ -278,7 +301,7 @@ impl Tensor {
 
     /// The elements as f64, in row-major order, whatever the dtype.
     pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
-        crate::tape::no_grad(|| self.cast(DType::F64))?.to_vec()
+        no_grad(|| self.cast(DType::F64))?.to_vec()
     }
 
     /// The only element, as f64.
@@ -339,13 +362,31 @@ impl Tensor {
         dispatch::fill(self, value)
     }
 
-    /// A copy on `device`, or this tensor if it is there.
+    /// A copy on `device`, or this tensor if it is there. Its gradient moves the other way.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {
         if self.device() == device {
             return Ok(self.clone());
         }
         let bytes = self.to_bytes()?;
-        Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)
+        let moved = Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)?;
+        if !(grad_enabled() && self.is_tracked() && self.dtype().is_float()) {
+            return Ok(moved);
+        }
+        let step = Step::Custom(Box::new(MoveBack(self.device().clone())));
+        let node = Node::record(step, &[self], vec![moved.meta()], Vec::new());
+        Ok(moved.view_as(*moved.layout(), Some(Autograd::Node(node, 0))))
+    }
+}
+
+/// The adjoint of a move, which is the move to where the operand was.
+struct MoveBack(Device);
+
+impl Backward for MoveBack {
+    fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+        grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changes of shape that move no data: reshape, permute, slice, split, broadcast.
 
-use bullet_ops::{AxisSet, Error as OpError, Meta, Op, Shape};
+use bullet_ops::{AxisSet, Error as OpError, Layout, MAX_DIMS, Meta, Op, Shape};
+use smallvec::SmallVec;
 
 use crate::dispatch;
 use crate::error::Result;
@@ -103,10 +104,10 @@ impl From<std::ops::Range<usize>> for Slice {
 }
 
 impl Tensor {
-    fn viewed(&self, op: ViewOp, layout: bullet_ops::Layout) -> Tensor {
+    fn viewed(&self, op: impl FnOnce() -> ViewOp, layout: Layout) -> Tensor {
         let autograd = (grad_enabled() && self.is_tracked()).then(|| {
             let meta = Meta::new(layout.shape, self.dtype());
-            Autograd::Node(Node::record(Step::View(op), &[self], vec![meta], Vec::new()), 0)
+            Autograd::Node(Node::record(Step::View(op()), &[self], vec![meta], Vec::new()), 0)
         });
         self.view_as(layout, autograd)
     }
@@ -130,8 +131,9 @@ impl Tensor {
         {
             return Err(fail().into());
         }
-        let dims: Vec<usize> =
-            dims.iter().map(|&d| if d < 0 { self.numel() / known.max(1) } else { d as usize }).collect();
+        let rest = self.numel() / known.max(1);
+        let dims: SmallVec<[usize; MAX_DIMS]> =
+            dims.iter().map(|&d| if d < 0 { rest } else { d as usize }).collect();
         let shape = Shape::new(&dims)?;
         if shape.numel() != self.numel() {
             return Err(fail().into());
@@ -145,7 +147,7 @@ impl Tensor {
             return Ok(self.clone());
         }
         match self.layout().reshape(shape) {
-            Some(layout) => Ok(self.viewed(ViewOp::Reshape, layout)),
+            Some(layout) => Ok(self.viewed(|| ViewOp::Reshape, layout)),
             None => self.copy()?.reshape_to(shape),
         }
     }
@@ -158,16 +160,21 @@ impl Tensor {
 
     /// Axis `i` of the result is axis `axes[i]` of this.
     pub fn permute(&self, axes: &[isize]) -> Result<Tensor> {
-        let axes: Vec<usize> = axes.iter().map(|&a| self.shape().axis(a)).collect::<Result<_, _>>()?;
-        let layout = self.layout().permute(&axes)?;
-        Ok(self.viewed(ViewOp::Permute(axes), layout))
+        let axes: SmallVec<[usize; MAX_DIMS]> =
+            axes.iter().map(|&a| self.shape().axis(a)).collect::<Result<_, _>>()?;
+        self.permute_to(&axes)
+    }
+
+    fn permute_to(&self, axes: &[usize]) -> Result<Tensor> {
+        let layout = self.layout().permute(axes)?;
+        Ok(self.viewed(|| ViewOp::Permute(axes.to_vec()), layout))
     }
 
     /// Axes `a` and `b` exchanged.
     pub fn transpose(&self, a: isize, b: isize) -> Result<Tensor> {
-        let mut axes: Vec<isize> = (0..self.rank() as isize).collect();
+        let mut axes: [usize; MAX_DIMS] = std::array::from_fn(|axis| axis);
         axes.swap(self.shape().axis(a)?, self.shape().axis(b)?);
-        self.permute(&axes)
+        self.permute_to(&axes[..self.rank()])
     }
 
     /// A view in which axes of length 1, and new leading ones, are repeated to fill `dims`.
@@ -176,7 +183,7 @@ impl Tensor {
         if shape == *self.shape() {
             return Ok(self.clone());
         }
-        Ok(self.viewed(ViewOp::Broadcast, self.layout().broadcast_to(shape)?))
+        Ok(self.viewed(|| ViewOp::Broadcast, self.layout().broadcast_to(shape)?))
     }
 
     /// The elements of `axis` that `range` names.
@@ -184,7 +191,7 @@ impl Tensor {
         let (axis, range) = (self.shape().axis(axis)?, range.into());
         let (start, len) = range.resolve(self.dim(axis))?;
         let step = range.step;
-        Ok(self.viewed(ViewOp::Slice { axis, start, step }, self.layout().slice(axis, start, len, step)))
+        Ok(self.viewed(|| ViewOp::Slice { axis, start, step }, self.layout().slice(axis, start, len, step)))
     }
 
     /// `len` elements of `axis` from `start`; out of range is an error, not clipped.
@@ -264,7 +271,7 @@ impl Tensor {
             .into());
         }
         let axis = if axis < 0 { axis + rank + 1 } else { axis } as usize;
-        Ok(self.viewed(ViewOp::Reshape, self.layout().unsqueeze(axis)?))
+        Ok(self.viewed(|| ViewOp::Reshape, self.layout().unsqueeze(axis)?))
     }
 
     /// Without `axis`, which has length 1.

@@ -320,3 +320,23 @@ fn variance_far_from_zero_has_an_exact_gradient() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_move_to_another_device_moves_the_gradient_back() -> Result<()> {
+    let (here, there) = (cpu(), Device::with_driver(Arc::new(HostDriver::new())));
+    let x = leaf(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
+    let far = x.transpose(0, 1)?.square()?.to_device(&there)?;
+    assert!(far.is_tracked() && *far.device() == there);
+    let weight = Tensor::from_slice(&[1.0, 10.0, 100.0], &[3, 1], &there)?.requires_grad()?;
+    let back = far.mul(&weight)?.to_device(&here)?;
+    back.mul(&x.transpose(0, 1)?)?.sum(&[], false)?.backward()?;
+    // The derivative of w x^3 in x and in w.
+    assert_eq!(grad(&x), [3.0, 120.0, 2700.0, 48.0, 750.0, 10800.0]);
+    assert_eq!(grad(&weight), [65.0, 133.0, 243.0]);
+    assert!(x.grad().unwrap().device() == &here && weight.grad().unwrap().device() == &there);
+    assert!(!no_grad(|| x.to_device(&there))?.is_tracked());
+    assert!(x.to_device(&here)?.is_tracked(), "it is there already");
+    let integers = Tensor::arange(0, 3, &here)?.to_device(&there)?;
+    assert_eq!(integers.to_vec::<i64>()?, [0, 1, 2]);
+    Ok(())
+}

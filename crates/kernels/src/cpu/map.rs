@@ -9,6 +9,7 @@
 
 use bullet_ops::expr::{Binary, Expr, Node, Unary};
 use bullet_ops::{DType, Element};
+use smallvec::SmallVec;
 
 use super::convert::{BlockElement, Lane, load_block, store_block};
 use super::copy;
@@ -47,19 +48,23 @@ pub fn map_on(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &
         return copy::copy_same(&inputs[i], out);
     }
     // An operand that lies across the result's order is brought into it first, tile by tile.
-    let copies: Vec<Option<copy::Owned>> = (0..inputs.len())
-        .map(|i| {
-            let across =
-                expr.uses(i) && out.layout().is_contiguous() && copy::lies_across(inputs[i].layout());
-            across.then(|| copy::Owned::contiguous(&inputs[i]))
-        })
-        .collect();
+    let dense = out.layout().is_contiguous();
+    let across = |i: usize| dense && expr.uses(i) && copy::lies_across(inputs[i].layout());
+    if !(0..inputs.len()).any(across) {
+        return evaluate(isa, expr, compute, inputs, out);
+    }
+    let copies: Vec<Option<copy::Owned>> =
+        (0..inputs.len()).map(|i| across(i).then(|| copy::Owned::contiguous(&inputs[i]))).collect();
     let inputs: Vec<View<'_>> =
         inputs.iter().zip(&copies).map(|(x, own)| own.as_ref().map_or(*x, copy::Owned::view)).collect();
+    evaluate(isa, expr, compute, &inputs, out);
+}
+
+fn evaluate(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &mut ViewMut<'_>) {
     match compute {
-        DType::I64 => Task::<i64>::new(isa, expr, &inputs, out).run(),
-        DType::F32 => Task::<f32>::new(isa, expr, &inputs, out).run(),
-        DType::F64 => Task::<f64>::new(isa, expr, &inputs, out).run(),
+        DType::I64 => Task::<i64>::new(isa, expr, inputs, out).run(),
+        DType::F32 => Task::<f32>::new(isa, expr, inputs, out).run(),
+        DType::F64 => Task::<f64>::new(isa, expr, inputs, out).run(),
         other => panic!("{other} is not a compute type; use its DType::compute()"),
     }
 }
@@ -68,16 +73,16 @@ pub fn map_on(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &
 #[derive(Clone, Copy, Debug)]
 struct Instr {
     op: Node,
-    dst: usize,
-    args: [usize; 3],
+    dst: u16,
+    args: [u16; 3],
 }
 
 /// The program of an expression. Slots are the inputs, then constants, then registers.
 struct Program {
-    instrs: Vec<Instr>,
-    consts: Vec<f64>,
-    slots: usize,
-    result: usize,
+    instrs: SmallVec<[Instr; 8]>,
+    consts: SmallVec<[f64; 8]>,
+    slots: u16,
+    result: u16,
 }
 
 impl Program {
@@ -85,21 +90,26 @@ impl Program {
     /// instruction's result, so that no loop reads what it writes.
     fn new(expr: &Expr) -> Program {
         let nodes = expr.nodes();
-        let mut last_use = vec![usize::MAX; nodes.len()];
+        // The op table's expressions are short: programs of most allocate nothing.
+        let mut last_use: SmallVec<[usize; 16]> = SmallVec::from_elem(usize::MAX, nodes.len());
         for (i, node) in nodes.iter().enumerate() {
             node.args().for_each(|a| last_use[a as usize] = i);
         }
-        let consts: Vec<f64> =
-            nodes.iter().filter_map(|n| if let Node::Const(c) = n { Some(*c) } else { None }).collect();
-        let first_register = expr.inputs() + consts.len();
-        let mut program = Program { instrs: Vec::new(), consts, slots: first_register, result: 0 };
-        let (mut place, mut free, mut consts_seen) = (vec![0; nodes.len()], Vec::new(), 0);
+        let mut program = Program { instrs: SmallVec::new(), consts: SmallVec::new(), slots: 0, result: 0 };
+        program
+            .consts
+            .extend(nodes.iter().filter_map(|n| if let Node::Const(c) = n { Some(*c) } else { None }));
+        let first_register = (expr.inputs() + program.consts.len()) as u16;
+        program.slots = first_register;
+        let mut place: SmallVec<[u16; 16]> = SmallVec::from_elem(0, nodes.len());
+        let mut free: SmallVec<[u16; 8]> = SmallVec::new();
+        let mut next_const = expr.inputs() as u16;
         for (i, &node) in nodes.iter().enumerate() {
             place[i] = match node {
-                Node::Input(n) => n as usize,
+                Node::Input(n) => u16::from(n),
                 Node::Const(_) => {
-                    consts_seen += 1;
-                    expr.inputs() + consts_seen - 1
+                    next_const += 1;
+                    next_const - 1
                 }
                 Node::Unary(..) | Node::Binary(..) | Node::Select(..) => {
                     let dst = free.pop().unwrap_or_else(|| {
@@ -109,7 +119,7 @@ impl Program {
                     let mut args = [0; 3];
                     node.args().zip(&mut args).for_each(|(id, arg)| *arg = place[id as usize]);
                     program.instrs.push(Instr { op: node, dst, args });
-                    let mut dead: Vec<usize> = node
+                    let mut dead: SmallVec<[u16; 3]> = node
                         .args()
                         .map(|a| a as usize)
                         .filter(|&a| last_use[a] == i)
@@ -161,7 +171,7 @@ struct Task<L> {
     program: Program,
     /// Operand 0 is the result, operand i + 1 input i.
     space: Space,
-    inputs: Vec<Operand>,
+    inputs: SmallVec<[Operand; 4]>,
     out: *mut u8,
     out_dtype: DType,
     /// The last instruction writes the result in place.
@@ -174,20 +184,20 @@ unsafe impl<L> Sync for Task<L> {}
 
 impl<L: Machine> Task<L> {
     fn new(isa: Isa, expr: &Expr, inputs: &[View<'_>], out: &mut ViewMut<'_>) -> Task<L> {
-        let dims = out.layout().shape;
-        let mut strides = vec![out.layout().strides()];
+        let (out_dtype, bytes, layout) = (out.dtype(), out.bytes(), out.layout());
+        let mut strides: SmallVec<[&[isize]; 5]> = SmallVec::new();
+        strides.push(layout.strides());
         strides.extend(inputs.iter().map(|x| x.layout().strides()));
-        let space = Space::sorted(&dims, &strides);
+        let space = Space::sorted(&layout.shape, &strides);
         let operands = inputs.iter().enumerate().map(|(i, x)| Operand {
             ptr: x.bytes(),
             dtype: x.dtype(),
             access: if expr.uses(i) { access::<L>(&space, i + 1, x.dtype()) } else { Access::Unused },
         });
-        let operands: Vec<Operand> = operands.collect();
+        let operands: SmallVec<[Operand; 4]> = operands.collect();
         let program = Program::new(expr);
-        let (out_dtype, out) = (out.dtype(), out.bytes());
         // Two slices over one block would be undefined behaviour: a result that is also read goes by a register.
-        let aliased = operands.iter().any(|x| x.access != Access::Unused && x.ptr == out.cast_const());
+        let aliased = operands.iter().any(|x| x.access != Access::Unused && x.ptr == bytes.cast_const());
         let direct = !aliased
             && out_dtype == L::DTYPE
             && !program.instrs.is_empty()
@@ -198,7 +208,7 @@ impl<L: Machine> Task<L> {
             program,
             space,
             inputs: operands,
-            out,
+            out: bytes,
             out_dtype,
             direct,
             _lane: std::marker::PhantomData,
@@ -265,13 +275,15 @@ impl<L: Machine> SimdOp for Blocks<'_, L> {
     fn run<T: Target>(self) {
         let task = self.task;
         let program = &task.program;
-        let mut memory = vec![L::default(); program.slots * BLOCK];
+        let slots = program.slots as usize;
+        let block = BLOCK.min(task.space.len());
+        let mut memory: SmallVec<[L; 64]> = SmallVec::from_elem(L::default(), slots * block);
         let base = memory.as_mut_ptr();
         // SAFETY: each slot is a block of `memory`.
-        let mut slots: Vec<*mut L> = (0..program.slots).map(|i| unsafe { base.add(i * BLOCK) }).collect();
+        let mut slots: SmallVec<[*mut L; 16]> = (0..slots).map(|i| unsafe { base.add(i * block) }).collect();
         for (i, &c) in program.consts.iter().enumerate() {
             let at = task.inputs.len() + i;
-            memory[at * BLOCK..(at + 1) * BLOCK].fill(L::from_f64(c));
+            memory[at * block..(at + 1) * block].fill(L::from_f64(c));
         }
         for (i, input) in task.inputs.iter().enumerate() {
             if input.access == Access::Once {
@@ -299,13 +311,13 @@ impl<L: Machine> SimdOp for Blocks<'_, L> {
             // SAFETY: blocks are disjoint, and the views valid; see `step` and `store`.
             unsafe {
                 if task.direct {
-                    slots[program.result] = task.out.cast::<L>().offset(task.space.offset(0, start));
+                    slots[program.result as usize] = task.out.cast::<L>().offset(task.space.offset(0, start));
                 }
                 for instr in &program.instrs {
                     step::<L, T>(instr, &slots, len);
                 }
                 if !task.direct {
-                    let result = std::slice::from_raw_parts(slots[program.result].cast_const(), len);
+                    let result = std::slice::from_raw_parts(slots[program.result as usize].cast_const(), len);
                     store::<L>(task, start, result);
                 }
             }
@@ -321,8 +333,8 @@ impl<L: Machine> SimdOp for Blocks<'_, L> {
 unsafe fn step<L: Machine, T: Target>(instr: &Instr, slots: &[*mut L], len: usize) {
     // SAFETY: by the caller's promise.
     unsafe {
-        let arg = |i: usize| std::slice::from_raw_parts(slots[instr.args[i]].cast_const(), len);
-        let out = std::slice::from_raw_parts_mut(slots[instr.dst], len);
+        let arg = |i: usize| std::slice::from_raw_parts(slots[instr.args[i] as usize].cast_const(), len);
+        let out = std::slice::from_raw_parts_mut(slots[instr.dst as usize], len);
         match instr.op {
             Node::Unary(op, _) => L::unary::<T>(op, arg(0), out),
             Node::Binary(op, ..) => L::binary::<T>(op, arg(0), arg(1), out),

@@ -54,7 +54,49 @@ pub fn layer_norm_on<S: Storage>(
     rstd: &mut [S::Compute],
 ) {
     assert_eq!(mean.len(), rstd.len(), "a mean and a deviation for each row");
-    forward(isa, Norm::Layer, x, n, w, b, eps, y, Some(mean), rstd);
+    forward(isa, Norm::Layer, x, n, None, w, b, eps, y, Some(mean), rstd);
+}
+
+/// `s = x + r`, and [`layer_norm`], or [`rms_norm`] if there is no `mean`, of the sum as it is stored.
+///
+/// # Panics
+/// If a length is wrong.
+pub fn add_norm<S: Storage>(
+    x: &[S],
+    r: &[S],
+    n: usize,
+    w: Option<&[S]>,
+    b: Option<&[S]>,
+    eps: f64,
+    y: &mut [S],
+    s: &mut [S],
+    mean: Option<&mut [S::Compute]>,
+    rstd: &mut [S::Compute],
+) {
+    assert!(r.len() == x.len() && s.len() == x.len(), "summands and a sum of one length");
+    let norm = if mean.is_some() { Norm::Layer } else { Norm::Rms };
+    forward(isa(), norm, x, n, Some((r, s)), w, b, eps, y, mean, rstd);
+}
+
+/// The adjoint of [`add_norm`]: that of the norm at the sum `s`, with the sum's own gradient `gs` added to `ds`.
+///
+/// # Panics
+/// If a length is wrong.
+pub fn add_norm_grad<S: Storage>(
+    s: &[S],
+    n: usize,
+    mean: Option<&[S::Compute]>,
+    rstd: &[S::Compute],
+    g: &[S],
+    gs: &[S],
+    w: Option<&[S]>,
+    ds: &mut [S],
+    dw: Option<&mut [S]>,
+    db: Option<&mut [S]>,
+) {
+    assert_eq!(gs.len(), s.len(), "a gradient for each element");
+    let norm = if mean.is_some() { Norm::Layer } else { Norm::Rms };
+    backward(isa(), norm, s, n, mean, rstd, g, Some(gs), w, ds, dw, db);
 }
 
 /// `y = x * rstd * w` for each row of `n`, with `rstd = 1 / sqrt(mean(x^2) + eps)` in `[rows]`.
@@ -69,7 +111,7 @@ pub fn rms_norm<S: Storage>(
     y: &mut [S],
     rstd: &mut [S::Compute],
 ) {
-    forward(isa(), Norm::Rms, x, n, w, None, eps, y, None, rstd);
+    forward(isa(), Norm::Rms, x, n, None, w, None, eps, y, None, rstd);
 }
 
 /// As [`rms_norm`], on this instruction set.
@@ -82,7 +124,7 @@ pub fn rms_norm_on<S: Storage>(
     y: &mut [S],
     rstd: &mut [S::Compute],
 ) {
-    forward(isa, Norm::Rms, x, n, w, None, eps, y, None, rstd);
+    forward(isa, Norm::Rms, x, n, None, w, None, eps, y, None, rstd);
 }
 
 fn forward<S: Storage>(
@@ -90,6 +132,7 @@ fn forward<S: Storage>(
     norm: Norm,
     x: &[S],
     n: usize,
+    add: Option<(&[S], &mut [S])>,
     w: Option<&[S]>,
     b: Option<&[S]>,
     eps: f64,
@@ -112,15 +155,18 @@ fn forward<S: Storage>(
     };
     let (w, b) = (wide(w, 1.0), wide(b, 0.0));
     let (y, rstd, mean) = (SharedMut::new(y), SharedMut::new(rstd), mean.map(SharedMut::new));
+    let add = add.map(|(r, s)| (r, SharedMut::new(s)));
     par::for_ranges(rows, row_grain(n), |r| {
         let cells = r.start * n..r.end * n;
         // SAFETY: ranges of rows are disjoint.
         let (y, rstd, mean) = unsafe {
             (y.part(cells.clone()), rstd.part(r.clone()), mean.as_ref().map(|m| m.part(r.clone())))
         };
+        // SAFETY: as above.
+        let add = add.as_ref().map(|(of, s)| (&of[cells.clone()], unsafe { s.part(cells.clone()) }));
         dispatch_on(
             isa,
-            Forward { norm, x: &x[cells], w: &w, b: &b, eps: S::Compute::of(eps), y, mean, rstd },
+            Forward { norm, x: &x[cells], add, w: &w, b: &b, eps: S::Compute::of(eps), y, mean, rstd },
         );
     });
 }
@@ -128,6 +174,8 @@ fn forward<S: Storage>(
 struct Forward<'a, S: Storage> {
     norm: Norm,
     x: &'a [S],
+    /// What is added to `x`, and where the sum goes.
+    add: Option<(&'a [S], &'a mut [S])>,
     w: &'a [S::Compute],
     b: &'a [S::Compute],
     eps: S::Compute,
@@ -144,9 +192,23 @@ impl<S: Storage> SimdOp for Forward<'_, S> {
         let n = self.w.len();
         let count = S::Compute::of(n as f64);
         let (mut xs, mut ys) = (S::scratch(n), S::scratch(n));
+        let summed = if self.add.is_some() { n } else { 0 };
+        let (mut others, mut sums) = (S::scratch(summed), vec![S::Compute::ZERO; summed]);
         let rows = self.x.chunks_exact(n).zip(self.y.chunks_exact_mut(n));
         for (r, (x, y)) in rows.enumerate() {
             let x = S::load::<T>(x, &mut xs);
+            let x = match &mut self.add {
+                None => x,
+                Some((other, to)) => {
+                    let row = r * n..(r + 1) * n;
+                    add_row(x, S::load::<T>(&other[row.clone()], &mut others), &mut sums);
+                    match S::as_compute_mut(&mut to[row.clone()]) {
+                        Some(to) => to.copy_from_slice(&sums),
+                        None => S::narrow::<T>(&sums, &mut to[row.clone()]),
+                    }
+                    S::load::<T>(&to[row], &mut sums)
+                }
+            };
             let mean = match self.norm {
                 Norm::Layer => lanes::sum(x) / count,
                 Norm::Rms => S::Compute::ZERO,
@@ -164,6 +226,15 @@ impl<S: Storage> SimdOp for Forward<'_, S> {
                 means[r] = mean;
             }
         }
+    }
+}
+
+#[inline(always)]
+fn add_row<R: Real>(x: &[R], other: &[R], sum: &mut [R]) {
+    let n = sum.len();
+    let (x, other) = (&x[..n], &other[..n]);
+    for i in 0..n {
+        sum[i] = x[i] + other[i];
     }
 }
 
@@ -209,7 +280,7 @@ pub fn layer_norm_grad_on<S: Storage>(
     db: Option<&mut [S]>,
 ) {
     assert_eq!(mean.len(), rstd.len(), "a mean and a deviation for each row");
-    backward(isa, Norm::Layer, x, n, Some(mean), rstd, g, w, dx, dw, db);
+    backward(isa, Norm::Layer, x, n, Some(mean), rstd, g, None, w, dx, dw, db);
 }
 
 /// The adjoint of [`rms_norm`]; `dw` is overwritten.
@@ -225,7 +296,7 @@ pub fn rms_norm_grad<S: Storage>(
     dx: &mut [S],
     dw: Option<&mut [S]>,
 ) {
-    backward(isa(), Norm::Rms, x, n, None, rstd, g, w, dx, dw, None);
+    backward(isa(), Norm::Rms, x, n, None, rstd, g, None, w, dx, dw, None);
 }
 
 /// As [`rms_norm_grad`], on this instruction set.
@@ -239,7 +310,7 @@ pub fn rms_norm_grad_on<S: Storage>(
     dx: &mut [S],
     dw: Option<&mut [S]>,
 ) {
-    backward(isa, Norm::Rms, x, n, None, rstd, g, w, dx, dw, None);
+    backward(isa, Norm::Rms, x, n, None, rstd, g, None, w, dx, dw, None);
 }
 
 fn backward<S: Storage>(
@@ -250,6 +321,7 @@ fn backward<S: Storage>(
     mean: Option<&[S::Compute]>,
     rstd: &[S::Compute],
     g: &[S],
+    add: Option<&[S]>,
     w: Option<&[S]>,
     dx: &mut [S],
     dw: Option<&mut [S]>,
@@ -269,8 +341,8 @@ fn backward<S: Storage>(
         // SAFETY: ranges of rows are disjoint.
         let dx = unsafe { out.part(cells.clone()) };
         let mean = mean.map(|m| &m[r.clone()]);
-        let (x, g) = (&x[cells.clone()], &g[cells]);
-        dispatch_on(isa, Backward { norm, x, mean, rstd: &rstd[r], g, w: &w, dx, sums })
+        let (x, g, add) = (&x[cells.clone()], &g[cells.clone()], add.map(|add| &add[cells]));
+        dispatch_on(isa, Backward { norm, x, mean, rstd: &rstd[r], g, add, w: &w, dx, sums })
     });
     for (which, out) in [dw, db].into_iter().enumerate() {
         let Some(out) = out else { continue };
@@ -289,6 +361,8 @@ struct Backward<'a, S: Storage> {
     mean: Option<&'a [S::Compute]>,
     rstd: &'a [S::Compute],
     g: &'a [S],
+    /// Added to `dx`.
+    add: Option<&'a [S]>,
     w: &'a [S::Compute],
     dx: &'a mut [S],
     /// Whether gradients of weights are wanted.
@@ -303,6 +377,7 @@ impl<S: Storage> SimdOp for Backward<'_, S> {
     fn run<T: Target>(self) -> Vec<S::Compute> {
         let n = self.w.len();
         let (mut xs, mut gs, mut dxs) = (S::scratch(n), S::scratch(n), S::scratch(n));
+        let mut adds = S::scratch(if self.add.is_some() { n } else { 0 });
         let mut hat = vec![S::Compute::ZERO; n];
         let mut group = vec![S::Compute::ZERO; 2 * n];
         let mut total = vec![S::Compute::ZERO; 2 * n];
@@ -312,9 +387,17 @@ impl<S: Storage> SimdOp for Backward<'_, S> {
             let mean = self.mean.map_or(S::Compute::ZERO, |m| m[r]);
             normalise::<_>(x, mean, self.rstd[r], &mut hat);
             match S::as_compute_mut(dx) {
-                Some(dx) => row_grad::<T, _>(self.norm, &hat, self.rstd[r], g, self.w, dx),
+                Some(dx) => {
+                    row_grad::<T, _>(self.norm, &hat, self.rstd[r], g, self.w, dx);
+                    if let Some(add) = self.add {
+                        accumulate(S::load::<T>(&add[r * n..(r + 1) * n], &mut adds), dx);
+                    }
+                }
                 None => {
                     row_grad::<T, _>(self.norm, &hat, self.rstd[r], g, self.w, &mut dxs);
+                    if let Some(add) = self.add {
+                        accumulate(S::load::<T>(&add[r * n..(r + 1) * n], &mut adds), &mut dxs);
+                    }
                     S::narrow::<T>(&dxs, dx);
                 }
             }
@@ -328,6 +411,14 @@ impl<S: Storage> SimdOp for Backward<'_, S> {
         }
         flush(&mut group, &mut total);
         total
+    }
+}
+
+#[inline(always)]
+fn accumulate<R: Real>(add: &[R], to: &mut [R]) {
+    let add = &add[..to.len()];
+    for i in 0..to.len() {
+        to[i] += add[i];
     }
 }
 

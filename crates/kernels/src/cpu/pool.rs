@@ -10,23 +10,37 @@
 //! other. (A pool whose waiting threads take up any work, closures of callers included, breaks this: the thread that
 //! holds a guard can be made to wait for that guard.)
 //!
-//! **Cut by seat.** Tasks are dealt in contiguous runs, one a thread; who is done with its own goes on with the others',
-//! so that a core taken by another process slows a run by that core's share. Who runs a task is a matter of timing;
-//! what the task does is not.
+//! **Cut by seat.** Tasks are dealt in contiguous runs, one a thread, the same run to the same thread in every job of as
+//! many tasks: a core that reads the same part of a matrix for every token finds it in its own cache. Who is done with
+//! its own run goes on with the others', so that a core taken by another process slows a job by that core's share. Who
+//! runs a task is a matter of timing; what the task does is not.
+//!
+//! **Lending.** A job borrows its closure from the caller's stack, and is offered in a slot that outlives it. A worker
+//! first counts itself in (`inside`), and only then reads whether the slot is open; the caller closes the slot, and then
+//! waits until nobody is inside. All four are sequentially consistent, so that a worker is either seen by the caller or
+//! sees the slot closed. Sleep works the same way round: who is about to sleep says so before it looks a last time, who
+//! has something to say looks for sleepers after it was said. No lock is taken while everybody is awake: a product of a
+//! small matrix takes a few microseconds, of which a lock that several cores want would be a good part.
 
 use std::any::Any;
+use std::cell::UnsafeCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
-
-use smallvec::SmallVec;
 
 /// How long a thread with nothing to do looks for work, or for the end of a task, before it sleeps: about what it costs
 /// to wake it twice.
 const ALERT: Duration = Duration::from_micros(100);
+/// How long of that it does nothing else: longer than what lies between two products of a small model.
+const ATTENTIVE: Duration = Duration::from_micros(15);
+/// Jobs that can be offered to workers at once; the callers of more do these alone.
+const SLOTS: usize = 8;
+
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// Callers and workers of one process.
 pub(super) struct Pool {
@@ -36,47 +50,65 @@ pub(super) struct Pool {
 }
 
 struct Shared {
-    open: Mutex<Open>,
+    slots: [Slot; SLOTS],
+    /// Workers that sleep, or are about to.
+    asleep: AtomicUsize,
+    /// Held from the last look before sleep until asleep.
+    sleep: Mutex<()>,
+    /// A job is open.
     wake: Condvar,
-    /// How many of `open.jobs` have tasks left, for workers that look without the lock.
-    jobs: AtomicUsize,
+    /// Nobody is inside a slot that somebody waits for.
+    done: Condvar,
+}
+
+/// Where a caller offers a job.
+///
+/// Lines of a cache travel between cores in a tenth of a microsecond, several times as long as anything else here takes:
+/// what is written at different times, or by different threads, lies on different ones.
+struct Slot {
+    offer: Apart<Offer>,
+    helpers: Apart<Helpers>,
+    /// Some thread's: from before a job is open until nobody is inside.
+    taken: Apart<AtomicBool>,
+    /// One for each thread.
+    runs: Box<[Apart<Run>]>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Alone on its cache line, and on the next one, which comes along with it.
+#[repr(align(128))]
+#[derive(Default)]
+struct Apart<T>(T);
+
+/// What a worker reads first.
+struct Offer {
+    /// How many threads the open job has runs for; 0 while none is open.
+    seats: AtomicUsize,
+    /// Written by who has taken the slot, while it is closed with nobody inside.
+    task: UnsafeCell<*const Task<'static>>,
+    /// A task panicked: those not begun are left out.
+    failed: AtomicBool,
 }
 
 #[derive(Default)]
-struct Open {
-    /// Jobs whose callers work on them.
-    jobs: Vec<JobRef>,
-    asleep: usize,
+struct Helpers {
+    /// Workers that may be at the job.
+    inside: AtomicUsize,
+    /// The caller sleeps until nobody is inside.
+    awaited: AtomicBool,
 }
 
-/// A job on its caller's stack.
-#[derive(Clone, Copy, PartialEq)]
-struct JobRef(*const Job<'static>);
-// SAFETY: a `Job` is shared between threads by its atomics; how long it lives is `Pool::run`'s concern.
-unsafe impl Send for JobRef {}
+// SAFETY: `task` is written by the one who has taken the slot, with nobody inside, and read by that one and by workers
+// inside an open job; what it points to may be called by several threads, and outlives the job.
+unsafe impl Sync for Slot {}
+// SAFETY: as above.
+unsafe impl Send for Slot {}
 
-/// The tasks of one kernel.
-struct Job<'a> {
-    run: &'a (dyn Fn(usize) + Sync),
-    /// Tasks not taken yet, a contiguous run for each seat.
-    runs: SmallVec<[Run; 8]>,
-    /// Tasks not taken yet, in all.
-    left: AtomicUsize,
-    /// Seats given out.
-    seats: AtomicUsize,
-    /// Workers that may still touch this job.
-    helpers: AtomicUsize,
-    /// A task panicked: those not begun are left out.
-    failed: AtomicBool,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-    caller: Thread,
-}
-
-/// On a cache line of its own: each is counted up by another thread.
-#[repr(align(64))]
+/// Tasks of a job that are not begun.
+#[derive(Default)]
 struct Run {
     next: AtomicUsize,
-    end: usize,
+    end: AtomicUsize,
 }
 
 impl Pool {
@@ -86,11 +118,16 @@ impl Pool {
         threads: usize,
         mut spawn: impl FnMut(usize, Box<dyn FnOnce() + Send>) -> io::Result<()>,
     ) -> (Pool, Option<io::Error>) {
-        let shared =
-            Arc::new(Shared { open: Mutex::default(), wake: Condvar::new(), jobs: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            slots: std::array::from_fn(|_| Slot::new(threads)),
+            asleep: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+        });
         for worker in 1..threads {
             let of_worker = shared.clone();
-            if let Err(e) = spawn(worker, Box::new(move || of_worker.serve())) {
+            if let Err(e) = spawn(worker, Box::new(move || of_worker.serve(worker))) {
                 return (Pool { shared, threads: worker }, Some(e));
             }
         }
@@ -106,131 +143,158 @@ impl Pool {
     /// # Panics
     /// If a task does, with what it panicked with; tasks not begun by then are left out.
     pub(super) fn run(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
-        if self.threads == 1 || tasks <= 1 {
-            return (0..tasks).for_each(f);
-        }
+        let slot = if self.threads > 1 && tasks > 1 { self.shared.take_slot() } else { None };
+        let Some(slot) = slot else { return (0..tasks).for_each(f) };
         let seats = self.threads.min(tasks);
-        let bound = |seat: usize| tasks * seat / seats;
-        let run = |seat| Run { next: AtomicUsize::new(bound(seat)), end: bound(seat + 1) };
-        let job = Job {
-            run: f,
-            runs: (0..seats).map(run).collect(),
-            left: AtomicUsize::new(tasks),
-            seats: AtomicUsize::new(1),
-            helpers: AtomicUsize::new(0),
-            failed: AtomicBool::new(false),
-            panic: Mutex::new(None),
-            caller: thread::current(),
-        };
-        // Only the lifetime is cast away. The job outlives every use of the reference: workers get hold of it from the
-        // list of open jobs only, counted as helpers under its lock; below it is taken off the list, and then their
-        // count waited out, and nothing in between unwinds, since `work` catches what tasks panic with.
-        let open = JobRef(std::ptr::from_ref(&job).cast());
-        self.shared.open(open);
-        job.work(0, &self.shared);
-        self.shared.close(open);
-        job.wait_for_helpers();
-        if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let f: *const Task<'_> = f;
+        // SAFETY: only the lifetime is cast away. The closure outlives every use of it: workers call it inside the slot
+        // only, which is closed and waited for below; nothing in between unwinds, since `work` catches what tasks panic
+        // with.
+        let f = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(f) };
+        slot.open(seats, tasks, f);
+        self.shared.wake_some(seats - 1);
+        slot.work(0, seats);
+        slot.offer.0.seats.store(0, SeqCst);
+        self.shared.wait_for_helpers(slot);
+        let failed = slot.offer.0.failed.load(Relaxed);
+        let panic =
+            if failed { slot.panic.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        slot.taken.0.store(false, Release);
+        if let Some(panic) = panic {
             resume_unwind(panic);
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, ()> {
         // Nothing that can panic runs under the lock.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, job: JobRef) {
-        let mut open = self.lock();
-        open.jobs.push(job);
-        self.jobs.fetch_add(1, Ordering::Relaxed);
-        self.wake_some(open);
+    fn take_slot(&self) -> Option<&Slot> {
+        let take = |slot: &&Slot| {
+            !slot.taken.0.load(Relaxed)
+                && slot.taken.0.compare_exchange(false, true, Acquire, Relaxed).is_ok()
+        };
+        self.slots.iter().find(take)
     }
 
-    /// No worker begins with this job from now on.
-    fn close(&self, job: JobRef) {
-        self.lock().jobs.retain(|&j| j != job);
-    }
-
-    /// Wakes two: each wakes two more, as long as there is a job, so that many wake in little time.
-    fn wake_some(&self, open: MutexGuard<'_, Open>) {
-        let asleep = open.asleep;
-        drop(open);
-        (0..asleep.min(2)).for_each(|_| self.wake.notify_one());
+    /// Wakes two of `wanted`: each wakes two more, as long as a job wants them, so that many wake in little time.
+    fn wake_some(&self, wanted: usize) {
+        let sleepers = self.asleep.load(SeqCst).min(wanted).min(2);
+        if sleepers > 0 {
+            drop(self.lock());
+            (0..sleepers).for_each(|_| self.wake.notify_one());
+        }
     }
 
     /// The life of a worker.
-    fn serve(&self) {
+    fn serve(&self, worker: usize) {
+        let wanted = || self.slots.iter().any(Slot::wants_help);
         loop {
-            let (job, seat) = self.next_job();
-            // SAFETY: `next_job` counted this worker as a helper; the job stays until it no longer is one.
-            let job = unsafe { &*job.0 };
-            job.work(seat, self);
-            let caller = job.caller.clone();
-            // The last touch: the job may be gone right after.
-            job.helpers.fetch_sub(1, Ordering::Release);
-            caller.unpark();
+            if !alert_until(wanted) {
+                let mut lock = self.lock();
+                self.asleep.fetch_add(1, SeqCst);
+                while !wanted() {
+                    lock = self.wake.wait(lock).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.asleep.fetch_sub(1, SeqCst);
+            }
+            for slot in self.slots.iter().filter(|slot| slot.wants_help()) {
+                self.help(slot, worker);
+            }
         }
     }
 
-    /// Waits for a job with tasks left, and joins it.
-    fn next_job(&self) -> (JobRef, usize) {
-        loop {
-            let alert = alert_until(|| self.jobs.load(Ordering::Relaxed) > 0);
-            let mut open = self.lock();
-            // SAFETY: what is on the list is still waited for, and can't leave it while it is locked.
-            let job = |at: &JobRef| unsafe { &*at.0 };
-            if let Some(at) = open.jobs.iter().copied().find(|at| job(at).left.load(Ordering::Relaxed) > 0) {
-                let job = job(&at);
-                job.helpers.fetch_add(1, Ordering::Relaxed);
-                let seat = job.seats.fetch_add(1, Ordering::Relaxed);
-                if seat + 1 < job.runs.len() {
-                    self.wake_some(open);
-                }
-                return (at, seat);
+    /// Works on the job in the slot, if it is still open.
+    fn help(&self, slot: &Slot, worker: usize) {
+        slot.helpers.0.inside.fetch_add(1, SeqCst);
+        let seats = slot.offer.0.seats.load(SeqCst);
+        if seats > 0 {
+            if slot.wants_help() {
+                self.wake_some(2);
             }
-            if !alert {
-                open.asleep += 1;
-                open = self.wake.wait(open).unwrap_or_else(PoisonError::into_inner);
-                open.asleep -= 1;
+            slot.work(worker, seats);
+            // Nothing is left to begin: nobody else need come in to find that out.
+            if slot.wants_help() {
+                slot.offer.0.seats.store(0, SeqCst);
             }
         }
+        if slot.helpers.0.inside.fetch_sub(1, SeqCst) == 1 && slot.helpers.0.awaited.load(SeqCst) {
+            drop(self.lock());
+            self.done.notify_all();
+        }
+    }
+
+    /// Waits until no worker is inside a closed slot, and what they wrote is visible here.
+    fn wait_for_helpers(&self, slot: &Slot) {
+        let gone = || slot.helpers.0.inside.load(SeqCst) == 0;
+        if alert_until(gone) {
+            return;
+        }
+        let mut lock = self.lock();
+        slot.helpers.0.awaited.store(true, SeqCst);
+        while !gone() {
+            lock = self.done.wait(lock).unwrap_or_else(PoisonError::into_inner);
+        }
+        slot.helpers.0.awaited.store(false, SeqCst);
     }
 }
 
-impl Job<'_> {
-    /// Runs the tasks of this seat, then those that others have left, until all are taken.
-    fn work(&self, seat: usize, shared: &Shared) {
-        let seats = self.runs.len();
-        for run in (0..seats).map(|i| &self.runs[(seat + i) % seats]) {
-            while run.next.load(Ordering::Relaxed) < run.end {
-                let task = run.next.fetch_add(1, Ordering::Relaxed);
-                if task >= run.end {
-                    break;
-                }
-                if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                    shared.jobs.fetch_sub(1, Ordering::Relaxed);
-                }
-                if self.failed.load(Ordering::Relaxed) {
-                    continue;
-                }
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.run)(task))) {
-                    self.failed.store(true, Ordering::Relaxed);
-                    self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-                }
-            }
+impl Slot {
+    fn new(threads: usize) -> Slot {
+        Slot {
+            offer: Apart(Offer {
+                seats: AtomicUsize::new(0),
+                task: UnsafeCell::new(std::ptr::from_ref::<Task<'static>>(&|_| ())),
+                failed: AtomicBool::new(false),
+            }),
+            helpers: Apart::default(),
+            taken: Apart::default(),
+            runs: (0..threads).map(|_| Apart::default()).collect(),
+            panic: Mutex::new(None),
         }
     }
 
-    /// Waits until no worker is at this job, and what they wrote is visible here.
-    fn wait_for_helpers(&self) {
-        let gone = || self.helpers.load(Ordering::Acquire) == 0;
-        if !alert_until(gone) {
-            while !gone() {
-                // The last helper unparks; who was unparked for an earlier job looks again.
-                thread::park();
+    /// Offers a job; the caller has taken the slot, and nobody is inside but workers who will find it closed.
+    fn open(&self, seats: usize, tasks: usize, f: *const Task<'static>) {
+        if self.offer.0.failed.load(Relaxed) {
+            self.offer.0.failed.store(false, Relaxed);
+        }
+        for (seat, run) in self.runs[..seats].iter().enumerate() {
+            run.0.next.store(tasks * seat / seats, Relaxed);
+            run.0.end.store(tasks * (seat + 1) / seats, Relaxed);
+        }
+        // SAFETY: the slot is closed: nobody reads this.
+        unsafe { *self.offer.0.task.get() = f };
+        self.offer.0.seats.store(seats, SeqCst);
+    }
+
+    /// Whether a job is open, with a seat that no one has taken.
+    fn wants_help(&self) -> bool {
+        let seats = self.offer.0.seats.load(SeqCst);
+        seats > 0 && seats > self.helpers.0.inside.load(Relaxed) + 1
+    }
+
+    /// Runs the tasks of this thread's seat, then those that others have left, until none is left to begin.
+    fn work(&self, thread: usize, seats: usize) {
+        // SAFETY: the job is open, or was when the worker, who is inside, looked; so it is still waited for.
+        let task = unsafe { &**self.offer.0.task.get() };
+        for run in (0..seats).map(|i| &self.runs[(thread + i) % seats]) {
+            let end = run.0.end.load(Relaxed);
+            while run.0.next.load(Relaxed) < end {
+                let i = run.0.next.fetch_add(1, Relaxed);
+                if i >= end {
+                    break;
+                }
+                if self.offer.0.failed.load(Relaxed) {
+                    continue;
+                }
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(i))) {
+                    self.offer.0.failed.store(true, Relaxed);
+                    self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                }
             }
         }
     }
@@ -238,21 +302,25 @@ impl Job<'_> {
 
 /// Waits awake until `done`, or gives up after [`ALERT`]: first at full attention, then yielding to other threads.
 fn alert_until(done: impl Fn() -> bool) -> bool {
-    const CHECKS: usize = 64;
-    for _ in 0..CHECKS {
-        if done() {
-            return true;
-        }
-        std::hint::spin_loop();
-    }
+    let checks = || {
+        (0..16).any(|_| {
+            std::hint::spin_loop();
+            done()
+        })
+    };
     let start = Instant::now();
-    while start.elapsed() < ALERT {
-        if done() {
+    loop {
+        if done() || checks() {
             return true;
         }
-        thread::yield_now();
+        let waited = start.elapsed();
+        if waited > ALERT {
+            return done();
+        }
+        if waited > ATTENTIVE {
+            thread::yield_now();
+        }
     }
-    done()
 }
 
 #[cfg(test)]
@@ -266,7 +334,7 @@ mod tests {
     fn hits(pool: &Pool, tasks: usize) -> Vec<usize> {
         let hits: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
         pool.run(tasks, &|i| {
-            hits[i].fetch_add(1, Ordering::Relaxed);
+            hits[i].fetch_add(1, Relaxed);
         });
         hits.into_iter().map(AtomicUsize::into_inner).collect()
     }
@@ -284,6 +352,32 @@ mod tests {
                         assert_eq!(hits(pool, tasks), vec![1; tasks]);
                     }
                     pool.run(5, &|_| assert_eq!(hits(pool, 11), [1; 11]));
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn who_fell_asleep_is_woken_also_with_more_callers_than_slots() {
+        let (pool, _) = Pool::start(3, spawn);
+        let nap = || thread::sleep(3 * ALERT);
+        thread::scope(|scope| {
+            for _ in 0..2 * SLOTS {
+                scope.spawn(|| {
+                    for round in 0..20 {
+                        // Workers fall asleep between jobs, and the caller before the others' tasks end.
+                        nap();
+                        let me = thread::current().id();
+                        let done = AtomicUsize::new(0);
+                        pool.run(3, &|_| {
+                            if thread::current().id() != me {
+                                nap();
+                            }
+                            done.fetch_add(1, Relaxed);
+                        });
+                        assert_eq!(done.into_inner(), 3, "round {round}");
+                        assert_eq!(hits(&pool, 7), [1; 7]);
+                    }
                 });
             }
         });

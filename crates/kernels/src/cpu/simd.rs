@@ -76,7 +76,7 @@ pub fn isa() -> Isa {
 
 /// The highest instruction set that this machine has.
 #[inline]
-fn highest() -> Isa {
+pub(crate) fn highest() -> Isa {
     static HIGHEST: OnceLock<Isa> = OnceLock::new();
     *HIGHEST.get_or_init(|| *Isa::available().last().expect("portable is always available"))
 }

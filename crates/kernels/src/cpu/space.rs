@@ -1,21 +1,28 @@
 //! Iteration spaces: the axes that several strided operands are walked over together, merged into as few as will do.
 
 use bullet_ops::MAX_DIMS;
+use smallvec::SmallVec;
 
 /// Axes and, for each operand, its strides in elements.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
     dims: [usize; MAX_DIMS],
     rank: usize,
-    strides: Vec<[isize; MAX_DIMS]>,
+    /// Few operands: an op on a few elements allocates nothing for them.
+    strides: SmallVec<[[isize; MAX_DIMS]; 4]>,
 }
 
 impl Space {
     /// The space of these axes in this order; axes of length 1 vanish, neighbours that lie densely in every operand
     /// merge. There is always at least one axis.
     pub(crate) fn new(dims: &[usize], strides: &[&[isize]]) -> Space {
-        let mut space = Space { dims: [1; MAX_DIMS], rank: 0, strides: vec![[0; MAX_DIMS]; strides.len()] };
-        for (axis, &d) in dims.iter().enumerate().filter(|(_, d)| **d != 1) {
+        Space::in_order(dims, strides, 0..dims.len())
+    }
+
+    fn in_order(dims: &[usize], strides: &[&[isize]], order: impl Iterator<Item = usize>) -> Space {
+        let none = SmallVec::from_elem([0; MAX_DIMS], strides.len());
+        let mut space = Space { dims: [1; MAX_DIMS], rank: 0, strides: none };
+        for (axis, d) in order.map(|axis| (axis, dims[axis])).filter(|&(_, d)| d != 1) {
             let merges = space.rank > 0
                 && (0..strides.len())
                     .all(|o| space.strides[o][space.rank - 1] == strides[o][axis] * d as isize);
@@ -34,14 +41,11 @@ impl Space {
 
     /// As [`Space::new`], in the order that makes operand 0's strides fall: for work that doesn't care for the order.
     pub(crate) fn sorted(dims: &[usize], strides: &[&[isize]]) -> Space {
-        let mut order: Vec<usize> = (0..dims.len()).collect();
+        let mut order: [usize; MAX_DIMS] = std::array::from_fn(|axis| axis);
+        let order = &mut order[..dims.len()];
         // Stable, so that broadcast axes (stride 0) of operand 0, if any, keep their place among equals.
         order.sort_by_key(|&a| std::cmp::Reverse(strides[0][a].unsigned_abs()));
-        let pick = |s: &[isize]| order.iter().map(|&a| s[a]).collect::<Vec<_>>();
-        let strides: Vec<Vec<isize>> = strides.iter().map(|s| pick(s)).collect();
-        let strides: Vec<&[isize]> = strides.iter().map(Vec::as_slice).collect();
-        let dims: Vec<usize> = order.iter().map(|&a| dims[a]).collect();
-        Space::new(&dims, &strides)
+        Space::in_order(dims, strides, order.iter().copied())
     }
 
     /// Lengths of the merged axes.

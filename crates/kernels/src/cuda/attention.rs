@@ -1,13 +1,14 @@
 //! Attention and its adjoint, on separate and on packed operands.
 //!
-//! Three sources do the work: `attention_tensor` for f16 and bf16 on tensor cores, `attention` for everything else, and
-//! `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
+//! Four sources do the work: `attention_tensor` for f16 and bf16 and `attention_tf32` for f32 on tensor cores, `attention`
+//! for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
 //! operands are the same call. Nothing of the size queries x keys is in memory; every result has one writer.
 
 use bullet_ops::{AttentionSpec, DType, Layout};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, Error, KernelArgs, Result};
 
+use super::gemm::{Precision, precision};
 use super::gpu::{Define, Gpu, Unit};
 use crate::{View, ViewMut};
 
@@ -26,12 +27,19 @@ const TENSOR: &str = concat!(
     "\n#line 1 \"attention_tensor.cu\"\n",
     include_str!("../../cuda/attention_tensor.cu")
 );
+const TF32: &str = concat!(
+    include_str!("../../cuda/attention_common.cuh"),
+    "\n#line 1 \"attention_tf32.cu\"\n",
+    include_str!("../../cuda/attention_tf32.cu")
+);
 
 /// The head dimensions that kernels are compiled for; others take the next one.
 const HEADS: [usize; 5] = [16, 32, 64, 128, 256];
 /// Queries up to which each has a block of its own, over its keys.
 const FEW_QUERIES: usize = 4;
-/// Rows of a block, and of a tile, in `attention_tensor`.
+/// Queries of a block of `attention_statistics`.
+const STATISTICS_ROWS: usize = 64;
+/// Rows of a tile on tensor cores.
 const TENSOR_ROWS: usize = 64;
 
 /// A tensor `[batch, heads, sequence, dim]` whose last axis is dense.
@@ -179,32 +187,119 @@ impl Problem {
         args
     }
 
-    /// Whether the tensor cores take it.
-    fn on_tensor_cores(&self, gpu: &Gpu, head: usize) -> bool {
-        gpu.info().tier >= Tier::Sm80 && matches!(self.dtype, DType::F16 | DType::BF16) && head <= 128
+    fn rows(&self) -> usize {
+        self.batch() * self.heads() * self.queries()
+    }
+
+    /// What the kernels need not look at: there is no mask, and larger products are larger scores.
+    fn masked(&self) -> bool {
+        self.mask.kind != 0 || self.spec.scale.is_nan() || self.spec.scale <= 0.0
+    }
+
+    /// The kernels for it, compiled for heads of up to `head` elements.
+    fn engine(&self, gpu: &Gpu, head: usize, backward: bool) -> Engine {
+        let info = gpu.info();
+        let half = matches!(self.dtype, DType::F16 | DType::BF16);
+        if info.tier < Tier::Sm80 || head > 128 {
+            return Engine::plain(self.dtype, head);
+        }
+        if half {
+            let long = self.keys().max(if backward { self.queries() } else { 0 }) > TENSOR_ROWS;
+            // Twice the rows where that leaves a block for every multiprocessor.
+            let rows = self.batch() * self.heads() * (self.queries() / (2 * TENSOR_ROWS));
+            let fold = !backward && head > 64 && rows >= info.multiprocessors as usize;
+            return Engine::Half { head, fold: 1 + usize::from(fold), stages: 1 + usize::from(long) };
+        }
+        // Split operands pay for small heads only, and as far as registers reach.
+        let exact = precision() == Precision::Full;
+        let most = match (exact, backward) {
+            (true, _) => 32,
+            (false, true) => 64,
+            (false, false) => 128,
+        };
+        if self.dtype != DType::F32 || head > most {
+            return Engine::plain(self.dtype, head);
+        }
+        Engine::Single { head: head.max(32), passes: if exact { 3 } else { 1 } }
     }
 }
 
-fn unit(name: &'static str, source: &'static str, dtype: DType, head: usize) -> Unit {
-    let since = if name == "attention_tensor" { Tier::Sm80 } else { Tier::Sm35 };
-    Unit { name, source, defines: vec![Define::Type("T", dtype), Define::Int("HEAD", head as i64)], since }
+/// Kernels, as specialised for a problem.
+#[derive(Clone, Copy, Debug)]
+enum Engine {
+    /// `attention.cu`, with so many rows and threads a block.
+    Plain { head: usize, rows: usize, threads: u32 },
+    /// `attention_tensor.cu`
+    Half { head: usize, fold: usize, stages: usize },
+    /// `attention_tf32.cu`
+    Single { head: usize, passes: usize },
 }
 
-/// Rows of a block and threads of it in `attention.cu`, which defines them alike.
-fn plain_shape(dtype: DType, head: usize) -> (usize, u32) {
-    let row_bytes = head * dtype.compute().size();
-    let rows = match row_bytes {
-        0..=256 => 32,
-        257..=1024 => 16,
-        _ => 8,
-    };
-    let each = if row_bytes <= 1024 { 2 } else { 1 };
-    (rows, (rows / each * 8) as u32)
-}
+impl Engine {
+    /// As `attention.cu` defines them.
+    fn plain(dtype: DType, head: usize) -> Engine {
+        let row_bytes = head * dtype.compute().size();
+        let rows = match row_bytes {
+            0..=256 => 32,
+            257..=1024 => 16,
+            _ => 8,
+        };
+        let each = if row_bytes <= 1024 { 2 } else { 1 };
+        Engine::Plain { head, rows, threads: (rows / each * 8) as u32 }
+    }
 
-/// Shared memory of a block of `attention_tensor.cu`.
-fn tensor_shared(head: usize, tiles: usize) -> u32 {
-    (tiles * TENSOR_ROWS * (head + 8) * 2 + 2 * TENSOR_ROWS * 4) as u32
+    fn unit(self, dtype: DType, masked: bool) -> Unit {
+        let int = |name: &'static str, value: usize| Define::Int(name, value as i64);
+        let (name, source, since, more) = match self {
+            Engine::Plain { .. } => ("attention", PLAIN, Tier::Sm35, vec![]),
+            Engine::Half { fold, stages, .. } => {
+                ("attention_tensor", TENSOR, Tier::Sm80, vec![int("FOLD", fold), int("STAGES", stages)])
+            }
+            Engine::Single { passes, .. } => {
+                ("attention_tf32", TF32, Tier::Sm80, vec![int("PASSES", passes)])
+            }
+        };
+        // The plain kernels gain too little by it to be compiled twice.
+        let masked = masked || matches!(self, Engine::Plain { .. });
+        let mut defines =
+            vec![Define::Type("T", dtype), int("HEAD", self.head()), int("MASKED", masked.into())];
+        defines.extend(more);
+        Unit { name, source, defines, since }
+    }
+
+    fn head(self) -> usize {
+        match self {
+            Engine::Plain { head, .. } | Engine::Half { head, .. } | Engine::Single { head, .. } => head,
+        }
+    }
+
+    /// Rows of a block.
+    fn rows(self) -> usize {
+        match self {
+            Engine::Plain { rows, .. } => rows,
+            Engine::Half { fold, .. } => fold * TENSOR_ROWS,
+            Engine::Single { .. } => TENSOR_ROWS,
+        }
+    }
+
+    fn threads(self) -> u32 {
+        match self {
+            Engine::Plain { threads, .. } => threads,
+            Engine::Half { .. } | Engine::Single { .. } => 128,
+        }
+    }
+
+    /// Bytes of dynamic shared memory of a block.
+    fn shared(self, backward: bool) -> u32 {
+        let tile = TENSOR_ROWS * (self.head() + 8);
+        let bytes = match self {
+            Engine::Plain { .. } => 0,
+            Engine::Half { fold, stages, .. } if !backward => 2 * tile * (fold + 2 * stages),
+            Engine::Half { stages, .. } => 2 * tile * (2 + 2 * stages) + stages * 2 * TENSOR_ROWS * 4,
+            Engine::Single { .. } => 4 * (2 * tile + 2 * TENSOR_ROWS),
+        };
+        bytes as u32
+    }
 }
 
 /// A grid of at least `blocks` blocks, that kernels count along x, then y.
@@ -215,24 +310,18 @@ fn grid(blocks: usize) -> [u32; 3] {
 
 fn forward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     let head = problem.head()?;
-    let rows = problem.batch() * problem.heads() * problem.queries();
-    if rows == 0 {
+    if problem.rows() == 0 {
         return Ok(());
     }
     if problem.queries() <= FEW_QUERIES {
-        return decode(gpu, problem, head, rows);
+        return decode(gpu, problem, head);
     }
-    let tensor = problem.on_tensor_cores(gpu, head);
-    let (unit, tile, threads, shared) = if tensor {
-        (unit("attention_tensor", TENSOR, problem.dtype, head), TENSOR_ROWS, 128, tensor_shared(head, 3))
-    } else {
-        let (tile, threads) = plain_shape(problem.dtype, head);
-        (unit("attention", PLAIN, problem.dtype, head), tile, threads, 0)
-    };
-    let blocks = problem.batch() * problem.heads() * problem.queries().div_ceil(tile);
-    let function = gpu.function(&unit, "attention_forward")?;
+    let engine = problem.engine(gpu, head, false);
+    let blocks = problem.batch() * problem.heads() * problem.queries().div_ceil(engine.rows());
+    let function = gpu.function(&engine.unit(problem.dtype, problem.masked()), "attention_forward")?;
+    let args = problem.args(blocks, (1, 0), 0);
     // SAFETY: the arguments are the entry point's; operands and results fit the op, as the caller's views promise.
-    unsafe { gpu.launch(function, grid(blocks), threads, shared, &problem.args(blocks, (1, 0), 0)) }
+    unsafe { gpu.launch(function, grid(blocks), engine.threads(), engine.shared(false), &args) }
 }
 
 /// Parts of the keys, and keys in a part, so that `rows` rows fill a GPU of so many multiprocessors.
@@ -242,8 +331,14 @@ fn splits(rows: usize, keys: usize, multiprocessors: usize) -> (usize, usize) {
     (keys.div_ceil(span).max(1), span)
 }
 
-fn decode(gpu: &Gpu, problem: &Problem, head: usize, rows: usize) -> Result<()> {
-    let unit = unit("attention_decode", DECODE, problem.dtype, head);
+fn decode_unit(dtype: DType, head: usize) -> Unit {
+    let defines = vec![Define::Type("T", dtype), Define::Int("HEAD", head as i64)];
+    Unit { name: "attention_decode", source: DECODE, defines, since: Tier::Sm35 }
+}
+
+fn decode(gpu: &Gpu, problem: &Problem, head: usize) -> Result<()> {
+    let unit = decode_unit(problem.dtype, head);
+    let rows = problem.rows();
     let (splits, span) = splits(rows, problem.keys(), gpu.info().multiprocessors as usize);
     let blocks = rows * splits;
     let decode = gpu.function(&unit, "attention_decode")?;
@@ -264,29 +359,31 @@ fn decode(gpu: &Gpu, problem: &Problem, head: usize, rows: usize) -> Result<()> 
 fn backward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     let head = problem.head()?;
     let (queries, keys) = (problem.queries(), problem.keys());
-    let tensor = problem.on_tensor_cores(gpu, head);
-    let short = queries.max(keys) <= TENSOR_ROWS && problem.heads() == problem.kv_heads() && head <= 64;
-    let (unit, entry, threads, shared, blocks) = if tensor && short {
-        let unit = unit("attention_tensor", TENSOR, problem.dtype, head);
-        let blocks = problem.batch() * problem.heads();
-        (unit, "attention_backward_short", 128, tensor_shared(head, 4), blocks)
-    } else {
-        let (unit, tile, threads, shared) = if tensor {
-            let unit = unit("attention_tensor", TENSOR, problem.dtype, head);
-            (unit, TENSOR_ROWS, 128, tensor_shared(head, 4))
-        } else {
-            let (tile, threads) = plain_shape(problem.dtype, head);
-            (unit("attention", PLAIN, problem.dtype, head), tile, threads, 0)
-        };
-        let tiles = problem.heads() * queries.div_ceil(tile) + problem.kv_heads() * keys.div_ceil(tile);
-        (unit, "attention_backward", threads, shared, problem.batch() * tiles)
-    };
+    let engine = problem.engine(gpu, head, true);
+    let half = matches!(engine, Engine::Half { .. });
+    let short =
+        half && queries.max(keys) <= TENSOR_ROWS && problem.heads() == problem.kv_heads() && head <= 64;
+    let rows = engine.rows();
+    let tiles = problem.heads() * queries.div_ceil(rows) + problem.kv_heads() * keys.div_ceil(rows);
+    let blocks = problem.batch() * if short { problem.heads() } else { tiles };
     if blocks == 0 {
         return Ok(());
     }
+    let unit = engine.unit(problem.dtype, problem.masked());
+    let mut parts = None;
+    if half && !short && problem.rows() > 0 {
+        let statistics = gpu.function(&unit, "attention_statistics")?;
+        let scratch = &*parts.insert(gpu.scratch(problem.rows() * 2 * size_of::<f32>())?);
+        let blocks = problem.rows().div_ceil(STATISTICS_ROWS);
+        let args = problem.args(blocks, (1, 0), scratch.ptr().0);
+        // SAFETY: as in `forward`; the scratch memory has two numbers a query.
+        unsafe { gpu.launch(statistics, grid(blocks), engine.threads(), 0, &args)? };
+    }
+    let entry = if short { "attention_backward_short" } else { "attention_backward" };
     let function = gpu.function(&unit, entry)?;
+    let args = problem.args(blocks, (1, 0), parts.as_ref().map_or(0, |parts| parts.ptr().0));
     // SAFETY: as in `forward`.
-    unsafe { gpu.launch(function, grid(blocks), threads, shared, &problem.args(blocks, (1, 0), 0)) }
+    unsafe { gpu.launch(function, grid(blocks), engine.threads(), engine.shared(true), &args) }
 }
 
 fn address(x: &View<'_>) -> u64 {
@@ -406,20 +503,25 @@ pub(crate) fn attention_packed_grad(
 /// The units that attention asks for: all dtypes, some of the head dimensions.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let mut units = Vec::new();
+    let both = ["attention_forward", "attention_backward"];
     for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
         for head in [32, 256] {
-            let entries = vec!["attention_forward", "attention_backward"];
-            units.push((unit("attention", PLAIN, dtype, head), entries));
-            let entries = vec!["attention_decode", "attention_combine"];
-            units.push((unit("attention_decode", DECODE, dtype, head), entries));
+            units.push((Engine::plain(dtype, head).unit(dtype, head == 256), both.to_vec()));
+            units.push((decode_unit(dtype, head), vec!["attention_decode", "attention_combine"]));
         }
     }
     for dtype in [DType::F16, DType::BF16] {
-        let all = vec!["attention_forward", "attention_backward", "attention_backward_short"];
-        units.push((unit("attention_tensor", TENSOR, dtype, 32), all.clone()));
-        units.push((unit("attention_tensor", TENSOR, dtype, 64), all));
-        let long = vec!["attention_forward", "attention_backward"];
-        units.push((unit("attention_tensor", TENSOR, dtype, 128), long));
+        for (head, fold, stages, masked) in [(32, 1, 1, true), (64, 1, 2, false), (128, 2, 2, false)] {
+            let mut entries = both.to_vec();
+            entries.push("attention_statistics");
+            if head <= 64 {
+                entries.push("attention_backward_short");
+            }
+            units.push((Engine::Half { head, fold, stages }.unit(dtype, masked), entries));
+        }
+    }
+    for (head, passes, masked) in [(32, 1, false), (32, 3, true), (64, 1, false)] {
+        units.push((Engine::Single { head, passes }.unit(DType::F32, masked), both.to_vec()));
     }
     units
 }

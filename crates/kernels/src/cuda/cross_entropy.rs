@@ -1,6 +1,7 @@
 //! Cross-entropy with the softmax fused in, and its adjoint: `cross_entropy.cu`. One launch each.
 
-use bullet_runtime::Result;
+use bullet_ops::DType;
+use bullet_runtime::{DevicePtr, Result};
 
 use super::gpu::{Define, Gpu, Unit, args};
 use super::rows::{Budget, NULL, Plan, ptr, ptr_mut};
@@ -30,12 +31,12 @@ pub(crate) fn cross_entropy(
     let shape = x[0].layout().shape;
     let (rows, classes) = (shape[0], shape[1]);
     let logits = ptr(&x[0]);
-    let plan = Plan::new(x[0].dtype(), classes, &[logits], Budget::ONE);
+    let plan = forward_plan(x[0].dtype(), classes, logits);
     let kernel = gpu.function(&unit(&plan, false), "cross_entropy")?;
-    let threads = plan.threads(gpu, rows);
-    // Blocks beyond these take several rows: the last block reads what each of them leaves. One there is in any case, as
-    // the loss of no rows is a result too.
-    let most = 32 * gpu.info().multiprocessors.max(1) as usize;
+    let threads = plan.threads(gpu, rows).min(if plan.narrow() { 128 } else { 1024 });
+    // Blocks beyond those that are resident take several rows: the last block reads what each of them leaves. One there is
+    // in any case, as the loss of no rows is a result too.
+    let most = 4 * gpu.info().multiprocessors.max(1) as usize;
     let blocks = rows.div_ceil(plan.rows_per_block(threads)).clamp(1, most);
     let parts = if blocks > 1 { Some(gpu.scratch(blocks * PART)?) } else { None };
     let args = args![
@@ -53,6 +54,12 @@ pub(crate) fn cross_entropy(
     ];
     // SAFETY: operands and results have the shapes of the op; `parts` has room for each block.
     unsafe { gpu.launch(kernel, [blocks as u32, 1, 1], threads as u32, 0, &args) }
+}
+
+/// A row a warp, if its threads' registers hold it: then no thread waits for another warp's.
+fn forward_plan(dtype: DType, classes: usize, logits: DevicePtr) -> Plan {
+    let plan = Plan::new(dtype, classes, &[logits], Budget { target: 96, most: 96 });
+    if plan.narrow() && plan.vec > 1 { plan } else { Plan::new(dtype, classes, &[logits], Budget::ONE) }
 }
 
 /// `logits, target, lse, count, g -> dlogits`; all contiguous. Targets out of range are reported as a fault.
@@ -102,6 +109,9 @@ fn unit(plan: &Plan, grad: bool) -> Unit {
 /// Every kind of unit that this family asks for, with its entry points.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let plans = Plan::samples(Budget::ONE);
-    let forward = plans.iter().map(|p| (unit(p, false), vec!["cross_entropy"]));
-    forward.chain(plans.iter().map(|p| (unit(p, true), vec!["cross_entropy_grad"]))).collect()
+    let wide =
+        DType::FLOATS.map(|dtype| forward_plan(dtype, if dtype == DType::F64 { 1500 } else { 3000 }, NULL));
+    let forward =
+        plans.iter().chain(&wide).map(|p| (unit(p, false), vec!["cross_entropy"])).collect::<Vec<_>>();
+    forward.into_iter().chain(plans.iter().map(|p| (unit(p, true), vec!["cross_entropy_grad"]))).collect()
 }

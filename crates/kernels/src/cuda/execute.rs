@@ -4,7 +4,9 @@ use bullet_ops::{Layout, Op, Shape};
 use bullet_runtime::{Error, Result};
 
 use super::gpu::Gpu;
-use super::{attention, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax};
+use super::{
+    attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax,
+};
 use crate::{View, ViewMut};
 
 /// Whether the kernels of `op` take operand `i` with this layout as it is; otherwise they want a contiguous copy.
@@ -34,6 +36,7 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::ArgReduce { max, axis, .. } => reduce::arg_reduce(gpu, *max, *axis, x, out),
         Op::MatMul => gemm::matmul(gpu, x, out),
         Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
+        Op::LinearBiasGrad => bias_grad::bias_grad(gpu, x, out),
         Op::Softmax => softmax::softmax(gpu, false, x, out),
         Op::LogSoftmax => softmax::softmax(gpu, true, x, out),
         Op::SoftmaxGrad => softmax::softmax_grad(gpu, false, x, out),
@@ -42,6 +45,8 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::LayerNormGrad => norm::layer_norm_grad(gpu, x, out),
         Op::RmsNorm { eps } => norm::rms_norm(gpu, *eps, x, out),
         Op::RmsNormGrad => norm::rms_norm_grad(gpu, x, out),
+        Op::AddNorm { rms, eps } => norm::add_norm(gpu, *rms, *eps, x, out),
+        Op::AddNormGrad { rms } => norm::add_norm_grad(gpu, *rms, x, out),
         Op::Embedding => index::embedding(gpu, x, out),
         Op::EmbeddingGrad { rows } => index::embedding_grad(gpu, *rows, x, out),
         Op::Gather { axis } => index::gather(gpu, *axis, x, out),

@@ -294,6 +294,20 @@ impl Gpu {
         }
         let config =
             LaunchConfig { grid, block: [block, 1, 1], shared_bytes: shared, ..LaunchConfig::default() };
+        // SAFETY: by the caller's promise.
+        unsafe { self.launch_shaped(function, config, args) }
+    }
+
+    /// As [`Gpu::launch`], for a cooperative launch or one of clusters. The grid is not empty.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`].
+    pub(crate) unsafe fn launch_shaped(
+        &self,
+        function: FunctionId,
+        config: LaunchConfig,
+        args: &KernelArgs,
+    ) -> Result<()> {
         let launch = Launch::Kernel { function, config, args };
         // SAFETY: by the caller's promise; operands live in pool memory that is reused in stream order.
         unsafe { self.device.driver().launch(StreamId::DEFAULT, launch) }

@@ -14,9 +14,11 @@
 //! cell of the device, which the host reads when it next reads a tensor.
 
 mod attention;
+mod bias_grad;
 mod conv;
 pub mod copy;
 mod cross_entropy;
+pub mod decode;
 mod execute;
 pub mod gemm;
 mod gpu;
@@ -51,9 +53,11 @@ pub fn sample_sources(tier: Tier) -> Vec<(String, String)> {
 pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let families = [
         attention::units,
+        bias_grad::units,
         conv::units,
         copy::units,
         cross_entropy::units,
+        decode::units,
         gemm::units,
         index::units,
         norm::units,

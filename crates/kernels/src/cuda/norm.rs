@@ -18,7 +18,8 @@ const SOURCE: &str =
 /// A kernel that does not compile or launch.
 pub(crate) fn layer_norm(gpu: &Gpu, eps: f64, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     let [y, mean, rstd] = out else { unreachable!("layer_norm has three results") };
-    forward(gpu, false, eps, x, [ptr_mut(y), ptr_mut(mean), ptr_mut(rstd)])
+    let operands = [Some(&x[0]), None, x.get(1), x.get(2)];
+    forward(gpu, false, eps, operands, [ptr_mut(y), NULL, ptr_mut(mean), ptr_mut(rstd)])
 }
 
 /// `x[.., n], w[n]? -> y, rstd[..]`, contiguous.
@@ -27,7 +28,7 @@ pub(crate) fn layer_norm(gpu: &Gpu, eps: f64, x: &[View<'_>], out: &mut [ViewMut
 /// A kernel that does not compile or launch.
 pub(crate) fn rms_norm(gpu: &Gpu, eps: f64, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     let [y, rstd] = out else { unreachable!("rms_norm has two results") };
-    forward(gpu, true, eps, x, [ptr_mut(y), NULL, ptr_mut(rstd)])
+    forward(gpu, true, eps, [Some(&x[0]), None, x.get(1), None], [ptr_mut(y), NULL, NULL, ptr_mut(rstd)])
 }
 
 /// `x, mean, rstd, g, w? -> dx, dw[n]?, db[n]?`, contiguous; `dw` and `db` where there is a weight.
@@ -35,7 +36,8 @@ pub(crate) fn rms_norm(gpu: &Gpu, eps: f64, x: &[View<'_>], out: &mut [ViewMut<'
 /// # Errors
 /// Out of memory, or a kernel that does not compile or launch.
 pub(crate) fn layer_norm_grad(gpu: &Gpu, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let operands = [ptr(&x[0]), ptr(&x[1]), ptr(&x[2]), ptr(&x[3]), x.get(4).map_or(NULL, ptr)];
+    let w = x.get(4).map_or(NULL, ptr);
+    let operands = [ptr(&x[0]), ptr(&x[1]), ptr(&x[2]), ptr(&x[3]), NULL, w];
     backward(gpu, false, &x[0], operands, out)
 }
 
@@ -44,19 +46,53 @@ pub(crate) fn layer_norm_grad(gpu: &Gpu, x: &[View<'_>], out: &mut [ViewMut<'_>]
 /// # Errors
 /// Out of memory, or a kernel that does not compile or launch.
 pub(crate) fn rms_norm_grad(gpu: &Gpu, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let operands = [ptr(&x[0]), NULL, ptr(&x[1]), ptr(&x[2]), x.get(3).map_or(NULL, ptr)];
+    let operands = [ptr(&x[0]), NULL, ptr(&x[1]), ptr(&x[2]), NULL, x.get(3).map_or(NULL, ptr)];
     backward(gpu, true, &x[0], operands, out)
 }
 
-fn forward(gpu: &Gpu, rms: bool, eps: f64, x: &[View<'_>], out: [DevicePtr; 3]) -> Result<()> {
-    let (rows, width) = rows_of(x[0].layout());
+/// `x[.., n], r[.., n], w[n]?, b[n]? -> y, s, mean[..]?, rstd[..]`, contiguous; no bias and no mean if `rms`.
+///
+/// # Errors
+/// A kernel that does not compile or launch.
+pub(crate) fn add_norm(
+    gpu: &Gpu,
+    rms: bool,
+    eps: f64,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let out: Vec<DevicePtr> = out.iter_mut().map(ptr_mut).collect();
+    let out = match out[..] {
+        [y, s, rstd] if rms => [y, s, NULL, rstd],
+        [y, s, mean, rstd] => [y, s, mean, rstd],
+        _ => unreachable!("add_layer_norm has four results, add_rms_norm three"),
+    };
+    forward(gpu, rms, eps, [Some(&x[0]), Some(&x[1]), x.get(2), x.get(3)], out)
+}
+
+/// `s, mean?, rstd, g, gs, w? -> ds, dw[n]?, db[n]?`, contiguous; no mean and no `db` if `rms`.
+///
+/// # Errors
+/// Out of memory, or a kernel that does not compile or launch.
+pub(crate) fn add_norm_grad(gpu: &Gpu, rms: bool, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let (mean, rest) = if rms { (NULL, &x[1..]) } else { (ptr(&x[1]), &x[2..]) };
+    let w = rest.get(3).map_or(NULL, ptr);
+    let operands = [ptr(&x[0]), mean, ptr(&rest[0]), ptr(&rest[1]), ptr(&rest[2]), w];
+    backward(gpu, rms, &x[0], operands, out)
+}
+
+/// `x` are the row, what is added to it, weight and bias; `out` are y, the sum, mean and rstd, null if not there.
+fn forward(gpu: &Gpu, rms: bool, eps: f64, x: [Option<&View<'_>>; 4], out: [DevicePtr; 4]) -> Result<()> {
+    let like = x[0].expect("a norm has an operand");
+    let (rows, width) = rows_of(like.layout());
     if rows == 0 {
         return Ok(());
     }
-    let [y, mean, rstd] = out;
-    let [w, b] = [1, 2].map(|i| x.get(i).map_or(NULL, ptr));
-    let plan = Plan::new(x[0].dtype(), width, &[ptr(&x[0]), w, b, y], Budget::ONE);
-    let kernel = gpu.function(&unit(&plan, rms, false), "normalise")?;
+    let [y, sum, mean, rstd] = out;
+    let [x, r, w, b] = x.map(|v| v.map_or(NULL, ptr));
+    let budget = if r == NULL { Budget::ONE } else { Budget::TWO };
+    let plan = Plan::new(like.dtype(), width, &[x, r, w, b, y, sum], budget);
+    let kernel = gpu.function(&unit(&plan, rms, false, r != NULL), "normalise")?;
     let threads = plan.threads(gpu, rows);
     let mut blocks = rows.div_ceil(plan.rows_per_block(threads));
     if plan.narrow() {
@@ -64,7 +100,7 @@ fn forward(gpu: &Gpu, rms: bool, eps: f64, x: &[View<'_>], out: [DevicePtr; 3]) 
         let most = 12 * gpu.info().multiprocessors.max(1) as usize;
         blocks = blocks.div_ceil(blocks.div_ceil(most));
     }
-    let args = args![ptr(&x[0]), w, b, y, mean, rstd, rows as i64, width as i64, eps];
+    let args = args![x, r, w, b, y, sum, mean, rstd, rows as i64, width as i64, eps];
     // SAFETY: operands and results have the shapes of the op, contiguous and aligned to the plan's packs.
     unsafe { gpu.launch(kernel, [blocks as u32, 1, 1], threads as u32, 0, &args) }
 }
@@ -114,17 +150,17 @@ impl Cut {
     }
 }
 
-/// `operands` are x, mean, rstd, g and w, null if not there.
+/// `operands` are x, mean, rstd, g, what is added to dx, and w, null if not there.
 fn backward(
     gpu: &Gpu,
     rms: bool,
     like: &View<'_>,
-    operands: [DevicePtr; 5],
+    operands: [DevicePtr; 6],
     out: &mut [ViewMut<'_>],
 ) -> Result<()> {
     let (rows, width) = rows_of(like.layout());
     let dtype = like.dtype();
-    let [x, mean, rstd, g, w] = operands;
+    let [x, mean, rstd, g, added, w] = operands;
     let mut results = out.iter_mut().map(ptr_mut);
     let dx = results.next().expect("the adjoint of a norm has a result");
     let [dw, db] = [results.next().unwrap_or(NULL), results.next().unwrap_or(NULL)];
@@ -137,8 +173,8 @@ fn backward(
     if rows * width == 0 {
         return Ok(());
     }
-    let plan = Plan::new(dtype, width, &[x, g, w, dx], Budget::TWO);
-    let unit = unit(&plan, rms, true);
+    let plan = Plan::new(dtype, width, &[x, g, added, w, dx], Budget::TWO);
+    let unit = unit(&plan, rms, true, added != NULL);
     let threads = if plan.narrow() { 256 } else { plan.lanes };
     let cut = Cut::new(gpu, &plan, dtype.size(), rows, width, plan.rows_per_block(threads), dw != NULL);
     let parts = match cut.ranges {
@@ -151,6 +187,7 @@ fn backward(
         mean,
         rstd,
         g,
+        added,
         w,
         dx,
         dw,
@@ -176,18 +213,19 @@ fn backward(
     unsafe { gpu.launch(kernel, [columns.div_ceil(32) as u32, 1, 1], 256, 0, &args) }
 }
 
-fn unit(plan: &Plan, rms: bool, grad: bool) -> Unit {
-    let own = [Define::Int("RMS", i64::from(rms)), Define::Int("GRAD", i64::from(grad))];
+fn unit(plan: &Plan, rms: bool, grad: bool, add: bool) -> Unit {
+    let own = [("RMS", rms), ("GRAD", grad), ("ADD", add)].map(|(name, on)| Define::Int(name, i64::from(on)));
     plan.unit("norm", SOURCE, &own)
 }
 
 /// Every kind of unit that this family asks for, with its entry points.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let mut units = Vec::new();
-    for rms in [false, true] {
-        units.extend(Plan::samples(Budget::ONE).iter().map(|p| (unit(p, rms, false), vec!["normalise"])));
+    for (rms, add) in [(false, false), (true, false), (false, true), (true, true)] {
+        let budget = if add { Budget::TWO } else { Budget::ONE };
+        units.extend(Plan::samples(budget).iter().map(|p| (unit(p, rms, false, add), vec!["normalise"])));
         let entries = vec!["norm_grad", "norm_grad_finish"];
-        units.extend(Plan::samples(Budget::TWO).iter().map(|p| (unit(p, rms, true), entries.clone())));
+        units.extend(Plan::samples(Budget::TWO).iter().map(|p| (unit(p, rms, true, add), entries.clone())));
     }
     units
 }

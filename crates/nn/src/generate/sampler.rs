@@ -65,7 +65,7 @@ impl Sampler {
     pub fn sample(&self, logits: &[f32], step: u64) -> Result<u32> {
         self.validate()?;
         let best = likeliest(logits)?;
-        if self.temperature == 0.0 || self.top_k == Some(1) {
+        if self.is_greedy() {
             return Ok(best as u32);
         }
         let mut candidates = self.candidates(logits, logits[best]);
@@ -79,7 +79,7 @@ impl Sampler {
             candidates.truncate(enough.map_or(candidates.len(), |i| i + 1));
         }
         let kept: f64 = candidates.iter().map(|c| c.1).sum();
-        let mut left = Rng::new(self.seed, STREAM, step).uniform() * kept;
+        let mut left = self.uniform(step) * kept;
         for &(token, weight) in &candidates {
             left -= weight;
             if left < 0.0 {
@@ -88,6 +88,16 @@ impl Sampler {
         }
         // Rounding left a little over: the last token that could have been meant.
         Ok(candidates.iter().rev().find(|c| c.1 > 0.0).map_or(best as u32, |c| c.0))
+    }
+
+    /// Whether the likeliest token is taken, always.
+    pub(super) fn is_greedy(&self) -> bool {
+        self.temperature == 0.0 || self.top_k == Some(1)
+    }
+
+    /// The number in 0..1 that picks the token of step `step`.
+    pub(super) fn uniform(&self, step: u64) -> f64 {
+        Rng::new(self.seed, STREAM, step).uniform()
     }
 
     /// Tokens with unnormalised probabilities: after top-k, and from the likeliest down where a limit needs that.
@@ -109,22 +119,37 @@ impl Sampler {
 
 /// Index of the largest logit, the first of equals.
 fn likeliest(logits: &[f32]) -> Result<usize> {
-    let mut best = 0;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() || logit == f32::INFINITY {
-            return Err(Error::data(format!(
-                "the logit of token {token} is {logit}: the model's weights or activations overflowed; lower the learning \
-                 rate, or load a checkpoint from before"
-            )));
-        }
-        if logit > logits[best] {
-            best = token;
-        }
+    // Passes without an early exit and in lanes, which vectorise: this runs for every token. NaN is never the larger, so
+    // that it needs its own.
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let lanes = chunks.iter().fold([f32::NEG_INFINITY; 16], |mut lanes, chunk| {
+        lanes.iter_mut().zip(chunk).for_each(|(max, &x)| *max = larger(*max, x));
+        lanes
+    });
+    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+    let nan = logits.iter().fold(false, |nan, x| nan | x.is_nan());
+    if nan || max == f32::INFINITY {
+        let bad = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY).expect("one was just seen");
+        return Err(not_finite(bad, logits[bad]));
     }
-    match logits.get(best) {
-        Some(&logit) if logit > f32::NEG_INFINITY => Ok(best),
-        _ => Err(Error::data(format!("none of the {} tokens has a logit above -inf", logits.len()))),
+    match logits.iter().position(|&x| x == max) {
+        Some(best) if max > f32::NEG_INFINITY => Ok(best),
+        _ => Err(none_likely(logits.len())),
     }
+}
+
+/// The error of a logit that is NaN or +inf.
+pub(super) fn not_finite(token: usize, logit: f32) -> Error {
+    Error::data(format!(
+        "the logit of token {token} is {logit}: the model's weights or activations overflowed; lower the learning rate, or \
+         load a checkpoint from before"
+    ))
+}
+
+/// The error of `vocab` logits that are all -inf.
+pub(super) fn none_likely(vocab: usize) -> Error {
+    Error::data(format!("none of the {vocab} tokens has a logit above -inf"))
 }
 
 #[cfg(test)]

@@ -113,9 +113,9 @@ impl Attention {
         // Heads before positions: a head's rows then lie together, here and in the cache.
         let part = |start, n| qkv.narrow(2, start, n)?.transpose(1, 2);
         cache.keys_values.narrow(2, past, len)?.copy_(&part(heads, 2 * kv_heads)?)?;
-        let seen = cache.keys_values.narrow(2, 0, past + len)?.chunk(2, 1)?;
-        let q = part(0, heads)?;
-        let y = q.attention(&seen[0], &seen[1], None, true, None)?.transpose(1, 2)?;
+        let seen = cache.keys_values.narrow(2, 0, past + len)?;
+        let (keys, values) = (seen.narrow(1, 0, kv_heads)?, seen.narrow(1, kv_heads, kv_heads)?);
+        let y = part(0, heads)?.attention(&keys, &values, None, true, None)?.transpose(1, 2)?;
         self.proj.forward(&y.reshape(&[batch as isize, len as isize, dim as isize])?, pass)
     }
 
@@ -152,5 +152,10 @@ impl LayerCache {
     ) -> Result<LayerCache> {
         let dims = [batch, 2 * config.kv_heads, capacity, config.head_dim()];
         Ok(LayerCache { keys_values: Tensor::zeros(&dims, dtype, device)? })
+    }
+
+    /// Its memory: (batch, 2 kv heads, capacity, head width).
+    pub(crate) fn keys_values(&self) -> &Tensor {
+        &self.keys_values
     }
 }

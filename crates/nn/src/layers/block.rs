@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bullet_tensor::{Error as TensorError, Tensor, grad_enabled, recompute};
 
-use super::{Attention, AttentionConfig, LayerCache, Mlp, NormLayer};
+use super::{Attention, AttentionConfig, LayerCache, Mlp, NormLayer, Stream};
 use crate::config::{FeedForward, Norm};
 use crate::error::Result;
 use crate::init::Init;
@@ -59,14 +59,20 @@ impl TransformerBlock {
 
     /// (batch, sequence, dim) to the same.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let attended = self.attn.forward(&self.ln1.forward(x, pass)?, pass)?;
-        self.feed_forward(&x.add(&pass.dropout(&attended, self.dropout)?)?, pass)
+        self.forward_stream(&Stream::new(x.clone()), pass)?.sum()
+    }
+
+    /// As [`TransformerBlock::forward`] of a stream whose last sum is still to be done, to another such one.
+    pub fn forward_stream(&self, stream: &Stream, pass: &Pass) -> Result<Stream> {
+        let (normed, x) = self.ln1.forward_stream(stream, pass)?;
+        let attended = self.attn.forward(&normed, pass)?;
+        self.feed_forward(&Stream { x, added: Some(pass.dropout(&attended, self.dropout)?) }, pass)
     }
 
     /// As [`TransformerBlock::forward`] for positions `past..`; see [`Attention::forward_cached`].
     pub fn forward_cached(&self, x: &Tensor, cache: &LayerCache, past: usize, pass: &Pass) -> Result<Tensor> {
         let attended = self.attn.forward_cached(&self.ln1.forward(x, pass)?, cache, past, pass)?;
-        self.feed_forward(&x.add(&attended)?, pass)
+        self.feed_forward(&Stream { x: x.clone(), added: Some(attended) }, pass)?.sum()
     }
 
     /// As [`TransformerBlock::forward`], keeping nothing but `x` for backward, which runs the block again.
@@ -78,16 +84,15 @@ impl TransformerBlock {
         let generator = pass.generator.clone().filter(|_| pass.training);
         let function = move |inputs: &[Tensor]| {
             // A tape function speaks in the tape's errors.
-            block
-                .forward(&inputs[0], &inner)
-                .map_err(|e| TensorError::Op(bullet_ops::Error::argument(e.message)))
+            block.forward(&inputs[0], &inner).map_err(TensorError::from)
         };
         Ok(recompute(function, &[x], generator)?)
     }
 
-    fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let y = self.mlp.forward(&self.ln2.forward(x, pass)?, pass)?;
-        Ok(x.add(&pass.dropout(&y, self.dropout)?)?)
+    fn feed_forward(&self, stream: &Stream, pass: &Pass) -> Result<Stream> {
+        let (normed, x) = self.ln2.forward_stream(stream, pass)?;
+        let y = self.mlp.forward(&normed, pass)?;
+        Ok(Stream { x, added: Some(pass.dropout(&y, self.dropout)?) })
     }
 }
 

@@ -24,12 +24,18 @@ impl Embedding {
     /// # Errors
     /// An index outside the table; indices that are not integers.
     pub fn forward(&self, indices: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if pass.training {
+            return Ok(pass.param(&self.weight)?.embedding(indices)?);
+        }
         // Rows are cast after they are picked: they are fewer than the table's.
         pass.cast(&self.weight.embedding(indices)?)
     }
 
     /// The first `len` rows from `start`, as (len, width).
     pub fn rows(&self, start: usize, len: usize, pass: &Pass) -> Result<Tensor> {
+        if pass.training {
+            return Ok(pass.param(&self.weight)?.narrow(0, start, len)?);
+        }
         pass.cast(&self.weight.narrow(0, start, len)?)
     }
 }

@@ -1,5 +1,6 @@
 //! [`Linear`].
 
+use bullet_tensor::decode::Affine;
 use bullet_tensor::{Activation, Tensor};
 
 use crate::error::Result;
@@ -28,6 +29,11 @@ impl Linear {
         Linear { weight: weight.clone(), bias: None }
     }
 
+    /// Weight and bias.
+    pub(crate) fn affine(&self) -> Affine {
+        (self.weight.clone(), self.bias.clone())
+    }
+
     /// (.., inputs) to (.., outputs).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.forward_with(x, Activation::Identity, pass)
@@ -35,8 +41,8 @@ impl Linear {
 
     /// As [`Linear::forward`], with `activation` fused into the product.
     pub fn forward_with(&self, x: &Tensor, activation: Activation, pass: &Pass) -> Result<Tensor> {
-        let (x, weight) = (pass.cast(x)?, pass.cast(&self.weight)?);
-        let bias = pass.cast_option(self.bias.as_ref())?;
+        let (x, weight) = (pass.cast(x)?, pass.param(&self.weight)?);
+        let bias = pass.param_option(self.bias.as_ref())?;
         Ok(x.linear(&weight, bias.as_ref(), activation)?)
     }
 }

@@ -13,5 +13,5 @@ pub use block::{BlockConfig, TransformerBlock};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::Mlp;
-pub use norm::{LayerNorm, NormLayer, RmsNorm};
+pub use norm::{LayerNorm, NormLayer, RmsNorm, Stream};
 pub use rnn::{Gru, Lstm, RnnConfig};

@@ -1,6 +1,7 @@
 //! [`LayerNorm`], [`RmsNorm`], and [`NormLayer`], either of them.
 
 use bullet_tensor::Tensor;
+use bullet_tensor::decode::Affine;
 
 use crate::config::Norm;
 use crate::error::Result;
@@ -28,9 +29,16 @@ impl LayerNorm {
 
     /// (.., width) to (.., width).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (x, weight) = (pass.cast(x)?, pass.cast(&self.weight)?);
-        let bias = pass.cast_option(self.bias.as_ref())?;
+        let (x, weight) = (pass.cast(x)?, pass.param(&self.weight)?);
+        let bias = pass.param_option(self.bias.as_ref())?;
         Ok(x.layer_norm(Some(&weight), bias.as_ref(), self.eps)?)
+    }
+
+    /// The norm of the sum of `x` and `added`, of one shape, and the sum.
+    pub fn forward_sum(&self, x: &Tensor, added: &Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let (x, added, weight) = (pass.cast(x)?, pass.cast(added)?, pass.param(&self.weight)?);
+        let bias = pass.param_option(self.bias.as_ref())?;
+        Ok(x.add_layer_norm(&added, Some(&weight), bias.as_ref(), self.eps)?)
     }
 }
 
@@ -60,13 +68,43 @@ impl RmsNorm {
 
     /// (.., width) to (.., width).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(pass.cast(x)?.rms_norm(Some(&pass.cast(&self.weight)?), self.eps)?)
+        Ok(pass.cast(x)?.rms_norm(Some(&pass.param(&self.weight)?), self.eps)?)
+    }
+
+    /// The norm of the sum of `x` and `added`, of one shape, and the sum.
+    pub fn forward_sum(&self, x: &Tensor, added: &Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let (x, added, weight) = (pass.cast(x)?, pass.cast(added)?, pass.param(&self.weight)?);
+        Ok(x.add_rms_norm(&added, Some(&weight), self.eps)?)
     }
 }
 
 impl Module for RmsNorm {
     fn visit(&self, path: &str, f: &mut dyn FnMut(&str, &Tensor)) {
         f(&join(path, "weight"), &self.weight);
+    }
+}
+
+/// A residual stream, with what is still to be added to it: the norm that comes next does both at once.
+#[derive(Clone)]
+pub struct Stream {
+    /// The stream so far.
+    pub x: Tensor,
+    /// What the last part adds, of the same shape.
+    pub added: Option<Tensor>,
+}
+
+impl Stream {
+    /// A stream of `x` alone.
+    pub fn new(x: Tensor) -> Stream {
+        Stream { x, added: None }
+    }
+
+    /// The stream as one tensor.
+    pub fn sum(&self) -> Result<Tensor> {
+        Ok(match &self.added {
+            Some(added) => self.x.add(added)?,
+            None => self.x.clone(),
+        })
     }
 }
 
@@ -88,11 +126,29 @@ impl NormLayer {
         })
     }
 
+    /// Scale and shift.
+    pub(crate) fn affine(&self) -> Affine {
+        match self {
+            NormLayer::Layer(norm) => (norm.weight.clone(), norm.bias.clone()),
+            NormLayer::Rms(norm) => (norm.weight.clone(), None),
+        }
+    }
+
     /// (.., width) to (.., width).
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         match self {
             NormLayer::Layer(norm) => norm.forward(x, pass),
             NormLayer::Rms(norm) => norm.forward(x, pass),
+        }
+    }
+
+    /// The norm of a residual stream, and the stream.
+    pub fn forward_stream(&self, stream: &Stream, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let Stream { x, added } = stream;
+        match (self, added) {
+            (norm, None) => Ok((norm.forward(x, pass)?, x.clone())),
+            (NormLayer::Layer(norm), Some(added)) => norm.forward_sum(x, added, pass),
+            (NormLayer::Rms(norm), Some(added)) => norm.forward_sum(x, added, pass),
         }
     }
 }

@@ -83,10 +83,10 @@ impl Gates {
     /// In the dtype of the pass: cast once, not at every step.
     fn cast(&self, pass: &Pass) -> Result<Gates> {
         Ok(Gates {
-            weight_ih: pass.cast(&self.weight_ih)?,
-            weight_hh: pass.cast(&self.weight_hh)?,
-            bias_ih: pass.cast_option(self.bias_ih.as_ref())?,
-            bias_hh: pass.cast_option(self.bias_hh.as_ref())?,
+            weight_ih: pass.param(&self.weight_ih)?,
+            weight_hh: pass.param(&self.weight_hh)?,
+            bias_ih: pass.param_option(self.bias_ih.as_ref())?,
+            bias_hh: pass.param_option(self.bias_hh.as_ref())?,
         })
     }
 

@@ -200,6 +200,14 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Brings the parameters' copies in other dtypes up to date: for a replayed step, which reads them as they are.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn refresh_shadows(&self) -> Result<()> {
+        Ok(self.members().try_for_each(|m| m.param.refresh_shadow())?)
+    }
+
     /// Drops every gradient.
     pub fn zero_grad(&self) {
         self.members().for_each(|m| m.param.set_grad(None));
@@ -214,7 +222,7 @@ impl Optimizer {
         loss_scale: Option<&Tensor>,
         max_norm: Option<f64>,
     ) -> Result<GradientScale> {
-        let grads: Vec<Tensor> = self.members().filter_map(|m| m.param.grad()).collect();
+        let grads: Vec<Tensor> = self.members().filter_map(|m| m.param.computed_grad()).collect();
         if grads.is_empty() {
             return Err(Error::argument(
                 "optimizer: no parameter has a gradient; run the forward pass and call backward on the loss first",
@@ -231,9 +239,16 @@ impl Optimizer {
 
     fn step_group(&self, group: &Group, scale: &GradientScale) -> Result<()> {
         let grads: Vec<(&Member, Tensor)> =
-            group.members.iter().filter_map(|m| Some((m, m.param.grad()?))).collect();
-        let slots: Vec<Slot<'_>> =
-            grads.iter().map(|(m, grad)| Slot { param: &m.param, grad, moments: &m.moments }).collect();
+            group.members.iter().filter_map(|m| Some((m, m.param.computed_grad()?))).collect();
+        let slots: Vec<Slot<'_>> = grads
+            .iter()
+            .map(|(m, grad)| Slot {
+                param: &m.param,
+                grad,
+                moments: &m.moments,
+                shadow: m.param.shadow_values(),
+            })
+            .collect();
         let state = StepState {
             step: &group.step,
             lr: &group.lr,

@@ -5,12 +5,12 @@
 //! ([`TrainStep::compute`]), so that it can be captured once and replayed. Loss, gradient norm, loss scale and step
 //! count wait on the device until someone asks ([`TrainStep::read`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bullet_tensor::{DType, Device, Generator, Graph, Tensor, no_grad};
 
 use crate::data::Batch;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::module::{Module, Pass};
 use crate::optim::{LossScaler, Optimizer, Schedule};
 
@@ -56,14 +56,19 @@ pub struct TrainStep<M> {
     seed_gradient: Tensor,
     /// f32: 1 / accumulation.
     share: Tensor,
-    /// f32: mean loss of the last step.
-    loss: Tensor,
-    /// f32: global gradient norm of the last step, before clipping.
-    norm: Tensor,
+    latest: Mutex<Latest>,
     /// Steps begun, skipped ones included.
     step: u64,
     replay: Replay,
     not_captured: Option<String>,
+}
+
+/// Where the last step left what is read of it; a captured step leaves it there again.
+struct Latest {
+    /// f32: mean loss.
+    loss: Tensor,
+    /// f32: global gradient norm, before clipping.
+    norm: Tensor,
 }
 
 /// Whether [`TrainStep::compute`] is done op by op or replayed.
@@ -132,8 +137,7 @@ impl<M: Objective> TrainStep<M> {
             batches,
             seed_gradient: scalar(share)?,
             share: scalar(share)?,
-            loss: scalar(0.0)?,
-            norm: scalar(0.0)?,
+            latest: Mutex::new(Latest { loss: scalar(0.0)?, norm: scalar(0.0)? }),
             step: 0,
             replay: if device.gpu().is_some() { Replay::After(2) } else { Replay::Never },
             not_captured: None,
@@ -175,15 +179,42 @@ impl<M: Objective> TrainStep<M> {
             Err(e) => {
                 self.replay = Replay::Never;
                 self.not_captured = Some(e.to_string());
+                self.generator.set_streams(0);
                 self.compute()
             }
         }
     }
 
+    /// Captures the step. What the memory pool has cached in other sizes than the capture asks for cannot be given back
+    /// in a capture: if memory runs out, that is done, and the capture begins anew.
     fn capture(&self) -> Result<Graph> {
-        let capture = self.loss.device().capture().map_err(bullet_tensor::Error::from)?;
+        match self.capture_once() {
+            Err(e) if e.kind == ErrorKind::OutOfMemory => {
+                self.optimizer.zero_grad();
+                self.generator.set_streams(0);
+                self.share.device().trim();
+                self.capture_once()
+            }
+            done => done,
+        }
+    }
+
+    fn capture_once(&self) -> Result<Graph> {
+        let capture = self.share.device().capture().map_err(bullet_tensor::Error::from)?;
         self.compute()?;
         Ok(capture.end().map_err(bullet_tensor::Error::from)?)
+    }
+
+    /// Whether steps are captured into a graph and replayed, if the device can: by default on a GPU. The first two are
+    /// done op by op in any case, as they compile kernels and fill the memory pool.
+    pub fn set_captured(&mut self, captured: bool) {
+        self.replay = if captured { Replay::After(2) } else { Replay::Never };
+        self.not_captured = None;
+    }
+
+    /// Whether steps are replayed from a graph by now.
+    pub fn is_captured(&self) -> bool {
+        matches!(self.replay, Replay::Captured(_))
     }
 
     /// Why the step is not captured, where that was tried.
@@ -191,7 +222,8 @@ impl<M: Objective> TrainStep<M> {
         self.not_captured.as_deref()
     }
 
-    /// Writes what changes from step to step into the static tensors.
+    /// Writes what changes from step to step into the static tensors, and what someone else changed since the last step into
+    /// those that go with it.
     fn begin(&mut self, batches: &[Batch]) -> Result<()> {
         if batches.len() != self.batches.len() {
             return Err(Error::argument(format!(
@@ -206,6 +238,7 @@ impl<M: Objective> TrainStep<M> {
         }
         self.optimizer.set_lr(self.options.schedule.at(self.step))?;
         self.generator.begin_step(self.step)?;
+        self.optimizer.refresh_shadows()?;
         self.step += 1;
         Ok(())
     }
@@ -213,45 +246,55 @@ impl<M: Objective> TrainStep<M> {
     /// The device work of a step: forward, backward, clip, update.
     fn compute(&self) -> Result<()> {
         self.optimizer.zero_grad();
-        if let Some(scaler) = &self.scaler {
-            self.seed_gradient.copy_(scaler.scale())?;
-            self.seed_gradient.mul_(&self.share)?;
-        }
-        for (round, (inputs, targets)) in self.batches.iter().enumerate() {
+        let seed = match &self.scaler {
+            Some(scaler) if self.batches.len() == 1 => scaler.scale(),
+            Some(scaler) => {
+                self.seed_gradient.copy_(scaler.scale())?;
+                self.seed_gradient.mul_(&self.share)?;
+                &self.seed_gradient
+            }
+            None => &self.seed_gradient,
+        };
+        let mut mean = None;
+        for (inputs, targets) in &self.batches {
             let loss = self.model.loss(inputs, targets, &self.pass)?;
-            loss.backward_with(&self.seed_gradient)?;
-            self.note_loss(round, &loss.detach())?;
+            loss.backward_with(seed)?;
+            mean = Some(self.add_loss(mean, loss.detach())?);
         }
         let loss_scale = self.scaler.as_ref().map(LossScaler::scale);
         let scale = self.optimizer.gradient_scale(loss_scale, self.options.grad_clip)?;
-        self.norm.copy_(&scale.norm)?;
         self.optimizer.step(&scale)?;
+        if let Some(loss) = mean {
+            *self.latest() = Latest { loss, norm: scale.norm.clone() };
+        }
         if let Some(scaler) = &self.scaler {
             scaler.update(&scale.non_finite)?;
         }
         Ok(())
     }
 
-    /// Adds the loss of one round of accumulation to the mean.
-    fn note_loss(&self, round: usize, loss: &Tensor) -> Result<()> {
+    /// The mean with the loss of one more round of accumulation.
+    fn add_loss(&self, mean: Option<Tensor>, loss: Tensor) -> Result<Tensor> {
         if self.batches.len() == 1 {
-            return Ok(self.loss.copy_(loss)?);
+            return Ok(loss);
         }
         let part = no_grad(|| loss.mul(&self.share))?;
-        if round == 0 {
-            self.loss.copy_(&part)?
-        } else {
-            self.loss.add_(&part)?
-        }
-        Ok(())
+        let Some(mean) = mean else { return Ok(part) };
+        mean.add_(&part)?;
+        Ok(mean)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads back what the last step left on the device; this waits for it.
     pub fn read(&self) -> Result<Reading> {
         let taken = self.optimizer.steps_taken().item()? as u64;
+        let latest = self.latest();
         Ok(Reading {
-            loss: self.loss.item()?,
-            grad_norm: self.norm.item()?,
+            loss: latest.loss.item()?,
+            grad_norm: latest.norm.item()?,
             loss_scale: self.scaler.as_ref().map(|s| s.scale().item()).transpose()?,
             skipped: self.step.saturating_sub(taken),
         })

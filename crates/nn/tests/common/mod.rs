@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bullet_nn::config::Config;
+use bullet_nn::data::Batch;
 use bullet_nn::train::{
-    Callback, CheckpointKind, Evaluation, Flow, Progress, Report, Trainer, TrainerBuilder,
+    Callback, CheckpointKind, Evaluation, Flow, Progress, Report, StepOptions, TrainStep, Trainer,
+    TrainerBuilder, optimizer, step_options,
 };
+use bullet_nn::{Init, Module, Transformer, TransformerConfig};
+use bullet_tensor::{DType, Device};
 
 /// A folder that is removed at the end.
 pub struct Scratch(PathBuf);
@@ -152,4 +156,33 @@ impl<F: FnMut() -> Flow + Send> Callback for AtStep<F> {
 pub fn tensors(path: impl AsRef<Path>) -> Vec<(String, Vec<u8>)> {
     let file = bullet_nn::format::BulletFile::open_verified(path).unwrap();
     file.tensors().map(|t| (t.name.to_string(), t.bytes.to_vec())).collect()
+}
+
+/// Tokens of [`train_step`].
+pub const VOCAB: usize = 11;
+
+/// What trains the tiny model on `device`, with these settings beside those of [`config`].
+pub fn train_step(pairs: &str, device: &Device) -> bullet_nn::Result<TrainStep<Transformer>> {
+    let mut config = config(Path::new("runs"));
+    pairs.split_whitespace().for_each(|pair| config.set_pair(pair).unwrap());
+    let settings = TransformerConfig::from_settings(&config.model, VOCAB);
+    let model = Transformer::new(settings, &Init::new(3, DType::F32, device))?;
+    let optimizer = optimizer(&config, &model)?;
+    TrainStep::new(model, optimizer, step_options(&config), device)
+}
+
+/// Batches of one step: repeating sequences, other ones in each step.
+pub fn batches(options: &StepOptions, step: usize) -> Vec<Batch> {
+    let [rows, length] = options.batch;
+    let at = |round: usize, row: usize, i: usize| (3 * (step + round + row * 5 + i) % VOCAB) as i64;
+    let fill = |round, shift| {
+        (0..rows).flat_map(|r| (0..length).map(move |i| at(round, r, i + shift))).collect::<Vec<i64>>()
+    };
+    let batch = |round| Batch { x: fill(round, 0), y: fill(round, 1), targets: rows * length };
+    (0..options.accumulation).map(batch).collect()
+}
+
+/// The bytes of every parameter.
+pub fn weights(module: &impl Module) -> Vec<Vec<u8>> {
+    module.named_parameters().iter().map(|(_, t)| t.to_bytes().unwrap()).collect()
 }

@@ -157,6 +157,7 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         Op::SoftmaxGrad | Op::LogSoftmaxGrad => i == 1,
         Op::LayerNormGrad => i >= 3,
         Op::RmsNormGrad => i >= 2,
+        Op::AddNormGrad { rms } => i >= if *rms { 2 } else { 3 },
         Op::CrossEntropyGrad { .. } => i == 4,
         Op::AttentionGrad(_) => i == 5,
         Op::AttentionPackedGrad { .. } => i == 3,
@@ -173,6 +174,8 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         | Op::LogSoftmax
         | Op::LayerNorm { .. }
         | Op::RmsNorm { .. }
+        | Op::AddNorm { .. }
+        | Op::LinearBiasGrad
         | Op::Embedding
         | Op::EmbeddingGrad { .. }
         | Op::Gather { .. }
@@ -215,6 +218,9 @@ fn kernel_cases(name: &str, d: &mut Draw<'_>) -> Vec<Case> {
         "log_softmax_grad" => row_grads(Op::LogSoftmax, Op::LogSoftmaxGrad, d),
         "layer_norm" | "layer_norm_grad" => norms(Op::LayerNorm { eps: 1e-5 }, 2, name, d),
         "rms_norm" | "rms_norm_grad" => norms(Op::RmsNorm { eps: 1e-5 }, 1, name, d),
+        "add_layer_norm" | "add_layer_norm_grad" => add_norms(false, name, d),
+        "add_rms_norm" | "add_rms_norm_grad" => add_norms(true, name, d),
+        "linear_bias_grad" => bias_grads(d),
         "embedding" | "embedding_grad" => embeddings(name, d),
         "gather" | "scatter_add" | "index_select" | "index_add" => indexing(name, d),
         "concat" => concats(d),
@@ -373,6 +379,46 @@ fn norms(forward: Op, parameters: usize, name: &str, d: &mut Draw<'_>) -> Vec<Pa
             }
         }
     }
+    cases
+}
+
+/// As [`norms`], of a sum.
+fn add_norms(rms: bool, name: &str, d: &mut Draw<'_>) -> Vec<Pair> {
+    let forward = Op::AddNorm { rms, eps: 1e-5 };
+    let mut cases = Vec::new();
+    for dims in ROWS.iter().filter(|dims| dims.last() != Some(&0)) {
+        let n = dims[dims.len() - 1];
+        for given in 0..=if rms { 1 } else { 2 } {
+            let mut x = vec![d.tensor(dims), d.tensor(dims)];
+            x.extend((0..given).map(|_| d.tensor(&[n])));
+            if !name.ends_with("_grad") {
+                cases.push((forward.clone(), x));
+            } else if given <= 1 {
+                let sum_and_statistics = results(&forward, &x).split_off(1);
+                let grads = vec![d.tensor(dims), d.tensor(dims)];
+                let weight = x.split_off(2);
+                cases.push((Op::AddNormGrad { rms }, [sum_and_statistics, grads, weight].concat()));
+            }
+        }
+    }
+    cases
+}
+
+fn bias_grads(d: &mut Draw<'_>) -> Vec<Pair> {
+    // More than one launch takes; and none of a kind.
+    let many: Vec<Vec<usize>> = (0..67).map(|i| vec![i % 5 + 1, 7 * i % 40]).collect();
+    let lists: &[&[&[usize]]] = &[
+        &[&[1]],
+        &[&[0, 3], &[3, 0], &[4]],
+        &[&[2, 3, 33]],
+        &[&[5, 33], &[1031, 37], &[2, 1, 64], &[300, 128], &[129, 260]],
+        &[&[4000, 6]],
+    ];
+    let mut cases: Vec<Pair> = lists
+        .iter()
+        .map(|list| (Op::LinearBiasGrad, list.iter().map(|dims| d.tensor(dims)).collect()))
+        .collect();
+    cases.push((Op::LinearBiasGrad, many.iter().map(|dims| d.tensor(dims)).collect()));
     cases
 }
 

@@ -180,6 +180,7 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::ArgReduce { max, axis, .. } => vec![elementwise::arg_reduce(*max, *axis, &x[0], out[0])?],
         Op::MatMul => vec![product::matmul(&x[0], &x[1], out[0])],
         Op::Linear { activation } => product::linear(*activation, x, out[0]),
+        Op::LinearBiasGrad => x.iter().zip(&out).map(|(g, out)| rows::column_sums(g, *out)).collect(),
         Op::Softmax => vec![rows::softmax(&x[0])],
         Op::SoftmaxGrad => vec![rows::softmax_grad(&x[0], &x[1])],
         Op::LogSoftmax => vec![rows::log_softmax(&x[0])],
@@ -188,6 +189,8 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::LayerNormGrad => rows::layer_norm_grad(x, &out),
         Op::RmsNorm { eps } => rows::rms_norm(*eps, x, &out),
         Op::RmsNormGrad => rows::rms_norm_grad(x, &out),
+        Op::AddNorm { rms, eps } => rows::add_norm(*rms, *eps, x, &out),
+        Op::AddNormGrad { rms } => rows::add_norm_grad(*rms, x, &out),
         Op::Embedding => vec![index::embedding(&x[0], &x[1], out[0])?],
         Op::EmbeddingGrad { .. } => vec![index::embedding_grad(&x[0], &x[1], out[0])?],
         Op::Gather { axis } => vec![index::gather(*axis, &x[0], &x[1], out[0])?],
@@ -243,6 +246,12 @@ pub fn magnitudes(op: &Op, x: &[Array], results: &[Array]) -> Vec<Array> {
     if let (Op::LayerNorm { .. }, [_, mean, rstd]) = (op, results) {
         return rows::layer_norm_magnitudes(x, mean, rstd, results);
     }
+    if let (Op::AddNorm { rms: false, .. }, [y, sum, mean, rstd]) = (op, results) {
+        let of_norm = [&[sum.clone()][..], &x[2..]].concat();
+        let mut all = rows::layer_norm_magnitudes(&of_norm, mean, rstd, std::slice::from_ref(y));
+        all.insert(1, sum.clone());
+        return all;
+    }
     results
         .iter()
         .map(|r| {
@@ -260,6 +269,7 @@ fn is_multilinear(op: &Op) -> bool {
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. }
             | Op::MatMul
             | Op::Linear { activation: Activation::Identity }
+            | Op::LinearBiasGrad
             | Op::EmbeddingGrad { .. }
             | Op::ScatterAdd { .. }
             | Op::IndexAdd { .. }

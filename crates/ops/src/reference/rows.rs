@@ -183,6 +183,33 @@ pub(super) fn rms_norm_grad(x: &[Array], out: &[Meta]) -> Vec<Array> {
     results
 }
 
+/// `s = x + r`, and the norm of it, rounded to its dtype: where a row is nearly constant its norm magnifies what is
+/// rounded off, and the adjoint, which reads `s`, must see the same.
+pub(super) fn add_norm(rms: bool, eps: f64, x: &[Array], out: &[Meta]) -> Vec<Array> {
+    let sum = of(out[1], x[0].data.iter().zip(&x[1].data).map(|(x, r)| x + r).collect()).rounded();
+    let operands = [&[sum.clone()][..], &x[2..]].concat();
+    let metas = [&out[..1], &out[2..]].concat();
+    let norm = if rms { rms_norm } else { layer_norm };
+    let mut results = norm(eps, &operands, &metas);
+    results.insert(1, sum);
+    results
+}
+
+/// The adjoint of the norm at `s`, with `gs` added to `ds`.
+pub(super) fn add_norm_grad(rms: bool, x: &[Array], out: &[Meta]) -> Vec<Array> {
+    let at = if rms { 3 } else { 4 };
+    let operands = [&x[..at], &x[at + 1..]].concat();
+    let mut results = if rms { rms_norm_grad(&operands, out) } else { layer_norm_grad(&operands, out) };
+    results[0].data.iter_mut().zip(&x[at].data).for_each(|(d, g)| *d += g);
+    results
+}
+
+/// `db_i` is the sum over all rows `r` of `g_ri`.
+pub(super) fn column_sums(g: &Array, out: Meta) -> Array {
+    let n = row_len(g);
+    of(out, (0..n).map(|i| sum((0..row_count(g)).map(|r| row(g, r)[i]))).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Array, eval};

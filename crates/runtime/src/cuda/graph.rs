@@ -48,7 +48,7 @@ impl CudaDriver {
             // SAFETY: the driver made it.
             Ok(unsafe { GraphId::from_raw(exec.expose_provenance() as u64) })
         });
-        for ptr in self.captures.end(stream, made.as_ref().ok().copied()) {
+        for (ptr, _) in self.captures.end(stream, made.as_ref().ok().copied()) {
             // Before the capture began, work on its streams may have used the memory; it is seldom freed here.
             // SAFETY: what was freed in a capture that came to nothing is used by nobody but that work.
             unsafe {
@@ -82,7 +82,7 @@ impl CudaDriver {
         }
         // SAFETY: by this function's contract; a launch under way is finished by the driver first.
         check(unsafe { sys::cuGraphExecDestroy(exec(graph)) }, "cuGraphExecDestroy")?;
-        kept.into_iter().try_for_each(|ptr| {
+        kept.into_iter().try_for_each(|(ptr, _)| {
             // SAFETY: freed by its owner during the capture; the graph is gone, and what it did has passed.
             unsafe { self.release(ptr) }
         })

@@ -10,7 +10,6 @@
 //!
 //! **Capture** is in relaxed mode: nothing that other threads do, nor allocating, disturbs it.
 
-mod capture;
 mod error;
 mod graph;
 mod launch;
@@ -22,6 +21,7 @@ use std::time::Duration;
 
 use cudarc::driver::sys::{self, CUcontext, CUevent, CUresult, CUstream, CUstreamCaptureMode};
 
+use crate::capture::Captures;
 use crate::driver::{
     DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, Launch, MemoryInfo, ModuleId,
     Priority, StreamId,
@@ -29,7 +29,6 @@ use crate::driver::{
 use crate::error::{Error, Result};
 use crate::jit::{Compiler, GpuInfo, Program};
 
-use capture::Captures;
 use error::{check, error};
 pub(crate) use library::{Library, Physical, library};
 
@@ -228,9 +227,9 @@ impl Driver for CudaDriver {
         }
     }
 
-    unsafe fn free(&self, stream: StreamId, ptr: DevicePtr, _: usize) -> Result<()> {
+    unsafe fn free(&self, stream: StreamId, ptr: DevicePtr, bytes: usize) -> Result<()> {
         self.enter()?;
-        if self.captures.keep(stream, ptr) {
+        if self.captures.keep(stream, (ptr, bytes)) {
             return Ok(());
         }
         // Failed work has ended, too; its error shows again at the next synchronisation.

@@ -2,8 +2,10 @@
 //!
 //! The default stream runs its work at once on the calling thread, which is what eager CPU tensors use. Streams made by
 //! [`Driver::create_stream`] are worker threads with a FIFO queue: asynchronous as CUDA's are, so that a missing
-//! synchronisation gives wrong results here as it would there (the CPU simulation mode).
+//! synchronisation gives wrong results here as it would there (the CPU simulation mode). Work can be captured into graphs
+//! ([`graph`]).
 
+mod graph;
 mod memory;
 mod stream;
 
@@ -14,13 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crate::capture::Captures;
 use crate::driver::{
-    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, Launch, MemoryInfo, ModuleId, Priority,
-    StreamId,
+    DeviceKind, DevicePtr, Driver, DriverInfo, EventId, FunctionId, GraphId, Launch, MemoryInfo, ModuleId,
+    Priority, StreamId,
 };
 use crate::error::{Error, Result};
 use crate::hardware;
 
+use graph::Graphs;
 use stream::{Event, Mark, Task, Worker};
 
 /// The CPU as a device.
@@ -33,6 +37,8 @@ pub struct HostDriver {
     default: Option<Worker>,
     streams: RwLock<HashMap<StreamId, Arc<Worker>>>,
     events: RwLock<HashMap<EventId, Arc<Event>>>,
+    captures: Captures,
+    graphs: Graphs,
 }
 
 impl HostDriver {
@@ -52,6 +58,8 @@ impl HostDriver {
             default: None,
             streams: RwLock::default(),
             events: RwLock::default(),
+            captures: Captures::default(),
+            graphs: Graphs::default(),
         }
     }
 
@@ -69,8 +77,12 @@ impl HostDriver {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Runs `task` in its place in `stream`.
+    /// Runs `task` in its place in `stream`, or records it if the stream is captured.
     fn enqueue(&self, stream: StreamId, task: Task) -> Result<()> {
+        if let Some(origin) = self.captures.origin(stream) {
+            self.graphs.record(origin, task);
+            return Ok(());
+        }
         if stream == StreamId::DEFAULT {
             return match &self.default {
                 None => task.run(),
@@ -129,6 +141,9 @@ impl Driver for HostDriver {
     }
 
     unsafe fn free(&self, stream: StreamId, ptr: DevicePtr, bytes: usize) -> Result<()> {
+        if self.captures.keep(stream, (ptr, bytes)) {
+            return Ok(());
+        }
         self.enqueue(stream, Task::Free { ptr, bytes })
     }
 
@@ -184,6 +199,7 @@ impl Driver for HostDriver {
     }
 
     fn synchronize(&self, stream: StreamId) -> Result<()> {
+        self.captures.may_wait_for(stream)?;
         match (stream, &self.default) {
             (StreamId::DEFAULT, None) => Ok(()),
             (StreamId::DEFAULT, Some(worker)) => worker.synchronize(),
@@ -199,17 +215,29 @@ impl Driver for HostDriver {
     }
 
     unsafe fn destroy_event(&self, event: EventId) -> Result<()> {
+        self.captures.forget(event);
         remove(&self.events, event, "event").map(drop)
     }
 
     fn record(&self, event: EventId, stream: StreamId) -> Result<()> {
-        let (event, mark) = (self.event(event)?, Arc::new(Mark::default()));
+        let (id, event, mark) = (event, self.event(event)?, Arc::new(Mark::default()));
+        self.captures.recorded(id, stream);
+        if self.captures.is_captured(id) {
+            return Ok(());
+        }
         self.enqueue(stream, Task::Record(Arc::clone(&mark)))?;
         event.set(mark);
         Ok(())
     }
 
     fn wait(&self, stream: StreamId, event: EventId) -> Result<()> {
+        if self.captures.is_captured(event) {
+            self.captures.waits(stream, event);
+            return Ok(());
+        }
+        if self.captures.is_capturing(stream) {
+            return Err(Error::invalid("a captured stream cannot wait for an event outside of its capture"));
+        }
         match self.event(event)?.mark() {
             Some(mark) => {
                 if stream == StreamId::DEFAULT && self.default.is_none() {
@@ -222,10 +250,12 @@ impl Driver for HostDriver {
     }
 
     fn query(&self, event: EventId) -> Result<bool> {
+        self.captures.may_wait_for_event(event)?;
         Ok(self.event(event)?.mark().is_none_or(|mark| mark.reached().is_some()))
     }
 
     fn synchronize_event(&self, event: EventId) -> Result<()> {
+        self.captures.may_wait_for_event(event)?;
         stream::may_block()?;
         if let Some(mark) = self.event(event)?.mark() {
             mark.wait();
@@ -254,5 +284,27 @@ impl Driver for HostDriver {
             Launch::Host(f) => self.enqueue(stream, Task::Host(f)),
             Launch::Kernel { .. } => Err(Error::unsupported(NO_KERNELS)),
         }
+    }
+
+    fn is_capturing(&self, stream: StreamId) -> bool {
+        self.captures.is_capturing(stream)
+    }
+
+    fn begin_capture(&self, stream: StreamId) -> Result<()> {
+        self.begin(stream)
+    }
+
+    fn end_capture(&self, stream: StreamId) -> Result<GraphId> {
+        self.end(stream)
+    }
+
+    unsafe fn launch_graph(&self, graph: GraphId, stream: StreamId) -> Result<()> {
+        // SAFETY: by this function's contract.
+        unsafe { self.replay(graph, stream) }
+    }
+
+    unsafe fn destroy_graph(&self, graph: GraphId) -> Result<()> {
+        // SAFETY: by this function's contract.
+        unsafe { self.drop_graph(graph) }
     }
 }

@@ -33,6 +33,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One piece of a stream's work. Whoever makes one vouches for its addresses until it has run: that is the contract
 /// of the driver's unsafe functions, which alone make those with addresses.
+#[derive(Clone)]
 pub(super) enum Task {
     /// Copy between ranges that do not overlap.
     Copy { dst: DevicePtr, src: DevicePtr, bytes: usize },
@@ -50,8 +51,8 @@ pub(super) enum Task {
 
 impl Task {
     /// Does the work on this thread; a closure that panics is an error.
-    pub(super) fn run(self) -> Result<()> {
-        match self {
+    pub(super) fn run(&self) -> Result<()> {
+        match *self {
             Task::Copy { dst, src, bytes } => {
                 // SAFETY: the maker of the task vouches for both ranges.
                 unsafe { std::ptr::copy_nonoverlapping(src.0 as *const u8, dst.0 as *mut u8, bytes) };
@@ -66,13 +67,13 @@ impl Task {
                 // SAFETY: the maker of the task vouches that `alloc` gave it with this size.
                 unsafe { memory::free(ptr, bytes) };
             }
-            Task::Host(f) => {
+            Task::Host(ref f) => {
                 catch_unwind(AssertUnwindSafe(|| f())).map_err(|panic| {
                     Error::launch(format!("a host closure panicked: {}", panic_message(&*panic)))
                 })?;
             }
-            Task::Record(mark) => mark.reach(),
-            Task::Wait(mark) => mark.wait(),
+            Task::Record(ref mark) => mark.reach(),
+            Task::Wait(ref mark) => mark.wait(),
         }
         Ok(())
     }
@@ -118,11 +119,17 @@ impl Worker {
         queue.send(task).map_err(|_| Error::launch("the thread of a stream has ended"))
     }
 
-    pub(super) fn synchronize(&self) -> Result<()> {
+    /// Waits for the tasks it has; leaves their failures to the next [`synchronize`](Worker::synchronize).
+    pub(super) fn drain(&self) -> Result<()> {
         may_block()?;
         let mark = Arc::new(Mark::default());
         self.enqueue(Task::Record(Arc::clone(&mark)))?;
         mark.wait();
+        Ok(())
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.drain()?;
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
 }

@@ -189,8 +189,11 @@ impl Lanes {
             return Ok(None);
         }
         // The block freed first has the shortest wait ahead.
+        let captured =
+            |cached: &Cached| cached.others.iter().flatten().any(|&user| driver.is_capturing(user));
         let first = |lane: &Lane| {
-            (0..lane.bins[class.index()].len()).min_by_key(|&i| lane.bins[class.index()][i].freed)
+            let bin = &lane.bins[class.index()];
+            (0..bin.len()).filter(|&i| !captured(&bin[i])).min_by_key(|&i| bin[i].freed)
         };
         let lanes = self.lanes.iter().enumerate().filter(|(_, lane)| !driver.is_capturing(lane.stream));
         let candidates = lanes.filter_map(|(lane, l)| Some((lane, first(l)?)));
@@ -221,13 +224,18 @@ impl Lanes {
         users
     }
 
-    /// Takes any block: the smallest that has `wanted` bytes, else the largest there is.
+    /// Takes any block: the smallest that has `wanted` bytes, else the largest there is. Leaves those of streams that are
+    /// being captured, which the driver could not free now.
     pub(super) fn take_any(&mut self, wanted: usize) -> Option<(StreamId, Class, Cached)> {
         let enough = class_of(wanted.max(1)).map_or(COUNT, Class::index);
-        let class = (enough..COUNT).chain((0..enough).rev()).find(|&class| self.has(class))?;
-        let lane = self.lanes.iter_mut().find(|lane| !lane.bins[class].is_empty())?;
-        let cached = lane.bins[class].pop()?;
-        Some((lane.stream, Class::from_index(class), cached))
+        let driver = &self.driver;
+        let mut lanes: Vec<&mut Lane> =
+            self.lanes.iter_mut().filter(|lane| !driver.is_capturing(lane.stream)).collect();
+        (enough..COUNT).chain((0..enough).rev()).find_map(|class| {
+            let lane = lanes.iter_mut().find(|lane| !lane.bins[class].is_empty())?;
+            let cached = lane.bins[class].pop()?;
+            Some((lane.stream, Class::from_index(class), cached))
+        })
     }
 
     /// Bytes of the largest cached block.

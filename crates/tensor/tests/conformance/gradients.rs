@@ -9,7 +9,7 @@ use bullet_ops::table::{Adjoint, Row, TABLE};
 use bullet_ops::{DType, Op};
 use bullet_tensor::{Device, Result, Tensor, dispatch, no_grad};
 
-use crate::harness::{Laid, Variation, devices, download, seed, uniform, upload};
+use crate::harness::{Laid, Variation, devices, download, is_wanted, seed, uniform, upload};
 
 /// Cases with more elements than this are left to the ops' own tests.
 const LARGE: usize = 3000;
@@ -40,7 +40,7 @@ fn smooth_cases(row: &Row) -> Vec<Case> {
 }
 
 fn differentiable() -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(|row| !matches!(row.adjoint, Adjoint::NotDifferentiable))
+    TABLE.iter().filter(|row| !matches!(row.adjoint, Adjoint::NotDifferentiable) && is_wanted(row))
 }
 
 /// Rows are dealt out over several tests, which run side by side.

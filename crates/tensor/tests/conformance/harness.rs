@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bullet_ops::reference::{self, Array};
+use bullet_ops::table::Row;
 use bullet_ops::{DType, Element, Kind, Meta, Shape};
 use bullet_runtime::{Device, DeviceOptions, HostDriver};
 use bullet_tensor::{Result, Slice, Tensor};
@@ -23,6 +24,14 @@ fn device(name: &str) -> Device {
         return Device::with_options(Arc::new(HostDriver::new()), options);
     }
     Device::parse(name).unwrap_or_else(|e| panic!("BULLET_TEST_DEVICES: {name}: {e}"))
+}
+
+/// Whether a row is under test: all are, unless `BULLET_TEST_OPS` names some (`layer_norm,sum`).
+pub(crate) fn is_wanted(row: &Row) -> bool {
+    match std::env::var("BULLET_TEST_OPS") {
+        Ok(names) => names.split(',').any(|name| name == row.name),
+        Err(_) => true,
+    }
 }
 
 /// Uniform numbers in 0..1, a function of the seed alone (SplitMix64, Steele et al. 2014).

@@ -7,7 +7,8 @@ mod indexing;
 mod models;
 mod products;
 
-use bullet_ops::{DType, Layout, Op, Result};
+use bullet_ops::{AxisSet, DType, Layout, Op, Reduce, Result};
+use smallvec::SmallVec;
 
 use super::{copy, map, norm, reduce, softmax};
 use crate::{View, ViewMut};
@@ -55,6 +56,7 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
     }
     match op {
         Op::Map(_) | Op::Cast(_) | Op::Copy | Op::Reduce { .. } | Op::ArgReduce { .. } => true,
+        Op::LinearBiasGrad => true,
         Op::MatMul | Op::Concat { .. } | Op::Pad { .. } => true,
         Op::Rope(_) => models::dense_rows(layout),
         Op::Linear { .. } => i == 1,
@@ -68,6 +70,8 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         | Op::LayerNormGrad
         | Op::RmsNorm { .. }
         | Op::RmsNormGrad
+        | Op::AddNorm { .. }
+        | Op::AddNormGrad { .. }
         | Op::Embedding
         | Op::EmbeddingGrad { .. }
         | Op::Gather { .. }
@@ -106,6 +110,13 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
         Op::LayerNormGrad => with_float!(dtype, T => layer_norm_grad::<T>(x, out)),
         Op::RmsNorm { eps } => with_float!(dtype, T => rms_norm::<T>(*eps, x, out)),
         Op::RmsNormGrad => with_float!(dtype, T => rms_norm_grad::<T>(x, out)),
+        Op::AddNorm { rms, eps } => with_float!(dtype, T => add_norm::<T>(*rms, *eps, x, out)),
+        Op::AddNormGrad { rms } => with_float!(dtype, T => add_norm_grad::<T>(*rms, x, out)),
+        Op::LinearBiasGrad => {
+            for (g, db) in x.iter().zip(out) {
+                reduce::reduce(Reduce::Sum, g, AxisSet::leading(g.layout().shape.rank() - 1), db)?;
+            }
+        }
         Op::Embedding => indexing::embedding(x, &mut out[0])?,
         Op::EmbeddingGrad { rows } => {
             with_float!(x[1].dtype(), T => indexing::embedding_grad::<T>(*rows, x, &mut out[0]))?
@@ -132,11 +143,15 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
 }
 
 fn elementwise(m: bullet_ops::Map, x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()> {
-    let dtypes: Vec<DType> = x.iter().map(View::dtype).collect();
+    let dtypes: SmallVec<[DType; 3]> = x.iter().map(View::dtype).collect();
     let (compute, _) = m.types(&dtypes)?;
-    let shape = out.layout().shape;
+    let (expr, shape) = (&m.exprs().forward, out.layout().shape);
+    if x.iter().all(|v| v.layout().shape == shape) {
+        map::map(expr, compute, x, out);
+        return Ok(());
+    }
     let x: Vec<View<'_>> = x.iter().map(|v| spread(v, shape)).collect::<Result<_>>()?;
-    map::map(&m.exprs().forward, compute, &x, out);
+    map::map(expr, compute, &x, out);
     Ok(())
 }
 
@@ -209,6 +224,27 @@ fn rms_norm_grad<T: super::convert::Storage>(x: &[View<'_>], out: &mut [ViewMut<
     let dw = rest.first_mut().map(ViewMut::slice);
     let (rstd, w) = (x[1].slice::<Wide<T>>(), x.get(3).map(View::slice));
     norm::rms_norm_grad::<T>(x[0].slice(), width(x[0].layout()), rstd, x[2].slice(), w, dx.slice(), dw);
+}
+
+fn add_norm<T: super::convert::Storage>(rms: bool, eps: f64, x: &[View<'_>], out: &mut [ViewMut<'_>]) {
+    let (y, s, mean, rstd) = match out {
+        [y, s, rstd] if rms => (y, s, None, rstd),
+        [y, s, mean, rstd] => (y, s, Some(mean.slice::<Wide<T>>()), rstd),
+        _ => unreachable!("add_layer_norm has four results, add_rms_norm three"),
+    };
+    let (w, b) = (x.get(2).map(View::slice), x.get(3).map(View::slice));
+    let (n, rstd) = (width(x[0].layout()), rstd.slice::<Wide<T>>());
+    norm::add_norm::<T>(x[0].slice(), x[1].slice(), n, w, b, eps, y.slice(), s.slice(), mean, rstd);
+}
+
+fn add_norm_grad<T: super::convert::Storage>(rms: bool, x: &[View<'_>], out: &mut [ViewMut<'_>]) {
+    let mut results = out.iter_mut();
+    let ds = results.next().expect("add_norm_grad has a result");
+    let (dw, db) = (results.next().map(ViewMut::slice), results.next().map(ViewMut::slice));
+    let (mean, rest) = if rms { (None, &x[1..]) } else { (Some(x[1].slice::<Wide<T>>()), &x[2..]) };
+    let (rstd, g, gs) = (rest[0].slice::<Wide<T>>(), rest[1].slice(), rest[2].slice());
+    let (n, w) = (width(x[0].layout()), rest.get(3).map(View::slice));
+    norm::add_norm_grad::<T>(x[0].slice(), n, mean, rstd, g, gs, w, ds.slice(), dw, db);
 }
 
 fn concat(axis: usize, x: &[View<'_>], out: &mut ViewMut<'_>) {

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use bullet_ops::{Compute, Float};
+use bullet_ops::{Compute, Element, Float};
 
 use super::vector::{Vector, VectorOp, vectorize};
 use super::{Bias, Problem, Scratch, widen};
@@ -59,11 +59,53 @@ pub(super) unsafe fn try_gemv<T: Float>(p: &Problem<T>) -> bool {
 /// Computes some columns of one matrix of the batch.
 unsafe fn columns<T: Float>(p: &Problem<T>, matrix: usize, cols: Range<usize>, dots: bool) {
     let (a, b) = p.matrix(matrix);
-    let mut x = Scratch::take(p.m * p.k);
+    let mut copy = None;
+    // SAFETY: A reaches m rows of k elements, the caller's promise.
+    let x = unsafe { vectors(p, a, &mut copy) };
+    let step = if dots { 256 } else { SUM_COLUMNS };
+    let mut out = Scratch::take(p.m * step.min(cols.len()));
+    for first in cols.clone().step_by(step) {
+        let n = step.min(cols.end - first);
+        let out = &mut out[..p.m * n];
+        let b = b.wrapping_offset(first as isize * p.b.col);
+        // SAFETY: inside B and C, the caller's promise.
+        unsafe {
+            if dots {
+                let x = x.as_ptr();
+                vectorize(p.isa, Dots { m: p.m, n, k: p.k, x, b, stride: p.b.col, out: out.as_mut_ptr() });
+            } else {
+                vectorize(p.isa, Sums { x, b, stride: p.b.row, out });
+            }
+            if let Some(Bias { ptr, by_row: false }) = p.bias {
+                let bias = std::slice::from_raw_parts(ptr.add(first), n);
+                for row in out.chunks_exact_mut(n) {
+                    row.iter_mut().zip(bias).for_each(|(x, b)| *x += b.up());
+                }
+            }
+            p.finish(matrix, (0, first), (p.m, n), out.as_ptr(), n as isize);
+        }
+    }
+}
+
+/// The vectors one after the other, in the compute type: A itself where it is that, else put in `copy`.
+///
+/// # Safety
+/// `a`, with the problem's strides, reaches m rows of k elements.
+unsafe fn vectors<'a, T: Float>(
+    p: &Problem<T>,
+    a: *const T,
+    copy: &'a mut Option<Scratch<T::Compute>>,
+) -> &'a [T::Compute] {
+    let dense = p.a.col == 1 && (p.m == 1 || p.a.row == p.k as isize);
+    if dense && T::DTYPE == T::Compute::DTYPE {
+        // SAFETY: the caller's promise; the cast is of a type to itself.
+        return unsafe { std::slice::from_raw_parts(a.cast(), p.m * p.k) };
+    }
+    let x = copy.insert(Scratch::take(p.m * p.k));
     for i in 0..p.m {
         let row = a.wrapping_offset(i as isize * p.a.row);
         let line = &mut x[i * p.k..(i + 1) * p.k];
-        // SAFETY: inside A, the caller's promise.
+        // SAFETY: the caller's promise.
         unsafe {
             if p.a.col == 1 {
                 widen(row, line.as_mut_ptr(), p.k);
@@ -74,27 +116,7 @@ unsafe fn columns<T: Float>(p: &Problem<T>, matrix: usize, cols: Range<usize>, d
             }
         }
     }
-    let step = if dots { 256 } else { SUM_COLUMNS };
-    let mut out = Scratch::take(p.m * step);
-    for first in cols.clone().step_by(step) {
-        let n = step.min(cols.end - first);
-        let b = b.wrapping_offset(first as isize * p.b.col);
-        // SAFETY: inside B and C, the caller's promise.
-        unsafe {
-            if dots {
-                let x = x.as_ptr();
-                vectorize(p.isa, Dots { m: p.m, n, k: p.k, x, b, stride: p.b.col, out: out.as_mut_ptr() });
-            } else {
-                vectorize(p.isa, Sums { x: &x, b, stride: p.b.row, out: &mut out[..n] });
-            }
-            if let Some(Bias { ptr, by_row: false }) = p.bias {
-                for i in 0..p.m * n {
-                    out[i] += (*ptr.add(first + i % n)).up();
-                }
-            }
-            p.finish(matrix, (0, first), (p.m, n), out.as_ptr(), n as isize);
-        }
-    }
+    x
 }
 
 /// `out[i][j] = x[i] . b[j]` for `n` rows of `b`, `stride` apart.

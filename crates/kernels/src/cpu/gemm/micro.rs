@@ -56,19 +56,15 @@ unsafe fn tile<C: Compute, V: Vector<C>, const MR: usize, const NV: usize>(t: &T
     // SAFETY: the caller's promise.
     unsafe {
         let mut acc = [[V::splat(C::ZERO); NV]; MR];
-        match t.init {
-            Init::Zero => {}
-            Init::Row(row) => {
-                let row: [V; NV] = std::array::from_fn(|j| V::load(row.add(j * V::LANES)));
-                acc = [row; MR];
+        // C comes from memory while the tile is computed, and is there when the tile is stored or added to it.
+        for i in 0..MR {
+            for j in 0..NV {
+                prefetch(t.c.wrapping_offset(i as isize * t.c_row).wrapping_add(j * V::LANES));
             }
-            Init::Accumulate => {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    for (j, acc) in acc.iter_mut().enumerate() {
-                        *acc = V::load(t.c.offset(i as isize * t.c_row).add(j * V::LANES));
-                    }
-                }
-            }
+        }
+        if let Init::Row(row) = t.init {
+            let row: [V; NV] = std::array::from_fn(|j| V::load(row.add(j * V::LANES)));
+            acc = [row; MR];
         }
         // Unit steps are constants that fold into addresses; only packed or transposed A has others.
         if t.a_step == 1 {
@@ -76,12 +72,27 @@ unsafe fn tile<C: Compute, V: Vector<C>, const MR: usize, const NV: usize>(t: &T
         } else {
             steps::<C, V, MR, NV>(t, t.a_step, &mut acc)
         }
+        let add = matches!(t.init, Init::Accumulate);
         for (i, acc) in acc.into_iter().enumerate() {
             for (j, acc) in acc.into_iter().enumerate() {
-                acc.store(t.c.offset(i as isize * t.c_row).add(j * V::LANES));
+                let c = t.c.offset(i as isize * t.c_row).add(j * V::LANES);
+                let sum = if add { V::load(c).add(acc) } else { acc };
+                sum.store(c);
             }
         }
     }
+}
+
+/// Asks for the cache line of an address, which need not be valid.
+#[inline(always)]
+fn prefetch<C>(at: *const C) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// The multiply-adds of a tile.

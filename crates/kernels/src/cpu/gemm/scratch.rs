@@ -1,54 +1,52 @@
 //! Aligned working memory that a thread keeps between calls, so that a kernel pays for page faults once.
 
-use std::any::Any;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bullet_ops::Compute;
-
-/// Elements of a cache line are loaded together; buffers start on one.
-const ALIGN: usize = 64;
 
 /// A thread keeps at most this many free buffers, and none larger than [`KEEP_BYTES`].
 const KEEP: usize = 8;
 const KEEP_BYTES: usize = 64 << 20;
 
+/// A cache line: its elements are loaded together, so buffers start on one. The same memory serves f32 and f64.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
 thread_local! {
-    static FREE: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A buffer of `C` on a cache line boundary; its elements hold what an earlier use left.
 pub(crate) struct Scratch<C: Compute> {
-    memory: Vec<C>,
-    start: usize,
+    memory: Vec<Line>,
     len: usize,
+    _elements: PhantomData<C>,
 }
 
 impl<C: Compute> Scratch<C> {
     /// At least `len` elements, of any value.
     pub(crate) fn take(len: usize) -> Scratch<C> {
-        let pad = ALIGN / size_of::<C>();
+        let lines = (len * size_of::<C>()).div_ceil(size_of::<Line>());
         let mut memory = FREE.with_borrow_mut(|free| {
-            let fits =
-                |b: &Box<dyn Any>| b.downcast_ref::<Vec<C>>().map(Vec::len).filter(|&n| n >= len + pad);
-            let best = (0..free.len()).filter_map(|i| Some((fits(&free[i])?, i))).min();
-            let any = || (0..free.len()).find(|&i| free[i].is::<Vec<C>>());
-            let found = best.map(|(_, i)| i).or_else(any).map(|i| free.swap_remove(i));
-            found.and_then(|b| b.downcast::<Vec<C>>().ok()).map_or_else(Vec::new, |b| *b)
+            // The smallest that will do; else any, to be replaced.
+            let fits = (0..free.len()).filter(|&i| free[i].len() >= lines).min_by_key(|&i| free[i].len());
+            fits.or(free.len().checked_sub(1)).map_or_else(Vec::new, |i| free.swap_remove(i))
         });
-        if memory.len() < len + pad {
+        if memory.len() < lines {
             // Replaced, not grown: the old contents need no copying. A quarter more saves the next small growth.
-            memory = vec![C::ZERO; len + len / 4 + pad];
+            memory = vec![Line([0; 8]); lines + lines / 4 + 1];
         }
-        let start = memory.as_ptr().align_offset(ALIGN).min(pad);
-        Scratch { memory, start, len }
+        Scratch { memory, len, _elements: PhantomData }
     }
 }
 
 impl<C: Compute> Drop for Scratch<C> {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        if memory.len() * size_of::<C>() > KEEP_BYTES {
+        if size_of_val(&memory[..]) > KEEP_BYTES {
             return;
         }
         // The thread may be ending, its list gone: then the memory just goes too.
@@ -57,20 +55,25 @@ impl<C: Compute> Drop for Scratch<C> {
             if free.len() == KEEP {
                 free.swap_remove(0);
             }
-            free.push(Box::new(memory));
+            free.push(memory);
         });
     }
 }
 
 impl<C: Compute> Deref for Scratch<C> {
     type Target = [C];
+    #[inline]
     fn deref(&self) -> &[C] {
-        &self.memory[self.start..self.start + self.len]
+        // SAFETY: `take` made room for `len` elements of initialised memory, aligned for any; C is f32 or f64, of which
+        // all bits are values.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
     }
 }
 
 impl<C: Compute> DerefMut for Scratch<C> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [C] {
-        &mut self.memory[self.start..self.start + self.len]
+        // SAFETY: as above; borrowed exclusively with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
     }
 }

@@ -75,10 +75,10 @@ pub(crate) trait VectorOp<C: Compute> {
 pub(crate) fn vectorize<C: Compute, O: VectorOp<C>>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
     match isa {
-        // SAFETY: the features were detected just now.
-        Isa::Avx512 if isa.is_supported() => return unsafe { avx512(op) },
+        // SAFETY: `highest` was detected, and each set includes those below it.
+        Isa::Avx512 if isa <= crate::cpu::simd::highest() => return unsafe { avx512(op) },
         // SAFETY: as above.
-        Isa::Avx2 if isa.is_supported() => return unsafe { avx2(op) },
+        Isa::Avx2 if isa <= crate::cpu::simd::highest() => return unsafe { avx2(op) },
         Isa::Avx512 | Isa::Avx2 | Isa::Sse42 | Isa::Portable => {}
     }
     let _ = isa;

@@ -326,9 +326,12 @@ pub(super) fn tiled_unit(
     tier: Tier,
 ) -> Unit {
     use Define::{Int, Type};
-    // Asynchronous copies of these types are transposed element by element.
-    let transposed =
-        tile.engine == Engine::Simt && tier >= Tier::Sm80 && (dtype == DType::F32 || dtype == DType::F64);
+    // One by one these types are transposed by asynchronous copies, which pays for the tile that has no registers left.
+    let transposed = tile.engine == Engine::Simt
+        && tier >= Tier::Sm80
+        && dtype == DType::F32
+        && tile.size == (128, 128)
+        && tile.part == (8, 8);
     let vec = |x: Access| if transposed && x.k_major { 1 } else { x.vec as i64 };
     let mut defines = vec![
         Type("T", dtype),
@@ -352,7 +355,8 @@ pub(super) fn tiled_unit(
         }
         Engine::Simt | Engine::Skinny => {
             defines.extend([Int("TM", part.0), Int("TN", part.1)]);
-            Unit { name: "gemm_simt", source: SIMT, defines, since: Tier::Sm35 }
+            let since = if part.0 * part.1 > 64 { Tier::Sm80 } else { Tier::Sm35 };
+            Unit { name: "gemm_simt", source: SIMT, defines, since }
         }
     }
 }

@@ -118,13 +118,18 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
                 Engine::Mma => {
                     matches!(dtype, DType::F16 | DType::BF16) || dtype == DType::F32 && tile.size.1 <= 128
                 }
-                Engine::Simt => acc_bytes(dtype) == 4 || tile.part.0 * tile.part.1 <= 16,
+                Engine::Simt => match tile.part.0 * tile.part.1 {
+                    0..=16 => true,
+                    17..=64 => acc_bytes(dtype) == 4,
+                    _ => dtype == DType::F32,
+                },
                 Engine::Skinny => false,
             };
             if !fits {
                 continue;
             }
-            let tier = if tile.engine == Engine::Simt { Tier::Sm35 } else { Tier::Sm80 };
+            let wide = tile.part.0 * tile.part.1 > 64;
+            let tier = if tile.engine == Engine::Simt && !wide { Tier::Sm35 } else { Tier::Sm80 };
             let mut add = |activation, a, b, split| {
                 let unit = launch::tiled_unit(tile, dtype, activation, a, b, split, tier);
                 units.push(unit);

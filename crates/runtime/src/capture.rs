@@ -1,7 +1,7 @@
-//! Which streams and events take part in a capture, and what a graph keeps allocated.
+//! Which streams and events take part in a capture, and what a graph keeps allocated: for drivers that have graphs.
 //!
 //! CUDA gives a whole capture up when a captured stream or event is waited for, so the driver has to know them: such a
-//! call is refused here, and the capture goes on.
+//! call is refused here, and the capture goes on. The host driver's captures have the same rules.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,8 +10,11 @@ use std::sync::{Mutex, MutexGuard};
 use crate::driver::{DevicePtr, EventId, GraphId, StreamId};
 use crate::error::{Error, Result};
 
+/// Memory that was freed, and its bytes.
+pub(crate) type Freed = (DevicePtr, usize);
+
 #[derive(Debug, Default)]
-pub(super) struct Captures {
+pub(crate) struct Captures {
     /// Number of captures under way; where it is 0, nothing else is looked at.
     active: AtomicUsize,
     state: Mutex<State>,
@@ -24,9 +27,9 @@ struct State {
     /// Events recorded last on a captured stream, with the one that the capture began on.
     events: HashMap<EventId, StreamId>,
     /// What was freed on captured streams, by the one the capture began on.
-    freed: HashMap<StreamId, Vec<DevicePtr>>,
+    freed: HashMap<StreamId, Vec<Freed>>,
     /// What was freed during the capture of a graph.
-    kept: HashMap<GraphId, Vec<DevicePtr>>,
+    kept: HashMap<GraphId, Vec<Freed>>,
 }
 
 impl Captures {
@@ -39,12 +42,22 @@ impl Captures {
         self.active.load(Ordering::Acquire) == 0
     }
 
-    pub(super) fn is_capturing(&self, stream: StreamId) -> bool {
-        !self.idle() && self.lock().streams.contains_key(&stream)
+    pub(crate) fn is_capturing(&self, stream: StreamId) -> bool {
+        self.origin(stream).is_some()
+    }
+
+    /// The stream on which the capture began that this one takes part in.
+    pub(crate) fn origin(&self, stream: StreamId) -> Option<StreamId> {
+        if self.idle() { None } else { self.lock().streams.get(&stream).copied() }
+    }
+
+    /// Whether the event was recorded last in a capture.
+    pub(crate) fn is_captured(&self, event: EventId) -> bool {
+        !self.idle() && self.lock().events.contains_key(&event)
     }
 
     /// Refuses to wait for work that is recorded and not done.
-    pub(super) fn may_wait_for(&self, stream: StreamId) -> Result<()> {
+    pub(crate) fn may_wait_for(&self, stream: StreamId) -> Result<()> {
         match self.is_capturing(stream) {
             true => Err(Error::invalid(
                 "this stream is being captured into a graph: nothing is done, so it cannot be waited for, nor can its \
@@ -55,8 +68,8 @@ impl Captures {
     }
 
     /// As [`may_wait_for`](Captures::may_wait_for), for an event.
-    pub(super) fn may_wait_for_event(&self, event: EventId) -> Result<()> {
-        match !self.idle() && self.lock().events.contains_key(&event) {
+    pub(crate) fn may_wait_for_event(&self, event: EventId) -> Result<()> {
+        match self.is_captured(event) {
             true => Err(Error::invalid(
                 "this event was recorded in a capture: it marks a place in a graph and is never reached itself",
             )),
@@ -65,7 +78,7 @@ impl Captures {
     }
 
     /// An event was recorded on a stream.
-    pub(super) fn recorded(&self, event: EventId, stream: StreamId) {
+    pub(crate) fn recorded(&self, event: EventId, stream: StreamId) {
         if self.idle() {
             return;
         }
@@ -77,7 +90,7 @@ impl Captures {
     }
 
     /// A stream was made to wait for an event; it takes part in the event's capture from here on.
-    pub(super) fn waits(&self, stream: StreamId, event: EventId) {
+    pub(crate) fn waits(&self, stream: StreamId, event: EventId) {
         if self.idle() {
             return;
         }
@@ -87,32 +100,32 @@ impl Captures {
         }
     }
 
-    pub(super) fn forget(&self, event: EventId) {
+    pub(crate) fn forget(&self, event: EventId) {
         if !self.idle() {
             self.lock().events.remove(&event);
         }
     }
 
     /// Whether memory freed on `stream` must stay, because a capture has used it; it is noted then.
-    pub(super) fn keep(&self, stream: StreamId, ptr: DevicePtr) -> bool {
+    pub(crate) fn keep(&self, stream: StreamId, freed: Freed) -> bool {
         if self.idle() {
             return false;
         }
         let mut state = self.lock();
         let origin = state.streams.get(&stream).copied();
         if let Some(origin) = origin {
-            state.freed.entry(origin).or_default().push(ptr);
+            state.freed.entry(origin).or_default().push(freed);
         }
         origin.is_some()
     }
 
-    pub(super) fn begin(&self, stream: StreamId) {
+    pub(crate) fn begin(&self, stream: StreamId) {
         self.lock().streams.insert(stream, stream);
         self.active.fetch_add(1, Ordering::Release);
     }
 
     /// Ends the capture; returns what was freed in it if there is no graph to keep that for.
-    pub(super) fn end(&self, stream: StreamId, graph: Option<GraphId>) -> Vec<DevicePtr> {
+    pub(crate) fn end(&self, stream: StreamId, graph: Option<GraphId>) -> Vec<Freed> {
         let mut state = self.lock();
         state.streams.retain(|_, origin| *origin != stream);
         state.events.retain(|_, origin| *origin != stream);
@@ -128,7 +141,7 @@ impl Captures {
     }
 
     /// What was kept for a graph.
-    pub(super) fn release(&self, graph: GraphId) -> Vec<DevicePtr> {
+    pub(crate) fn release(&self, graph: GraphId) -> Vec<Freed> {
         self.lock().kept.remove(&graph).unwrap_or_default()
     }
 }
@@ -145,16 +158,16 @@ mod tests {
         };
         let captures = Captures::default();
         captures.recorded(event, stream);
-        assert!(!captures.keep(stream, DevicePtr(64)) && captures.may_wait_for_event(event).is_ok());
+        assert!(!captures.keep(stream, (DevicePtr(64), 8)) && captures.may_wait_for_event(event).is_ok());
         captures.begin(stream);
         assert!(captures.is_capturing(stream) && !captures.is_capturing(other));
         captures.recorded(event, stream);
         assert!(captures.may_wait_for_event(event).is_err() && captures.may_wait_for(stream).is_err());
         captures.waits(other, event);
-        assert!(captures.is_capturing(other) && captures.keep(other, DevicePtr(128)));
+        assert!(captures.is_capturing(other) && captures.keep(other, (DevicePtr(128), 8)));
         assert!(captures.end(stream, Some(graph)).is_empty());
-        assert!(captures.may_wait_for(other).is_ok() && !captures.keep(stream, DevicePtr(64)));
-        assert_eq!(captures.release(graph), [DevicePtr(128)]);
+        assert!(captures.may_wait_for(other).is_ok() && !captures.keep(stream, (DevicePtr(64), 8)));
+        assert_eq!(captures.release(graph), [(DevicePtr(128), 8)]);
         assert!(captures.release(graph).is_empty());
     }
 }
