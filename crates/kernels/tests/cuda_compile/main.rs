@@ -223,3 +223,14 @@ fn examine(compiler: &Compiler, job: &Job) -> Vec<Finding> {
     }
     findings
 }
+
+#[test]
+fn a_file_that_is_cut_short_is_no_cubin() {
+    assert_eq!(cubin::kernels(b""), None);
+    let mut file = vec![0; 64];
+    file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    assert_eq!(cubin::kernels(&file), None, "no section of names");
+    // One section of 64 bytes, behind the end.
+    (file[0x28], file[0x3a], file[0x3c]) = (200, 64, 1);
+    assert_eq!(cubin::kernels(&file), None);
+}

@@ -3,7 +3,7 @@
 //! The default stream runs its work at once on the calling thread, which is what eager CPU tensors use. Streams made by
 //! [`Driver::create_stream`] are worker threads with a FIFO queue: asynchronous as CUDA's are, so that a missing
 //! synchronisation gives wrong results here as it would there (the CPU simulation mode). Work can be captured into graphs
-//! ([`graph`]).
+//! (`graph.rs`).
 
 mod graph;
 mod memory;
