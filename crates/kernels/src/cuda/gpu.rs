@@ -103,6 +103,9 @@ struct Fault {
     bound: i64,
 }
 
+/// The code of logits that no token can be drawn from; every other code is of an index out of range.
+const FAULT_LOGIT: u32 = 2;
+
 /// A [`Fault`] in pinned memory, which kernels write under its own address and the host reads without a copy.
 struct FaultCell {
     cell: NonNull<Fault>,
@@ -210,16 +213,18 @@ impl Gpu {
     /// device.
     ///
     /// # Errors
-    /// An index out of range, in NumPy's words.
+    /// An index out of range, in NumPy's words, or logits that no token can be drawn from.
     pub fn check_faults(&self) -> Result<()> {
-        match self.fault.take() {
-            None => Ok(()),
-            Some(Fault { value, bound, .. }) => Err(Error::invalid(format!(
-                "index {value} is out of bounds for axis with size {bound}; found on {} by an earlier operation, whose \
-                 result is not to be used",
-                self.device
-            ))),
-        }
+        let Some(Fault { code, value, bound, .. }) = self.fault.take() else { return Ok(()) };
+        let what = match (code, value) {
+            (FAULT_LOGIT, 0..) => format!("the logit of token {value} of {bound} is NaN or +inf"),
+            (FAULT_LOGIT, _) => format!("none of the {bound} tokens has a logit above -inf"),
+            _ => format!("index {value} is out of bounds for axis with size {bound}"),
+        };
+        Err(Error::invalid(format!(
+            "{what}; found on {} by an earlier operation, whose result is not to be used",
+            self.device
+        )))
     }
 
     /// The entry point of a unit; compiled and loaded at the first call.
