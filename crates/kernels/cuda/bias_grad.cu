@@ -11,8 +11,9 @@ typedef Vec<T, VEC> Pack;
 #define MANY 64
 #define SLICES (THREADS / ACROSS)
 #define COLUMNS (ACROSS * VEC)
-// Rows that a thread has in flight.
-#define FLIGHT 4
+// Rows, and partial sums, that a thread has in flight; fewer before Volta, for registers.
+#define FLIGHT (TIER >= 70 ? 4 : 2)
+#define PARTS_FLIGHT (TIER >= 70 ? 8 : 2)
 
 // Matrix i has the tiles first[i] .. first[i + 1].
 struct Table {
@@ -82,7 +83,7 @@ bias_grad(Table t, u32 count, C *parts) {
         if (!last_to_arrive(blockIdx.x, gridDim.y)) return;
         sum = (C)0;
         const int at = column % COLUMNS;
-#pragma unroll 8
+#pragma unroll PARTS_FLIGHT
         for (u32 part = column / COLUMNS; part < gridDim.y; part += THREADS / COLUMNS)
             sum += fresh(own + part * all + at);
         slots[threadIdx.x] = sum;
