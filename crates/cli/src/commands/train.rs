@@ -5,6 +5,7 @@ use std::path::Path;
 use bullet_nn::config::Config;
 use bullet_nn::train::{Ending, Report, RunFolder, Trainer, TrainerBuilder};
 use bullet_nn::{LanguageModel, Module};
+use bullet_tensor::Device;
 use serde_json::{Value, json};
 
 use super::{checkpoint_path, devices};
@@ -29,13 +30,16 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         refuse_to_overwrite(builder.config_mut())?;
     }
     let named = builder.config_mut().train.device.clone();
-    let mut trainer =
-        builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;
     if let Some(why) = devices::why_not_a_gpu(&named) {
         warn(why);
     }
+    // Before the text is read, which may take a while; a device that cannot be used is the builder's to report.
+    if let (false, Ok(device)) = (args.quiet, Device::parse(&named)) {
+        note(devices::summary(&device));
+    }
+    let mut trainer =
+        builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;
     if !args.quiet {
-        note(devices::summary(trainer.device()));
         introduce(&trainer);
     }
     let folder = trainer.folder().clone();
