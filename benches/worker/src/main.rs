@@ -1,25 +1,18 @@
 //! Bullet's side of the benchmark: the reference model on the reference weights and batches, driven line by line by
 //! `benches/run.py` (protocol in benches/README.md).
 
-use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use bullet_nn::config::{FeedForward, Norm, Positions};
+use bullet_bench::{Result, SEQ, generation_speed};
 use bullet_nn::data::Batch;
 use bullet_nn::format::SafetensorsFile;
-use bullet_nn::generate::{Sampler, TokenStream};
-use bullet_nn::optim::{GroupOptions, Optimizer, Rule, Schedule};
-use bullet_nn::train::{StepOptions, TrainStep};
-use bullet_nn::{Init, Module, Pass, StateDict, Transformer, TransformerConfig};
+use bullet_nn::train::TrainStep;
+use bullet_nn::{Module, StateDict, Transformer};
 use bullet_tensor::{DType, Device, Tensor, no_grad};
 use serde_json::json;
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
 const BATCH: usize = 16;
-const SEQ: usize = 64;
-const LAYERS: usize = 4;
 
 fn main() -> Result<()> {
     let Some(path) = std::env::args().nth(1) else {
@@ -38,7 +31,9 @@ fn serve(data: &SafetensorsFile) -> Result<()> {
         let line = line?;
         match line.trim() {
             "" => {}
-            "gen" => say(json!({ "gen_tok_s": worker.generation_speed()? }))?,
+            "gen" => {
+                say(json!({ "gen_tok_s": generation_speed(worker.train.model(), worker.first_token, 20)? }))?
+            }
             count => {
                 let (mut times, mut loss) = (Vec::new(), 0.0);
                 for _ in 0..count.parse::<usize>()? {
@@ -73,25 +68,13 @@ struct Worker {
 impl Worker {
     fn new(data: &SafetensorsFile) -> Result<Worker> {
         let device = Device::cpu();
-        let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &device))?;
+        let model = bullet_bench::model(&device)?;
         model.load_state_dict(&weights(data, &model, &device)?)?;
-        let decay = |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
-        let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
-        let options = StepOptions {
-            batch: [BATCH, SEQ],
-            accumulation: 1,
-            schedule: Schedule::constant(1e-3),
-            compute: None,
-            loss_scale: None,
-            grad_clip: None,
-            recompute: false,
-            seed: 0,
-        };
         let tokens = data.tensor("tokens")?;
         let all = Tensor::from_bytes(tokens.bytes, tokens.dtype, tokens.shape, &device)?.cast(DType::I64)?;
         let all = all.to_vec::<i64>()?;
         let batches = all.chunks(BATCH * (SEQ + 1)).map(batch).collect();
-        let train = TrainStep::new(model, optimizer, options, &device)?;
+        let train = bullet_bench::train_step(model, BATCH, None, None, &device)?;
         Ok(Worker { train, batches, first_token: all[0] as u32, done: 0 })
     }
 
@@ -101,43 +84,6 @@ impl Worker {
         self.train.step(&[batch])?;
         self.done += 1;
         Ok(self.train.read()?.loss)
-    }
-
-    /// Tokens a second of greedy generation: batch 1, a prompt of 1 token, 63 new ones.
-    fn generation_speed(&self) -> Result<f64> {
-        let run = || -> Result<f64> {
-            let start = Instant::now();
-            let stream =
-                TokenStream::new(self.train.model(), &[self.first_token], Sampler::greedy(), Pass::eval())?;
-            let made = stream.take(SEQ - 1).collect::<std::result::Result<Vec<u32>, _>>()?.len();
-            Ok(made as f64 / start.elapsed().as_secs_f64())
-        };
-        run()?;
-        let mut speeds = (0..20).map(|_| run()).collect::<Result<Vec<f64>>>()?;
-        speeds.sort_by(f64::total_cmp);
-        Ok(speeds[speeds.len() / 2])
-    }
-}
-
-/// The reference model of benches/README.md.
-fn reference_model() -> TransformerConfig {
-    TransformerConfig {
-        vocab: 3000,
-        dim: 128,
-        layers: LAYERS,
-        heads: 4,
-        kv_heads: 0,
-        ff: 256,
-        max_seq: SEQ,
-        positions: Positions::Learned,
-        rope_base: 10_000.0,
-        norm: Norm::Layer,
-        norm_eps: 1e-5,
-        feed_forward: FeedForward::GeluTanh,
-        bias: true,
-        head_bias: false,
-        tie_embeddings: false,
-        dropout: 0.0,
     }
 }
 

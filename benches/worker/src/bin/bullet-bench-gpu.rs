@@ -4,19 +4,14 @@
 //! without. Ops are timed with device events around one call, after warm-up, the median of many; training and generation
 //! by the clock, around many steps and one wait. Data is random and larger than the second-level cache, or rotates.
 
-use std::error::Error;
 use std::time::Instant;
 
-use bullet_nn::config::{FeedForward, Norm, Positions};
+use bullet_bench::{Result, generation_speed, train_step};
+use bullet_nn::Transformer;
 use bullet_nn::data::Batch;
-use bullet_nn::generate::{Sampler, TokenStream};
-use bullet_nn::optim::{GroupOptions, Optimizer, Rule, Schedule};
-use bullet_nn::train::{StepOptions, TrainStep};
-use bullet_nn::{Init, Module, Pass, Transformer, TransformerConfig};
-use bullet_tensor::{DType, Device, Tensor, no_grad};
+use bullet_nn::train::TrainStep;
+use bullet_tensor::{DType, Device, Tensor};
 use serde_json::json;
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 type Section = fn(&Bench) -> Result<()>;
 
@@ -171,20 +166,7 @@ impl Bench {
         compute: Option<DType>,
         loss_scale: Option<(f64, u64)>,
     ) -> Result<TrainStep<Transformer>> {
-        let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
-        let decay = |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
-        let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
-        let options = StepOptions {
-            batch: [batch, 64],
-            accumulation: 1,
-            schedule: Schedule::constant(1e-3),
-            compute,
-            loss_scale,
-            grad_clip: None,
-            recompute: false,
-            seed: 0,
-        };
-        Ok(TrainStep::new(model, optimizer, options, &self.device)?)
+        train_step(bullet_bench::model(&self.device)?, batch, compute, loss_scale, &self.device)
     }
 
     fn train(&self) -> Result<()> {
@@ -220,40 +202,9 @@ impl Bench {
     }
 
     fn generation(&self) -> Result<()> {
-        let model = Transformer::new(reference_model(), &Init::new(0, DType::F32, &self.device))?;
-        let run = || -> Result<f64> {
-            let start = Instant::now();
-            let stream = TokenStream::new(&model, &[1], Sampler::greedy(), Pass::eval())?;
-            let made = stream.take(63).collect::<std::result::Result<Vec<u32>, _>>()?.len();
-            Ok(made as f64 / start.elapsed().as_secs_f64())
-        };
-        no_grad(run)?;
-        let mut speeds = (0..8).map(|_| run()).collect::<Result<Vec<f64>>>()?;
-        speeds.sort_by(f64::total_cmp);
-        say("gen", "micro batch 1", speeds[4], "tokens/s");
+        let speed = generation_speed(&bullet_bench::model(&self.device)?, 1, 8)?;
+        say("gen", "micro batch 1", speed, "tokens/s");
         Ok(())
-    }
-}
-
-/// The reference model of benches/README.md.
-fn reference_model() -> TransformerConfig {
-    TransformerConfig {
-        vocab: 3000,
-        dim: 128,
-        layers: 4,
-        heads: 4,
-        kv_heads: 0,
-        ff: 256,
-        max_seq: 64,
-        positions: Positions::Learned,
-        rope_base: 10_000.0,
-        norm: Norm::Layer,
-        norm_eps: 1e-5,
-        feed_forward: FeedForward::GeluTanh,
-        bias: true,
-        head_bias: false,
-        tie_embeddings: false,
-        dropout: 0.0,
     }
 }
 
