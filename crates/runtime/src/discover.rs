@@ -116,6 +116,19 @@ impl Device {
     /// # Errors
     /// A setting in the environment makes no sense.
     pub fn auto() -> Result<(Device, Option<Error>)> {
+        // Probing loads or even compiles a kernel: a GPU is probed until it is found usable, and not again.
+        static FOUND: OnceLock<Device> = OnceLock::new();
+        if let Some(device) = FOUND.get() {
+            return Ok((device.clone(), None));
+        }
+        let found = Device::find()?;
+        if let (device, None) = &found {
+            let _ = FOUND.set(device.clone());
+        }
+        Ok(found)
+    }
+
+    fn find() -> Result<(Device, Option<Error>)> {
         let count = match Physical::all() {
             Ok(all) => all.len(),
             Err(e) => return Ok((Device::cpu(), Some(e))),

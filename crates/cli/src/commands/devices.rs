@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::args::DevicesArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, note, warn};
 
 /// What computes, in a few words: for the first line of a run.
-pub(crate) fn summary(device: &Device) -> String {
+fn summary(device: &Device) -> String {
     if let Some(gpu) = device.gpu() {
         return format!("{device}: {}, {} kernels", device.name(), gpu.tier);
     }
@@ -20,11 +20,20 @@ pub(crate) fn summary(device: &Device) -> String {
     format!("{}: {threads} thread{s} on {} usable cores, {}", cpu.model, cpu.usable_cores, isa().name())
 }
 
-/// Why `auto` chose the CPU, where there is a GPU that only lacks something.
-pub(crate) fn why_not_a_gpu(name: &str) -> Option<String> {
+/// Says what computes, unless `quiet`, and in any case why `auto` passes over a GPU that only lacks something.
+pub(crate) fn announce(name: &str, device: &Device, quiet: bool) {
+    if let Some(why) = why_not_a_gpu(name) {
+        warn(format_args!("the GPU is not used: {}", why.message));
+    }
+    if !quiet {
+        note(summary(device));
+    }
+}
+
+/// Why `auto` chose the CPU, where there is a GPU.
+fn why_not_a_gpu(name: &str) -> Option<Error> {
     let why = if name == "auto" { Device::auto().ok()?.1? } else { return None };
-    let nothing_there = matches!(why.kind, ErrorKind::DriverMissing | ErrorKind::NoDevice);
-    (!nothing_there).then(|| format!("the GPU is not used: {}", why.message))
+    (!matches!(why.kind, ErrorKind::DriverMissing | ErrorKind::NoDevice)).then_some(why)
 }
 
 pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {

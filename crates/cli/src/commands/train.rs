@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{checkpoint_path, devices};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
-use crate::output::{self, clock, count, note, number, shell, shown, warn};
+use crate::output::{self, clock, count, note, number, shell, shown};
 use crate::progress::Screen;
 use crate::signals::Stop;
 
@@ -30,12 +30,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
         refuse_to_overwrite(builder.config_mut())?;
     }
     let named = builder.config_mut().train.device.clone();
-    if let Some(why) = devices::why_not_a_gpu(&named) {
-        warn(why);
-    }
     // Before the text is read, which may take a while; a device that cannot be used is the builder's to report.
-    if let (false, Ok(device)) = (args.quiet, Device::parse(&named)) {
-        note(devices::summary(&device));
+    if let Ok(device) = Device::parse(&named) {
+        devices::announce(&named, &device, args.quiet);
     }
     let mut trainer =
         builder.callback(Screen::new(args.quiet)).callback(stop.watch()).stop_flag(stop.flag()).build()?;

@@ -17,7 +17,7 @@ use bullet_tensor::Device;
 use crate::args::DemoArgs;
 use crate::commands::{device, devices, generate, train};
 use crate::failure::Failure;
-use crate::output::{self, clock, count, note, shell, shown, warn};
+use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
 use crate::signals::Stop;
 
@@ -42,10 +42,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let json = args.json;
     let stop = Stop::listen(move || train::untrained("demo", None, json));
     let device = device(&args.device)?;
-    if let Some(why) = devices::why_not_a_gpu(&args.device) {
-        warn(why);
-    }
-    note(devices::summary(&device));
+    devices::announce(&args.device, &device, false);
     let mut config = settings(args);
     let (tokenizer, data) = prepare(&config)?;
     config.model.vocab = tokenizer.vocab_size();

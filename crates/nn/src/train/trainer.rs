@@ -84,11 +84,6 @@ impl Trainer {
         &self.config
     }
 
-    /// Where it trains.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// The model.
     pub fn model(&self) -> &Transformer {
         self.step.model()
