@@ -56,9 +56,12 @@ impl Tensor {
             ))
             .into());
         }
-        // SAFETY: any `Element` is plain bytes without padding.
-        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
-        Ok(Tensor::from_parts(Storage::of(device, bytes)?, Layout::contiguous(shape), T::DTYPE, None))
+        Ok(Tensor::from_parts(
+            Storage::of(device, bytes_of(data))?,
+            Layout::contiguous(shape),
+            T::DTYPE,
+            None,
+        ))
     }
 
     /// A tensor of raw little-endian elements, in row-major order.
@@ -346,11 +349,9 @@ impl Tensor {
             ))
             .into());
         }
-        // SAFETY: any `Element` is plain bytes without padding.
-        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) };
         let storage = self.storage();
         let _guards = Guards::take(&[], &[storage]);
-        Ok(storage.buffer().send(self.layout().offset * self.dtype().size(), bytes)?)
+        Ok(storage.buffer().send(self.layout().offset * self.dtype().size(), bytes_of(data))?)
     }
 
     /// Overwrites every element.
@@ -388,6 +389,12 @@ impl Backward for MoveBack {
     fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
         grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
+}
+
+/// Elements as they lie in memory.
+fn bytes_of<T: Element>(data: &[T]) -> &[u8] {
+    // SAFETY: any `Element` is plain bytes without padding.
+    unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) }
 }
 
 impl fmt::Debug for Tensor {
