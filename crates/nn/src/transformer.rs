@@ -14,6 +14,7 @@ use crate::layers::{
     AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, Stream, TransformerBlock,
 };
 use crate::module::{Module, Pass, join};
+use crate::place::Placement;
 
 /// Targets of this value count for nothing in [`LanguageModel::loss`] (PyTorch's default).
 pub const IGNORE_INDEX: i64 = -100;
@@ -34,7 +35,8 @@ pub trait LanguageModel: Module {
 
     /// Mean cross-entropy in nats of `targets` (batch, sequence): a scalar, f32 even where activations are f16 or bf16.
     fn loss(&self, tokens: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(self.forward(tokens, pass)?.cross_entropy(targets, IGNORE_INDEX, 0.0)?)
+        let logits = self.forward(tokens, pass)?;
+        Ok(logits.cross_entropy(&targets.to_device(logits.device())?, IGNORE_INDEX, 0.0)?)
     }
 
     /// An empty cache for decoding `batch` sequences of up to [`LanguageModel::max_seq`] tokens.
@@ -271,6 +273,29 @@ impl TransformerConfig {
         )))
     }
 
+    /// The tables of tokens and, where they are learned, of positions.
+    pub(crate) fn new_tables(&self, init: &Init) -> Result<(Embedding, Option<Embedding>)> {
+        let table = |name, rows| Embedding::new(&init.at(name), rows, self.dim, Fill::GPT2);
+        let learned = self.positions == Positions::Learned;
+        let positions = learned.then(|| table("pos_embedding", self.max_seq)).transpose()?;
+        Ok((table("tok_embedding", self.vocab)?, positions))
+    }
+
+    /// Block `i`.
+    pub(crate) fn new_block(&self, init: &Init, i: usize) -> Result<TransformerBlock> {
+        TransformerBlock::new(&init.at("blocks").at(&i.to_string()), self.block())
+    }
+
+    /// The last norm, and the output layer, which shares `tokens` where it is tied to it.
+    pub(crate) fn new_head(&self, init: &Init, tokens: &Embedding) -> Result<(NormLayer, Linear)> {
+        let ln_f = NormLayer::new(&init.at("ln_f"), self.norm, self.dim, self.bias, self.norm_eps)?;
+        let head = match self.tie_embeddings {
+            true => Linear::tied(&tokens.weight),
+            false => Linear::new(&init.at("head"), self.dim, self.vocab, self.head_bias, Fill::GPT2)?,
+        };
+        Ok((ln_f, head))
+    }
+
     fn block(&self) -> BlockConfig {
         let attention = AttentionConfig {
             dim: self.dim,
@@ -317,20 +342,31 @@ impl Transformer {
     pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
         config.validate()?;
         config.check_memory(init.dtype(), init.device())?;
-        let (dim, vocab) = (config.dim, config.vocab);
-        let tok_embedding = Embedding::new(&init.at("tok_embedding"), vocab, dim, Fill::GPT2)?;
-        let learned = config.positions == Positions::Learned;
-        let positions = || Embedding::new(&init.at("pos_embedding"), config.max_seq, dim, Fill::GPT2);
-        let pos_embedding = learned.then(positions).transpose()?;
-        let block = |i: usize| TransformerBlock::new(&init.at("blocks").at(&i.to_string()), config.block());
-        let blocks = (0..config.layers).map(|i| block(i).map(Arc::new)).collect::<Result<_>>()?;
-        let ln_f = NormLayer::new(&init.at("ln_f"), config.norm, dim, config.bias, config.norm_eps)?;
-        let head = if config.tie_embeddings {
-            Linear::tied(&tok_embedding.weight)
-        } else {
-            Linear::new(&init.at("head"), dim, vocab, config.head_bias, Fill::GPT2)?
-        };
+        let everything = Placement::on(init.device(), config.layers);
+        Transformer::placed(config, init, &everything)
+    }
+
+    /// As [`Transformer::new`], with each part on its device; what `init` says of devices counts for nothing.
+    ///
+    /// # Errors
+    /// As [`Transformer::new`]; the placement is of another number of blocks, or parts what is tied.
+    pub fn placed(config: TransformerConfig, init: &Init, placement: &Placement) -> Result<Transformer> {
+        config.validate()?;
+        placement.check(&config)?;
+        let (tok_embedding, pos_embedding) = config.new_tables(&init.on(&placement.embedding))?;
+        let block = |(i, device): (usize, &Device)| config.new_block(&init.on(device), i).map(Arc::new);
+        let blocks = placement.blocks.iter().enumerate().map(block).collect::<Result<_>>()?;
+        let (ln_f, head) = config.new_head(&init.on(&placement.head), &tok_embedding)?;
         Ok(Transformer { tok_embedding, pos_embedding, blocks, ln_f, head, config })
+    }
+
+    /// Where its parts are.
+    pub fn placement(&self) -> Placement {
+        Placement {
+            embedding: self.tok_embedding.weight.device().clone(),
+            blocks: self.blocks.iter().map(|block| block.device().clone()).collect(),
+            head: self.head.weight.device().clone(),
+        }
     }
 
     /// Its sizes and kinds.
@@ -347,15 +383,12 @@ impl Transformer {
         Ok(copy)
     }
 
-    /// Token vectors with those of the positions `past..`.
+    /// Token vectors with those of the positions `past..`, where the tables are.
     fn embed(&self, tokens: &Tensor, past: usize, pass: &Pass) -> Result<Tensor> {
         self.check_tokens(tokens, past)?;
-        let x = self.tok_embedding.forward(tokens, pass)?;
-        let x = match &self.pos_embedding {
-            Some(table) => x.add(&table.rows(past, tokens.dim(1), pass)?)?,
-            None => x,
-        };
-        pass.dropout(&x, self.config.dropout)
+        let tokens = tokens.to_device(self.tok_embedding.weight.device())?;
+        let tables = (&self.tok_embedding, self.pos_embedding.as_ref());
+        embed(tables, &tokens, past, self.config.dropout, pass)
     }
 
     fn check_tokens(&self, tokens: &Tensor, past: usize) -> Result<()> {
@@ -379,12 +412,28 @@ impl Transformer {
     fn decode(&self, tokens: &Tensor, cache: &KvCache, pass: &Pass) -> Result<Tensor> {
         let mut x = self.embed(tokens, cache.len, pass)?;
         for (block, layer) in self.blocks.iter().zip(&cache.layers) {
-            x = block.forward_cached(&x, layer, cache.len, pass)?;
+            x = block.forward_cached(&x.to_device(block.device())?, layer, cache.len, pass)?;
         }
         // Only the last position says what comes next.
-        let last = x.select(1, -1)?;
+        let last = x.select(1, -1)?.to_device(self.ln_f.device())?;
         self.head.forward(&self.ln_f.forward(&last, pass)?, pass)
     }
+}
+
+/// Token vectors (batch, sequence, width) with those of the positions `past..`, after dropout of probability `p`.
+pub(crate) fn embed(
+    (tokens, positions): (&Embedding, Option<&Embedding>),
+    ids: &Tensor,
+    past: usize,
+    p: f64,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let x = tokens.forward(ids, pass)?;
+    let x = match positions {
+        Some(table) => x.add(&table.rows(past, ids.dim(1), pass)?)?,
+        None => x,
+    };
+    pass.dropout(&x, p)
 }
 
 impl LanguageModel for Transformer {
@@ -399,11 +448,9 @@ impl LanguageModel for Transformer {
     fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor> {
         let mut stream = Stream::new(self.embed(tokens, 0, pass)?);
         for block in &self.blocks {
-            stream = match pass.recompute {
-                true => Stream::new(block.forward_recomputed(&stream.sum()?, pass)?),
-                false => block.forward_stream(&stream, pass)?,
-            };
+            stream = block.forward_in_model(stream.to_device(block.device())?, pass)?;
         }
+        let stream = stream.to_device(self.ln_f.device())?;
         self.head.forward(&self.ln_f.forward_stream(&stream, pass)?.0, pass)
     }
 
@@ -411,8 +458,10 @@ impl LanguageModel for Transformer {
         let weight = &self.tok_embedding.weight;
         let (dtype, capacity) = (pass.compute.unwrap_or(weight.dtype()), self.config.max_seq);
         let attention = self.config.block().attention;
-        let layer = |_| LayerCache::new(&attention, batch, capacity, dtype, weight.device());
-        let layers = (0..self.config.layers).map(layer).collect::<Result<_>>()?;
+        let layer = |block: &Arc<TransformerBlock>| {
+            LayerCache::new(&attention, batch, capacity, dtype, block.device())
+        };
+        let layers = self.blocks.iter().map(layer).collect::<Result<_>>()?;
         Ok(KvCache { layers, batch, len: 0, capacity, device: weight.device().clone() })
     }
 
@@ -435,7 +484,11 @@ impl LanguageModel for Transformer {
         let dtype = self.tok_embedding.weight.dtype();
         // Under another dtype every op casts its weights; one launch reads them as they are.
         let as_stored = pass.compute.is_none_or(|compute| compute == dtype);
-        if cache.device.gpu().is_none() || cache.batch != 1 || !as_stored {
+        if cache.device.gpu().is_none()
+            || cache.batch != 1
+            || !as_stored
+            || self.placement().devices().len() > 1
+        {
             return Ok(None);
         }
         Ok(Decoder::new(self.decoder_model(cache))?)

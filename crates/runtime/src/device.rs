@@ -42,7 +42,7 @@ impl Device {
         static CPU: OnceLock<Device> = OnceLock::new();
         let make = || {
             let driver = Arc::new(HostDriver::new());
-            match DeviceOptions::from_env() {
+            match DeviceOptions::from_env(DeviceKind::Cpu) {
                 Ok(options) => Device::build(driver, options, None),
                 Err(e) => Device::build(driver, DeviceOptions::default(), Some(e)),
             }

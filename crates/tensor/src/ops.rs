@@ -349,7 +349,8 @@ impl Tensor {
         if p == 0.0 {
             return Ok(self.clone());
         }
-        run_one(Op::Dropout { p, stream: generator.next_stream() }, &[self, generator.state()])
+        let state = generator.state_on(self.device())?;
+        run_one(Op::Dropout { p, stream: generator.next_stream() }, &[self, state])
     }
 
     /// Mean cross-entropy of these logits (.., classes) against class indices (..): a scalar.

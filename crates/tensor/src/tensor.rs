@@ -371,14 +371,39 @@ impl Tensor {
         if self.device() == device {
             return Ok(self.clone());
         }
-        let bytes = self.to_bytes()?;
-        let moved = Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)?;
+        let moved = self.copy_to(device)?;
         if !(grad_enabled() && self.is_tracked() && self.dtype().is_float()) {
             return Ok(moved);
         }
         let step = Step::Custom(Box::new(MoveBack(self.device().clone())));
         let node = Node::record(step, &[self], vec![moved.meta()], Vec::new());
         Ok(moved.view_as(*moved.layout(), Some(Autograd::Node(node, 0))))
+    }
+
+    /// A row-major copy in the memory of another device. Where the host reaches the memory of one of them, nothing lies
+    /// in between.
+    fn copy_to(&self, device: &Device) -> Result<Tensor> {
+        let moved = Tensor::empty(self.meta(), device)?;
+        let (target, bytes) = (moved.storage().buffer(), self.numel() * self.dtype().size());
+        if let Some(to) = target.host_ptr() {
+            // Work that was queued before may still use this memory.
+            device.synchronize()?;
+            // SAFETY: memory of this length, initialised as all of the pool's, that no one else can name yet.
+            self.read_bytes(unsafe { std::slice::from_raw_parts_mut(to, bytes) })?;
+            return Ok(moved);
+        }
+        if self.storage().buffer().host_ptr().is_none() {
+            target.put(0, &self.to_bytes()?)?;
+            return Ok(moved);
+        }
+        let dense = no_grad(|| self.contiguous())?;
+        let _guards = Guards::take(&[dense.storage()], &[]);
+        dense.device().synchronize()?;
+        let from = dense.storage().base().wrapping_add(dense.layout().offset * self.dtype().size());
+        // SAFETY: a contiguous tensor has its elements there, and the guard keeps writers out.
+        let data = unsafe { std::slice::from_raw_parts(from, bytes) };
+        target.put(0, data)?;
+        Ok(moved)
     }
 }
 
