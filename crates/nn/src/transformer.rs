@@ -286,12 +286,12 @@ impl TransformerConfig {
         TransformerBlock::new(&init.at("blocks").at(&i.to_string()), self.block())
     }
 
-    /// The last norm, and the output layer, which shares `tokens` where it is tied to it.
-    pub(crate) fn new_head(&self, init: &Init, tokens: &Embedding) -> Result<(NormLayer, Linear)> {
+    /// The last norm, and the output layer with these weights if it is tied to them.
+    pub(crate) fn new_head(&self, init: &Init, tied: Option<&Tensor>) -> Result<(NormLayer, Linear)> {
         let ln_f = NormLayer::new(&init.at("ln_f"), self.norm, self.dim, self.bias, self.norm_eps)?;
-        let head = match self.tie_embeddings {
-            true => Linear::tied(&tokens.weight),
-            false => Linear::new(&init.at("head"), self.dim, self.vocab, self.head_bias, Fill::GPT2)?,
+        let head = match tied {
+            Some(weight) => Linear::tied(weight),
+            None => Linear::new(&init.at("head"), self.dim, self.vocab, self.head_bias, Fill::GPT2)?,
         };
         Ok((ln_f, head))
     }
@@ -356,7 +356,8 @@ impl Transformer {
         let (tok_embedding, pos_embedding) = config.new_tables(&init.on(&placement.embedding))?;
         let block = |(i, device): (usize, &Device)| config.new_block(&init.on(device), i).map(Arc::new);
         let blocks = placement.blocks.iter().enumerate().map(block).collect::<Result<_>>()?;
-        let (ln_f, head) = config.new_head(&init.on(&placement.head), &tok_embedding)?;
+        let tied = config.tie_embeddings.then_some(&tok_embedding.weight);
+        let (ln_f, head) = config.new_head(&init.on(&placement.head), tied)?;
         Ok(Transformer { tok_embedding, pos_embedding, blocks, ln_f, head, config })
     }
 

@@ -9,7 +9,7 @@
 //! range without gaps, as each gap would cost two more moves, and embedding and head go to either device, together where
 //! they share their weights. It is a function of what the parts cost on either device ([`Costs`]) and of the memory there.
 //!
-//! **Costs are measured** ([`measure`]): each kind of part does a step alone on each device, with an optimizer of its own,
+//! **Costs are measured** (`train/probe.rs`): each kind of part does a step alone on each device, with an optimizer of its own,
 //! and is thrown away. Time is the clock's, memory what the device's pool handed out. Nothing of the model that is trained
 //! is touched, and no randomness: parameters are functions of seed and name, dropout of seed and step. As blocks are alike
 //! one is measured; it takes about as long as a few steps of that block.
@@ -19,9 +19,13 @@
 //! for the GPU some times, and is not captured into a graph. A plan that puts everything on one device is a run on that
 //! device, captured as any.
 
+mod plan;
+
 use bullet_tensor::Device;
 #[cfg(doc)]
 use bullet_tensor::Tensor;
+
+pub use plan::{Cost, Costs, DeviceCosts, Plan, plan};
 
 use crate::error::{Error, Result};
 use crate::transformer::TransformerConfig;

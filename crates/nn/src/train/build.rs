@@ -89,7 +89,7 @@ fn compute(precision: Precision) -> Option<DType> {
 }
 
 /// The dtype that weights are kept in.
-fn weights(config: &Config) -> DType {
+pub(super) fn weights(config: &Config) -> DType {
     match compute(config.train.precision) {
         Some(half) if !config.train.master_weights => half,
         Some(_) | None => DType::F32,
