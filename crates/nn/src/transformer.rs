@@ -340,19 +340,20 @@ impl Transformer {
     /// # Errors
     /// [`TransformerConfig::validate`]'s; out of memory.
     pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
-        config.validate()?;
-        config.check_memory(init.dtype(), init.device())?;
         let everything = Placement::on(init.device(), config.layers);
         Transformer::placed(config, init, &everything)
     }
 
-    /// As [`Transformer::new`], with each part on its device; what `init` says of devices counts for nothing.
+    /// As [`Transformer::new`], with each part on its device; that of `init` counts for nothing.
     ///
     /// # Errors
     /// As [`Transformer::new`]; the placement is of another number of blocks, or parts what is tied.
     pub fn placed(config: TransformerConfig, init: &Init, placement: &Placement) -> Result<Transformer> {
         config.validate()?;
         placement.check(&config)?;
+        if let [device] = &placement.devices()[..] {
+            config.check_memory(init.dtype(), device)?;
+        }
         let (tok_embedding, pos_embedding) = config.new_tables(&init.on(&placement.embedding))?;
         let block = |(i, device): (usize, &Device)| config.new_block(&init.on(device), i).map(Arc::new);
         let blocks = placement.blocks.iter().enumerate().map(block).collect::<Result<_>>()?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bullet_tensor::runtime::ErrorKind;
 use bullet_tensor::{DType, Device, Tensor};
 
 use crate::config::{Config, OptimizerKind, Precision, ScheduleKind, TokenizerKind};
@@ -10,9 +11,11 @@ use crate::format::BulletFile;
 use crate::init::Init;
 use crate::module::{Module, Pass};
 use crate::optim::{Decay, GroupOptions, Optimizer, Rule, Schedule};
+use crate::place::{Placement, plan};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{LanguageModel, Transformer, TransformerConfig};
 
+use super::probe::measure;
 use super::step::{Objective, StepOptions};
 
 impl Objective for Transformer {
@@ -52,15 +55,30 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
     })
 }
 
-/// The device that `config` names.
+/// The name of both, GPU and CPU: for `train.device`.
+pub const HYBRID: &str = "hybrid";
+
+/// Where a model of these settings is trained, by the device that `config` names; under [`HYBRID`] the plan in words, unless
+/// there is no GPU that can be used: then it is the CPU, as under `auto`.
 ///
 /// # Errors
-/// There is no such device, or it cannot be used.
-pub(super) fn device(config: &Config) -> Result<Device> {
-    Device::parse(&config.train.device).map_err(|e| {
-        let hint = "set it to auto or cpu to go on without a GPU";
-        Error::argument(format!("`train.device` = {}: {e}; {hint}", config.train.device))
-    })
+/// There is no such device, or it cannot be used; the model fits neither device nor both.
+pub fn place(config: &Config, settings: &TransformerConfig) -> Result<(Placement, Option<String>)> {
+    let name = &config.train.device;
+    let wrong = |e: bullet_tensor::runtime::Error| {
+        let hint = match e.kind {
+            ErrorKind::InvalidArgument => "for training there is hybrid, too",
+            _ => "set it to auto or cpu to go on without a GPU",
+        };
+        Error::argument(format!("`train.device` = {name}: {e}; {hint}"))
+    };
+    let alone = Device::parse(if name == HYBRID { "auto" } else { name }).map_err(wrong)?;
+    if name != HYBRID || alone.gpu().is_none() {
+        return Ok((Placement::on(&alone, settings.layers), None));
+    }
+    let cpu = Device::cpu();
+    let plan = plan(&measure(config, settings, &alone, &cpu)?)?;
+    Ok((plan.placement(&alone, &cpu), Some(plan.describe(&alone, &cpu))))
 }
 
 /// How `config` wants its steps.
@@ -97,8 +115,9 @@ pub(super) fn weights(config: &Config) -> DType {
 }
 
 /// A new model, initialised from the seed of `config`.
-pub(super) fn model(config: &Config, settings: TransformerConfig, device: &Device) -> Result<Transformer> {
-    Transformer::new(settings, &Init::new(config.train.seed, weights(config), device))
+pub fn model(config: &Config, settings: TransformerConfig, placement: &Placement) -> Result<Transformer> {
+    let init = Init::new(config.train.seed, weights(config), &placement.head);
+    Transformer::placed(settings, &init, placement)
 }
 
 /// The tokenizer that `config` names, or one made from `text`.
