@@ -246,8 +246,8 @@ impl TransformerConfig {
         None
     }
 
-    /// Whether the parameters alone fit the device: better said now than after minutes of allocating.
-    fn check_memory(&self, dtype: DType, device: &Device) -> Result<()> {
+    /// Whether the parameters alone fit the devices together: better said now than after minutes of allocating.
+    pub(crate) fn check_memory(&self, dtype: DType, devices: &[Device]) -> Result<()> {
         let [dim, ff, layers] = [self.dim, self.ff, self.layers].map(|n| n as f64);
         let kv_dim = dim / self.heads as f64 * self.kv_heads() as f64;
         let matrices = if self.feed_forward == FeedForward::SwiGlu { 3.0 } else { 2.0 };
@@ -256,21 +256,35 @@ impl TransformerConfig {
         let positions = if self.positions == Positions::Learned { self.max_seq as f64 } else { 0.0 };
         let parameters = layers * block + (tables + positions) * dim;
         let need = parameters * dtype.size() as f64;
-        let free = device.driver().memory().map_or(usize::MAX, |m| m.free);
-        let limit = device.memory_stats().limit.unwrap_or(usize::MAX);
-        let most = free.min(limit);
+        let of = |device: &Device| {
+            let free = device.driver().memory().map_or(usize::MAX, |m| m.free);
+            free.min(device.memory_stats().limit.unwrap_or(usize::MAX))
+        };
+        let most = devices.iter().map(of).fold(0, usize::saturating_add);
+        let names: Vec<String> = devices.iter().map(Device::to_string).collect();
         if need <= most as f64 {
             return Ok(());
         }
         const GIB: f64 = (1u64 << 30) as f64;
         Err(Error::argument(format!(
             "transformer: {parameters:.2e} parameters (layers = {layers}, dim = {dim}, ff = {ff}, vocab = {}, max_seq = {}) \
-             take {:.1} GiB, and {device} has {:.1} GiB to give; choose smaller sizes (training takes four times as much)",
+             take {:.1} GiB, and {} has {:.1} GiB to give; choose smaller sizes (training takes four times as much)",
             self.vocab,
             self.max_seq,
             need / GIB,
+            names.join(" with "),
             most as f64 / GIB
         )))
+    }
+
+    /// All on one device, with parameters of `dtype`.
+    ///
+    /// # Errors
+    /// [`TransformerConfig::validate`]'s; the parameters don't fit the device.
+    pub(crate) fn on(&self, device: &Device, dtype: DType) -> Result<Placement> {
+        self.validate()?;
+        self.check_memory(dtype, std::slice::from_ref(device))?;
+        Ok(Placement::on(device, self.layers))
     }
 
     /// The tables of tokens and, where they are learned, of positions.
@@ -340,7 +354,7 @@ impl Transformer {
     /// # Errors
     /// [`TransformerConfig::validate`]'s; out of memory.
     pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
-        let everything = Placement::on(init.device(), config.layers);
+        let everything = config.on(init.device(), init.dtype())?;
         Transformer::placed(config, init, &everything)
     }
 
@@ -351,9 +365,7 @@ impl Transformer {
     pub fn placed(config: TransformerConfig, init: &Init, placement: &Placement) -> Result<Transformer> {
         config.validate()?;
         placement.check(&config)?;
-        if let [device] = &placement.devices()[..] {
-            config.check_memory(init.dtype(), device)?;
-        }
+        config.check_memory(init.dtype(), &placement.devices())?;
         let (tok_embedding, pos_embedding) = config.new_tables(&init.on(&placement.embedding))?;
         let block = |(i, device): (usize, &Device)| config.new_block(&init.on(device), i).map(Arc::new);
         let blocks = placement.blocks.iter().enumerate().map(block).collect::<Result<_>>()?;

@@ -5,8 +5,8 @@
 //! flows from part to part is moved where the device changes, forward and backward ([`Tensor::to_device`]); tokens and
 //! targets are moved to the first and last part.
 //!
-//! **A plan** ([`plan`]) is the placement that is predicted fastest of those that fit: blocks on the fast device are one
-//! range without gaps, as each gap would cost two more moves, and embedding and head go to either device, together where
+//! **A plan** ([`plan`]) is the placement that is predicted fastest of those that fit: blocks on the fast device are the
+//! first or the last ones, as a gap would cost more moves, and embedding and head go to either device, together where
 //! they share their weights. It is a function of what the parts cost on either device ([`Costs`]) and of the memory there.
 //!
 //! **Costs are measured** (`train/probe.rs`): each kind of part does a step alone on each device, with an optimizer of its own,

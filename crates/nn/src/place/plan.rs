@@ -105,14 +105,13 @@ pub fn plan(costs: &Costs) -> Result<Plan> {
 /// What is on the fast device: embedding, blocks, head.
 type Candidate = (bool, Range<usize>, bool);
 
-/// Those with the most blocks on the fast device first: of equals the first is taken.
+/// Those with the most blocks on the fast device first: of equals the first is taken. Its blocks are the first or the last
+/// ones: with slow ones before and behind there would be no fewer moves.
 fn candidates(costs: &Costs) -> impl Iterator<Item = Candidate> {
     let (layers, tied) = (costs.layers, costs.tied);
     let ends = [(true, true), (true, false), (false, true), (false, false)];
     let ends = move || ends.into_iter().filter(move |(embedding, head)| !tied || embedding == head);
-    // No blocks are no blocks wherever they begin.
-    let starts = move |count: usize| 0..if count == 0 { 1 } else { layers - count + 1 };
-    let ranges = (0..=layers).rev().flat_map(move |n| starts(n).map(move |start| start..start + n));
+    let ranges = (0..=layers).rev().flat_map(move |n| [0..n, layers - n..layers]);
     ranges.flat_map(move |range| ends().map(move |(embedding, head)| (embedding, range.clone(), head)))
 }
 
@@ -132,9 +131,11 @@ fn predict(costs: &Costs, (embedding, blocks, head): Candidate) -> Option<Plan> 
     add(true, blocks.len(), |d| d.block)?;
     add(false, costs.layers - blocks.len(), |d| d.block)?;
     add(head, 1, |d| d.head)?;
-    let at = |i: usize| blocks.contains(&i);
-    let parts = [embedding].into_iter().chain((0..costs.layers).map(at)).chain([head]);
-    let (moves, _) = parts.fold((0, embedding), |(moves, last), on| (moves + usize::from(on != last), on));
+    // From the embedding to the first block, among blocks, and from the last block to the head.
+    let some = !blocks.is_empty();
+    let within = some && blocks.len() < costs.layers;
+    let (first, last) = (some && blocks.start == 0, some && blocks.end == costs.layers);
+    let moves = [embedding != first, within, last != head].into_iter().filter(|moved| *moved).count();
     // What is moved is there twice, and so is its gradient.
     let bytes = [0, 1].map(|side| bytes[side] + work[side] + 2 * moves * costs.activation);
     seconds += rounds * moves as f64 * costs.transfer;
@@ -182,18 +183,21 @@ impl Plan {
     /// The parts on the fast or the slow device in words, if there are any.
     fn parts_on(&self, fast: bool) -> Option<String> {
         let Range { start, end } = self.blocks;
-        let ranges = if fast { [start..end, 0..0] } else { [0..start, end..self.layers] };
-        if self.embedding == fast && self.head == fast && ranges.iter().any(|r| r.len() == self.layers) {
+        let blocks = match fast {
+            true => start..end,
+            false if start == 0 => end..self.layers,
+            false => 0..start,
+        };
+        if self.embedding == fast && self.head == fast && blocks.len() == self.layers {
             return Some("the whole model".into());
         }
-        let range = |Range { start, end }: Range<usize>| match end - start {
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend((self.embedding == fast).then(|| "embedding".to_string()));
+        parts.extend(match blocks.len() {
             0 => None,
-            1 => Some(format!("block {end}")),
-            _ => Some(format!("blocks {} to {end}", start + 1)),
-        };
-        let mut parts: Vec<String> =
-            (self.embedding == fast).then(|| "embedding".into()).into_iter().collect();
-        parts.extend(ranges.into_iter().filter_map(range));
+            1 => Some(format!("block {}", blocks.end)),
+            _ => Some(format!("blocks {} to {}", blocks.start + 1, blocks.end)),
+        });
         parts.extend((self.head == fast).then(|| "head".to_string()));
         let last = parts.pop()?;
         Some(if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) })
@@ -327,9 +331,9 @@ mod tests {
             text(&costs(2000))
                 .starts_with("the whole model on cpu (about 900.0 MiB of 2.0 GiB); about 9.2 ms")
         );
-        let middle = Plan { embedding: false, blocks: 1..7, head: false, ..plan(&costs(560)).unwrap() };
-        let text = middle.describe(&cpu, &cpu);
-        assert!(text.starts_with("blocks 2 to 7 on cpu"), "{text}");
-        assert!(text.contains("embedding, block 1, block 8 and head on cpu"), "{text}");
+        let one = Plan { embedding: false, blocks: 7..8, head: false, ..plan(&costs(560)).unwrap() };
+        let text = one.describe(&cpu, &cpu);
+        assert!(text.starts_with("block 8 on cpu"), "{text}");
+        assert!(text.contains("embedding, blocks 1 to 7 and head on cpu"), "{text}");
     }
 }

@@ -74,9 +74,10 @@ pub fn place(config: &Config, settings: &TransformerConfig) -> Result<(Placement
     };
     let alone = Device::parse(if name == HYBRID { "auto" } else { name }).map_err(wrong)?;
     if name != HYBRID || alone.gpu().is_none() {
-        return Ok((Placement::on(&alone, settings.layers), None));
+        return Ok((settings.on(&alone, weights(config))?, None));
     }
     let cpu = Device::cpu();
+    settings.check_memory(weights(config), &[alone.clone(), cpu.clone()])?;
     let plan = plan(&measure(config, settings, &alone, &cpu)?)?;
     Ok((plan.placement(&alone, &cpu), Some(plan.describe(&alone, &cpu))))
 }

@@ -134,7 +134,7 @@ impl TrainerBuilder {
         self.check_length(&text.data)?;
         let (placement, plan) = match (self.placement.take(), &self.device) {
             (Some(placement), _) => (placement, None),
-            (None, Some(device)) => (Placement::on(device, settings.layers), None),
+            (None, Some(device)) => (settings.on(device, build::weights(&self.config))?, None),
             (None, None) => build::place(&self.config, &settings)?,
         };
         let step = self.build_step(settings, &placement)?;
