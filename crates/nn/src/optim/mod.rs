@@ -1,7 +1,8 @@
 //! Optimizers (SGD, Adam, AdamW), parameter groups, learning-rate schedules, loss scaling.
 //!
 //! **Nothing here reads from the device.** Step count, learning rate, clipping factor and loss scale are device tensors
-//! that kernels read; a step whose gradients are not finite skips itself there.
+//! that kernels read; a step whose gradients are not finite skips itself there. Parameters may be on several devices: each
+//! device's are updated by calls of its own, and the norms of their gradients are brought together through the host.
 
 mod scaler;
 mod schedule;
