@@ -299,6 +299,7 @@ struct Slab {
 
 KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *partial, u32 *counters, Problem p) {
+    begin_kernel();
     extern __shared__ __align__(128) char stages[];
 
     i32 tm, tn;

@@ -132,6 +132,7 @@ template <int N, int V, int LANES> DEVICE void fragment(Acc (&to)[N], const Acc 
 // Kepler compiles to more registers, and would spill to fit two blocks.
 KERNEL __launch_bounds__(THREADS, TM *TN == 64 && TIER >= 70 ? 2 : 1)
     gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *partial, u32 *counters, Problem p) {
+    begin_kernel();
     typedef Loader<BM, A_K, A_VEC> LoadA;
     typedef Loader<BN, B_K, B_VEC> LoadB;
     __shared__ __align__(16) Acc tiles_a[2][BK * LoadA::PITCH];
