@@ -25,7 +25,7 @@ typedef unsigned long long u64;
 // a kernel costs. Elsewhere the hardware keeps kernels apart by itself.
 DEVICE void begin_kernel() {
 #if TIER >= 90
-    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

@@ -88,7 +88,11 @@ mod tests {
             for body in bodies(&text) {
                 assert!(body.trim_start().starts_with("begin_kernel();"), "{name}:\n{body}");
             }
-            assert_eq!(text.matches("__global__").count(), 1, "{name}: only KERNEL of the prelude says __global__");
+            assert_eq!(
+                text.matches("__global__").count(),
+                1,
+                "{name}: only KERNEL of the prelude says __global__"
+            );
         }
     }
 }
