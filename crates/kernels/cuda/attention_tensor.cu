@@ -256,7 +256,8 @@ DEVICE void hide(const Attention &p, float (&s)[8][4], int row, int at, float fa
         }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
+KERNEL __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *tiles_at = rows + FOLD * TILE;
     const i64 block = block_index();
@@ -410,7 +411,8 @@ DEVICE void find_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
 
 // The statistics of all queries into `parts`, which the blocks of the backward kernel then share: first the log-sum-exps,
 // then the sums.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_statistics(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_statistics(const Attention p) {
+    begin_kernel();
     const i64 all = p.batch * p.heads * p.queries;
     const i64 at = block_index() * (THREADS / 2) + threadIdx.x / 2;
     const bool there = at < all;
@@ -646,7 +648,8 @@ DEVICE void query_gradient(const Attention &p, void *memory, i64 b, i64 h, int f
 }
 
 // Blocks of keys (they have more to do) come before blocks of queries.
-extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT) attention_backward(const Attention p) {
+KERNEL __launch_bounds__(THREADS, BACKWARD_RESIDENT) attention_backward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     i64 block = block_index();
     if (block >= p.blocks) return;
@@ -665,7 +668,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_RESIDENT) attenti
 
 #if HEAD <= 64
 // All gradients of a head with at most 64 queries and keys of its own: everything is read once.
-extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
+KERNEL __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     const Tiles t = tiles_of(memory, true, 0);
     const i64 block = block_index();

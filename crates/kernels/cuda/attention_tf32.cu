@@ -229,7 +229,8 @@ DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *cols = (float *)memory, *values = cols + TILE;
     const i64 block = block_index();
@@ -435,7 +436,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 }
 
 // Blocks of keys (they have more to do) come before blocks of queries.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *m = (float *)memory;
     const Tiles t = {m, m + TILE, m + 2 * TILE, m + 2 * TILE + COLS};

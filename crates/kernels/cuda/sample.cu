@@ -131,6 +131,7 @@ DEVICE void end(i64 *state, const Settings &s) {
 
 // Always the likeliest token.
 KERNEL greedy(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, Fault *fault) {
+    begin_kernel();
     Best best = likeliest(logits + (u64)blockIdx.x * v, v, fault);
     if (threadIdx.x == 0) tokens[blockIdx.x] = best.token;
     end(state + 2 * (u64)blockIdx.x, s);
@@ -138,6 +139,7 @@ KERNEL greedy(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, Fault
 
 // By the model's own distribution.
 KERNEL sample_all(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, Fault *fault) {
+    begin_kernel();
     __shared__ u64 parts[MOST_WARPS];
     logits += (u64)blockIdx.x * v, state += 2 * (u64)blockIdx.x, tokens += blockIdx.x;
     Best best = likeliest(logits, v, fault);
@@ -164,6 +166,7 @@ DEVICE u64 share(double p, u64 total) {
 // By the likeliest of up to 4096 tokens: sorted by Batcher's bitonic network in dynamic shared memory of n u64, n being the
 // power of two from v on that is at least the block and at most HELD blocks.
 KERNEL sample_sorted(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, u32 n, Fault *fault) {
+    begin_kernel();
     extern __shared__ __align__(16) u64 keys[];
     __shared__ u64 warp_sums[MOST_WARPS], kept;
     logits += (u64)blockIdx.x * v, state += 2 * (u64)blockIdx.x, tokens += blockIdx.x;
@@ -286,6 +289,7 @@ DEVICE Place find_place(const T *__restrict__ logits, const u64 *masses, u32 v, 
 
 // By the likeliest of any number of tokens: radix selection on the logits instead of a sort. `scratch` has v u64 a row.
 KERNEL __launch_bounds__(256) sample_select(const T *logits, i64 *state, i64 *tokens, u32 v, Settings s, u64 *scratch, Fault *fault) {
+    begin_kernel();
     __shared__ u64 parts[MOST_WARPS];
     __shared__ Histogram histogram;
     u64 *masses = scratch + (u64)blockIdx.x * v;

@@ -56,6 +56,7 @@ impl Op {
             Op::EmbeddingGrad { .. }
             | Op::AddNormGrad { .. }
             | Op::LinearBiasGrad
+            | Op::LinearWeightGrad
             | Op::Dropout { .. }
             | Op::CrossEntropy { .. }
             | Op::Conv1dGradWeight { .. } => None,

@@ -285,6 +285,7 @@ impl Op {
             Op::MatMul => "matmul",
             Op::Linear { .. } => "linear",
             Op::LinearBiasGrad => "linear_bias_grad",
+            Op::LinearWeightGrad => "linear_weight_grad",
             Op::Softmax => "softmax",
             Op::SoftmaxGrad => "softmax_grad",
             Op::LogSoftmax => "log_softmax",
