@@ -114,3 +114,31 @@ impl Tensor {
         Tensor::random(Distribution::Normal { mean: 0.0, std: 1.0 }, shape, dtype, device, (seed, 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bullet_runtime::HostDriver;
+
+    use super::*;
+
+    #[test]
+    fn every_device_draws_the_same_numbers() -> Result<()> {
+        let [here, there, elsewhere] = [(); 3].map(|()| Device::with_driver(Arc::new(HostDriver::new())));
+        let generator = Generator::across(7, &[here.clone(), there.clone()])?;
+        let draw = |device: &Device, stream| {
+            generator.set_streams(stream);
+            Tensor::ones(&[300], DType::F32, device)?.dropout(0.5, &generator)?.to_vec::<f32>()
+        };
+        for step in [0, 5] {
+            generator.begin_step(step)?;
+            assert_eq!(draw(&here, 0)?, draw(&there, 0)?);
+            // Streams are numbered across devices.
+            assert_eq!(generator.streams(), 1);
+            assert_ne!(draw(&here, 0)?, draw(&there, 1)?);
+        }
+        assert!(matches!(draw(&elsewhere, 0), Err(Error::DeviceMismatch(..))));
+        Ok(())
+    }
+}
