@@ -435,7 +435,7 @@ fn hybrid_without_a_gpu_is_the_cpu() {
     assert!(gpu || trainer.model().placement() == Placement::on(&Device::cpu(), 2));
     let wrong = config_with(scratch.path(), "train.device=hybird");
     let message = builder(wrong).build().err().unwrap().message;
-    assert!(message.contains("`train.device` = hybird") && message.contains("there is hybrid"), "{message}");
+    assert!(message.contains("`train.device` = hybird") && message.contains("or to hybrid"), "{message}");
 }
 
 #[test]

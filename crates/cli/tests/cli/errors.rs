@@ -232,7 +232,7 @@ fn hybrid_is_for_training() {
         }
     }
     let message = refused(&place, 2, "--device hybird");
-    assert!(message.contains("`train.device` = hybird") && message.contains("there is hybrid"), "{message}");
+    assert!(message.contains("`train.device` = hybird") && message.contains("or to hybrid"), "{message}");
     let report =
         place.json(&format!("train --data text.txt --out runs/b {TINY} --steps 3 --device hybrid -q"));
     assert_eq!(report["ending"], "completed");

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use bullet_tensor::runtime::ErrorKind;
 use bullet_tensor::{DType, Device, Tensor};
 
 use crate::config::{Config, OptimizerKind, Precision, ScheduleKind, TokenizerKind};
@@ -66,10 +65,7 @@ pub const HYBRID: &str = "hybrid";
 pub fn place(config: &Config, settings: &TransformerConfig) -> Result<(Placement, Option<String>)> {
     let name = &config.train.device;
     let wrong = |e: bullet_tensor::runtime::Error| {
-        let hint = match e.kind {
-            ErrorKind::InvalidArgument => "for training there is hybrid, too",
-            _ => "set it to auto or cpu to go on without a GPU",
-        };
+        let hint = "set it to auto or cpu to go on without a GPU, or to hybrid for GPU and CPU together";
         Error::argument(format!("`train.device` = {name}: {e}; {hint}"))
     };
     let alone = Device::parse(if name == HYBRID { "auto" } else { name }).map_err(wrong)?;
