@@ -3,17 +3,15 @@
 //!
 //! On the host driver posing as a device; with `BULLET_TEST_DEVICES=cuda:0` on that GPU.
 
-mod common;
-
 use std::sync::Arc;
 
+use crate::common::{batches, train_step};
 use bullet_nn::train::TrainStep;
 use bullet_nn::{ErrorKind, Result, Transformer};
 use bullet_tensor::Device;
 use bullet_tensor::runtime::{
     Call, CudaDriver, DeviceOptions, Driver, FaultDriver, Faults, HostDriver, MemoryStats,
 };
-use common::{batches, train_step};
 
 fn on_gpu() -> bool {
     std::env::var("BULLET_TEST_DEVICES").is_ok_and(|names| names.contains("cuda:0"))

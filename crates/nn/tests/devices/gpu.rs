@@ -1,14 +1,11 @@
 //! Models on a GPU against the CPU: logits, generated tokens, training. Without a GPU nothing is tested.
 
-mod common;
-mod models;
-
+use crate::common::{Scratch, Seen, builder, config_with};
+use crate::models::{ids, max_difference, model, small, variations};
 use bullet_nn::config::{FeedForward, Norm, Positions};
 use bullet_nn::generate::{Sampler, TokenStream};
 use bullet_nn::{LanguageModel, Module, Pass, Transformer, TransformerConfig};
 use bullet_tensor::{DType, Device, no_grad};
-use common::{Scratch, Seen, builder, config_with};
-use models::{ids, max_difference, model, small, variations};
 
 /// The GPU, or `None` where there is none; a GPU that does not work is a failure.
 fn gpu() -> Option<Device> {

@@ -1,11 +1,10 @@
 //! Models that lie on two devices: they train as on one. The fast device is a host device with a pool and a quota of its
 //! own, and in some tests a GPU, where there is one; the slow one is the CPU.
 
-mod common;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::common::{AtStep, Scratch, VOCAB, batches, builder, config_with, tensors, text, weights};
 use bullet_nn::config::Config;
 use bullet_nn::generate::{Sampler, TokenStream};
 use bullet_nn::place::{Placement, Plan, plan};
@@ -15,7 +14,6 @@ use bullet_nn::train::{
 use bullet_nn::{ErrorKind, Init, LanguageModel, Module, Pass, Result, Transformer, TransformerConfig};
 use bullet_tensor::runtime::{self, Call, CudaDriver, DeviceOptions, FaultDriver, Faults, HostDriver};
 use bullet_tensor::{DType, Device, Tensor, no_grad, rescued};
-use common::{AtStep, Scratch, VOCAB, batches, builder, config_with, tensors, text, weights};
 
 /// A device that is not the CPU, as far as anything can tell but the clock.
 fn other(limit: Option<usize>) -> Device {
