@@ -25,6 +25,7 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-tensor", Some("fused")),
     ("bullet-nn", Some("cuda")),
     ("bullet-nn", Some("memory")),
+    ("bullet-nn", Some("precision")),
 ];
 
 /// Programs, by package and name.
