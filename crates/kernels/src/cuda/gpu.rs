@@ -190,7 +190,7 @@ impl Gpu {
             functions: RwLock::default(),
             generated: RwLock::default(),
             fault,
-            overlaps: info.tier >= Tier::Sm90a && std::env::var_os("BULLET_TMP_NO_PDL").is_none(),
+            overlaps: info.tier >= Tier::Sm90a,
         });
         *cell = Some(gpu.clone());
         Ok(gpu)

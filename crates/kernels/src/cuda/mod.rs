@@ -31,7 +31,6 @@ pub mod random;
 mod reduce;
 mod rope;
 mod rows;
-pub mod sample;
 mod softmax;
 
 use bullet_runtime::jit::Tier;
@@ -65,7 +64,6 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         random::units,
         reduce::units,
         rope::units,
-        sample::units,
         softmax::units,
     ];
     families.into_iter().flat_map(|units| units()).collect()

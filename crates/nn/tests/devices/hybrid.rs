@@ -4,16 +4,18 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::common::{AtStep, Scratch, VOCAB, batches, builder, config_with, tensors, text, weights};
 use bullet_nn::config::Config;
 use bullet_nn::generate::{Sampler, TokenStream};
 use bullet_nn::place::{Placement, Plan, plan};
 use bullet_nn::train::{
-    Ending, Flow, Objective, Report, TrainStep, TrainerBuilder, load_model, measure, optimizer, step_options,
+    Ending, Flow, Report, TrainStep, TrainerBuilder, load_model, measure, optimizer, step_options,
 };
-use bullet_nn::{ErrorKind, Init, LanguageModel, Module, Pass, Result, Transformer, TransformerConfig};
+use bullet_nn::{ErrorKind, Init, Module, Pass, Result, Transformer, TransformerConfig};
 use bullet_tensor::runtime::{self, Call, CudaDriver, DeviceOptions, FaultDriver, Faults, HostDriver};
 use bullet_tensor::{DType, Device, Tensor, no_grad, rescued};
+
+use crate::common::{AtStep, Scratch, VOCAB, batches, builder, config_with, tensors, text, weights};
+use crate::scaled::Scaled;
 
 /// A device that is not the CPU, as far as anything can tell but the clock.
 fn other(limit: Option<usize>) -> Device {
@@ -48,24 +50,6 @@ fn placed(word: &str, fast: &Device) -> Placement {
     let all: Vec<Device> = word.chars().map(device).collect();
     let [embedding, blocks @ .., head] = &all[..] else { panic!("{word} has no ends") };
     Placement { embedding: embedding.clone(), blocks: blocks.to_vec(), head: head.clone() }
-}
-
-/// A model whose loss is multiplied by a number on its last device: infinite to break a step.
-struct Scaled {
-    model: Transformer,
-    factor: Tensor,
-}
-
-impl Module for Scaled {
-    fn visit(&self, path: &str, f: &mut dyn FnMut(&str, &Tensor)) {
-        self.model.visit(path, f);
-    }
-}
-
-impl Objective for Scaled {
-    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(LanguageModel::loss(&self.model, inputs, targets, pass)?.mul(&self.factor)?)
-    }
 }
 
 fn settings(pairs: &str) -> Config {

@@ -1,4 +1,5 @@
-//! Models on GPUs, on devices that are too small, and on two devices at once: one program, as each carries all kernels.
+//! Models on GPUs, in half precision, on devices that are too small, and on two devices at once: one program, as each
+//! carries all kernels.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -8,3 +9,5 @@ mod models;
 mod gpu;
 mod hybrid;
 mod memory;
+mod precision;
+mod scaled;

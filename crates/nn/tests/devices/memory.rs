@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use crate::common::{batches, train_step};
 use bullet_nn::train::TrainStep;
 use bullet_nn::{ErrorKind, Result, Transformer};
 use bullet_tensor::Device;
 use bullet_tensor::runtime::{
     Call, CudaDriver, DeviceOptions, Driver, FaultDriver, Faults, HostDriver, MemoryStats,
 };
+
+use crate::common::{batches, train_step};
 
 fn on_gpu() -> bool {
     std::env::var("BULLET_TEST_DEVICES").is_ok_and(|names| names.contains("cuda:0"))
