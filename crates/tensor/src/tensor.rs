@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
-use bullet_runtime::Device;
+use bullet_runtime::{Device, DevicePtr};
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -200,6 +200,34 @@ impl Tensor {
     /// Another view of the same memory.
     pub(crate) fn view_as(&self, layout: Layout, autograd: Option<Autograd>) -> Tensor {
         Tensor::from_parts(self.0.storage.clone(), layout, self.0.dtype, autograd)
+    }
+
+    /// A view of memory that belongs to someone else, and that `owner` keeps; `strides` are in elements.
+    ///
+    /// # Errors
+    /// Too many axes or elements.
+    ///
+    /// # Safety
+    /// Until `owner` is dropped, `at` is the address of the element whose indices are all 0, and every element that the
+    /// strides reach from there is an initialised, aligned and valid `dtype` in memory that `device` can use. No one writes
+    /// it while a kernel works on it.
+    pub unsafe fn adopt(
+        at: u64,
+        (shape, strides): (&[usize], &[isize]),
+        dtype: DType,
+        device: &Device,
+        owner: Box<dyn Send + Sync>,
+        read_only: bool,
+    ) -> Result<Tensor> {
+        let shape = Shape::new(shape)?;
+        // Strides may be negative: the memory begins at the lowest address.
+        let below: isize = shape.iter().zip(strides).map(|(&d, &s)| (d as isize - 1).max(0) * s.min(0)).sum();
+        let layout = Layout::strided(shape, strides, below.unsigned_abs());
+        let len = layout.bounds().map_or(0, |(_, highest)| highest + 1) * dtype.size();
+        let start = DevicePtr(at - (below.unsigned_abs() * dtype.size()) as u64);
+        // SAFETY: by the caller's promise, these are the bytes from the lowest element to the highest.
+        let buffer = unsafe { device.adopt(start, len, owner) };
+        Ok(Tensor::from_parts(Storage::around(buffer, read_only), layout, dtype, None))
     }
 
     /// The same memory as a leaf of the tape: [`Tensor::backward`] fills its [`Tensor::grad`].
