@@ -1,8 +1,8 @@
 //! Times every variant of the GPU's matrix products, with several numbers of shares of k, on the products of small
 //! transformers and on squares: what the table in `cuda/gemm/choose.rs` is fitted to.
 //!
-//! usage: gemm_table [DTYPE]... (f32, tf32, f16, bf16; all without). One line a product: what the table chooses and its
-//! microseconds, then the fastest five. Launches follow each other, operands may lie in the second-level cache.
+//! usage: gemm_table [DTYPE]... (f32, tf32, f16, bf16; all without), with `squares` for those alone. One line a product: what
+//! the table chooses and its microseconds, then the fastest five. Launches follow each other, operands may lie in the second-level cache.
 
 use std::error::Error;
 
@@ -42,7 +42,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (squares, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word == "squares");
     let device = Device::parse("cuda")?;
     let gpu = Gpu::of(&device)?;
     use gemm::Precision::{Full, Tf32};
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
     for (name, dtype, precision) in kinds {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             gemm::set_precision(precision);
-            for case in cases() {
+            for case in cases().into_iter().filter(|c| squares.is_empty() || c.m == c.n && c.n == c.k) {
                 println!("{name} {}", line(&gpu, dtype, precision, &case)?);
             }
         }

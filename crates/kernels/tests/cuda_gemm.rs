@@ -380,3 +380,41 @@ fn check_linear(
         }
     }
 }
+
+/// Rounding to tf32 must not turn NaN into a number: its bits, one more, are those of 0.
+#[test]
+fn tf32_keeps_nan_and_infinity() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    gemm::set_precision(gemm::Precision::Tf32);
+    const N: usize = 64;
+    let bits =
+        [0x7fff_ffff_u32, 0xffff_ffff, 0x7fc0_0000, 0xffc0_0000, 0x7f80_0000, 0xff80_0000, 0x7f7f_e000];
+    for (turned, variant) in [(false, "mma_64x64/1"), (true, "mma_128x256/1"), (true, "mma_64x64/3")] {
+        let mut a = vec![0u8; N * N * 4];
+        let mut one = vec![0u8; N * N * 4];
+        for i in 0..N {
+            a[(i * N + i) * 4..][..4].copy_from_slice(&bits[i % bits.len()].to_ne_bytes());
+            one[(i * N + i) * 4..][..4].copy_from_slice(&1f32.to_ne_bytes());
+        }
+        let operand = |bytes: &[u8]| {
+            let mut buffer = gpu.device().alloc(bytes.len()).unwrap();
+            buffer.write(0, bytes).unwrap();
+            let strides = if turned { [1, N as isize] } else { [N as isize, 1] };
+            let layout = Layout::strided(Shape::new(&[N, N]).unwrap(), &strides, 0);
+            Operand { values: Vec::new(), buffer, layout, dtype: DType::F32 }
+        };
+        let (a, one) = (operand(&a), operand(&one));
+        let mut c = Target::new(&gpu, DType::F32, &[N, N]);
+        gemm::force(Some(variant));
+        gemm::matmul(&gpu, &[a.view(), one.view()], &mut [c.view()]).unwrap();
+        gemm::force(None);
+        let got = c.bytes();
+        for i in 0..N {
+            let want = f32::from_bits(bits[i % bits.len()]);
+            let got = decode(DType::F32, &got[(i * N + i) * 4..][..4]) as f32;
+            assert!(got == want || got.is_nan() && want.is_nan(), "{variant} at {i}: {got}, not {want}");
+        }
+    }
+    gemm::set_precision(gemm::Precision::Full);
+}

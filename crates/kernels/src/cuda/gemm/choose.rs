@@ -112,6 +112,8 @@ pub(super) const TILES: &[Tile] = &[
     simt("simt_64x64",    (64, 64),    (4, 4),   (64, 4),       (0.11, 0.768, 0.36)),
     simt("simt_32x32",    (32, 32),    (4, 2),   (64, 4),       (0.33, 0.215, 0.23)),
     mma("mma_128x256",   (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
+    mma("mma_128x256d",  (128, 256),  (64, 64), (128, 3, 1),   (0.14, 9.396, 9.31)),
+    mma("mma_128x256e",  (128, 256),  (64, 64), (64, 6, 1),   (0.14, 9.396, 9.31)),
     mma("mma_128x128",   (128, 128),  (64, 64), (64, 4, 2),    (0.57, 0.299, 1.37)),
     mma("mma_128x64",    (128, 64),   (64, 32), (64, 4, 3),    (0.06, 0.270, 1.11)),
     mma("mma_64x128",    (64, 128),   (32, 64), (64, 4, 3),    (0.44, 0.204, 0.91)),
@@ -198,9 +200,13 @@ impl Tile {
     }
 
     /// Dynamic shared memory of a block, in bytes.
-    pub(super) fn shared(&self, tier: Tier) -> usize {
+    pub(super) fn shared(&self, dtype: DType, tier: Tier) -> usize {
         match self.engine {
-            Engine::Mma => (self.size.0 + self.size.1) * self.step_bytes * self.stages_on(tier),
+            Engine::Mma => {
+                // Lines of k of both operands may be padded by 32 bytes each.
+                let padding = if dtype == DType::F32 { 2 * self.bk(dtype) * 32 } else { 0 };
+                ((self.size.0 + self.size.1) * self.step_bytes + padding) * self.stages_on(tier)
+            }
             Engine::Simt | Engine::Skinny => 0,
         }
     }
@@ -229,9 +235,9 @@ impl Tile {
                     | DType::I32
                     | DType::I64 => return false,
                 };
-                // Without asynchronous copies, or with fragments read word by word, the widest tile spills registers.
-                let wide = self.size.1 > 128 && (gpu.tier < Tier::Sm80 || dtype == DType::F32);
-                gpu.tier >= since && !wide && self.shared(gpu.tier) <= gpu.shared_per_block as usize
+                // Without asynchronous copies the widest tile spills registers.
+                let wide = self.size.1 > 128 && gpu.tier < Tier::Sm80;
+                gpu.tier >= since && !wide && self.shared(dtype, gpu.tier) <= gpu.shared_per_block as usize
             }
         }
     }

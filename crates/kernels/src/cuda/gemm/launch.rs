@@ -158,7 +158,7 @@ fn tiled(gpu: &Gpu, mut p: Product, plan: &Plan) -> Result<()> {
         Some((partial, count)) => (partial.ptr(), count.ptr()),
         None => (DevicePtr(0), DevicePtr(0)),
     };
-    let shared = tile.shared(tier) as u32;
+    let shared = tile.shared(p.dtype, tier) as u32;
     launch(gpu, &unit, &p, (m * n, grid, tile.threads() as u32, shared), &form, (partial, count))
 }
 

@@ -115,9 +115,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         let odd = [true, false].map(|k_major| Access { k_major, vec: 1 });
         for tile in TILES {
             let fits = match tile.engine {
-                Engine::Mma => {
-                    matches!(dtype, DType::F16 | DType::BF16) || dtype == DType::F32 && tile.size.1 <= 128
-                }
+                Engine::Mma => matches!(dtype, DType::F16 | DType::BF16 | DType::F32),
                 Engine::Simt => match tile.part.0 * tile.part.1 {
                     0..=16 => true,
                     17..=64 => acc_bytes(dtype) == 4,
