@@ -10,6 +10,8 @@
 //!
 //! **Capture** is in relaxed mode: nothing that other threads do, nor allocating, disturbs it.
 
+pub mod cublaslt;
+
 mod error;
 mod graph;
 mod launch;
@@ -396,6 +398,11 @@ impl Driver for CudaDriver {
 
     fn gpu(&self) -> Option<&GpuInfo> {
         Some(&self.gpu)
+    }
+
+    fn native_stream(&self, stream: StreamId) -> Result<u64> {
+        self.enter()?;
+        Ok(self.stream(stream).expose_provenance() as u64)
     }
 
     fn compile(&self, program: &Program<'_>) -> Result<Vec<u8>> {

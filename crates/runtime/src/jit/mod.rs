@@ -7,7 +7,6 @@ pub mod cache;
 pub mod nvrtc;
 
 mod compiler;
-mod search;
 
 use std::fmt;
 
