@@ -338,6 +338,11 @@ pub fn variants() -> impl Iterator<Item = &'static str> {
     TILES.iter().map(|t| t.name)
 }
 
+/// Whether a variant is forced, by [`force`] or the environment.
+pub(super) fn is_forced() -> bool {
+    wish().is_some() || FORCED.with_borrow(Option::is_some)
+}
+
 fn forced(case: &Case, gpu: &GpuInfo, precision: Precision) -> Option<Plan> {
     let own = FORCED.with_borrow(Option::clone);
     forced_to(own.as_deref().or(wish())?, case, gpu, precision)
@@ -368,7 +373,7 @@ fn forced_to(wish: &str, case: &Case, gpu: &GpuInfo, precision: Precision) -> Op
     }
 }
 
-fn debugging() -> bool {
+pub(super) fn debugging() -> bool {
     static ON: OnceLock<bool> = OnceLock::new();
     *ON.get_or_init(|| std::env::var("BULLET_GEMM_DEBUG").is_ok_and(|v| v.trim() == "1"))
 }

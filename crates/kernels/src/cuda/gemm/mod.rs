@@ -5,16 +5,20 @@
 //! is split; `launch` turns strided operands into units and arguments. Both operands are "rows by k" from here on: b of
 //! `a b` has a row for each column of the result.
 //!
+//! Large products may be computed by cuBLASLt instead: `library`.
+//!
 //! Results are the same bits every time: shares of a split k are added in their order, by whichever block comes last.
 
 mod choose;
 mod launch;
+mod library;
 
 use bullet_ops::{Activation, DType, Layout};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, Result};
 
 pub use choose::{Precision, force, precision, set_precision, variants};
+pub use library::{Choice, Library, choices, computed, loaded, set_library};
 
 use super::gpu::{Gpu, Unit};
 use crate::{View, ViewMut};
@@ -151,5 +155,13 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         }
         units.push(launch::skinny_unit(dtype, Identity, 2, 1, Some((8, 4))));
     }
-    units.into_iter().map(|unit| (unit, vec![ENTRY])).collect()
+    let mut units: Vec<_> = units.into_iter().map(|unit| (unit, vec![ENTRY])).collect();
+    for (activation, wide) in [(Identity, false), (Relu, true), (Gelu, true), (GeluTanh, true), (Silu, false)]
+    {
+        units.extend(FLOATS.map(|dtype| {
+            let vec = if wide { 16 / acc_bytes(dtype) } else { 1 };
+            (launch::finish_unit(dtype, activation, vec), vec![launch::FINISH])
+        }));
+    }
+    units
 }
