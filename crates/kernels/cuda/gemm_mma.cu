@@ -218,12 +218,15 @@ struct Fragments {
 #pragma unroll
         for (int j = i * (NI / 2) / MI; j < (i + 1) * (NI / 2) / MI; ++j) round(b[j]);
     }
-    // To the nearest, ties away from 0: products do not read the lowest 13 bits. NaN and infinities stay what they are.
+    // Products do not read the lowest 13 bits, which makes values too small by half a unit of the last bit that they read, in
+    // the mean; of m * 2^e with 1 <= m < 2, by 2^-11 / m of the value. The mean of 1 / m is 1 / (2 ln 2), where m has the
+    // distribution that products have: so values are made larger by that first, and what is left has a mean of 0 and is at
+    // most 0.64 units. One instruction, where rounding to the nearest takes two and a tenth of all the time; that is off
+    // by 0.5 units at most, and by 6% less in the mean square. Values of 10 bits, NaN and infinities stay what they are.
     static DEVICE void round(u32 (&r)[4]) {
+        const float up = 1.f + 0.72134752f / 2048.f;
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            if (fabsf(__uint_as_float(r[i])) < __uint_as_float(0x7f800000u)) r[i] += 0x1000u;
-        }
+        for (int i = 0; i < 4; ++i) r[i] = __float_as_uint(__uint_as_float(r[i]) * up);
     }
 };
 

@@ -3,6 +3,7 @@
 //!
 //! usage: gemm_table [DTYPE | SIZE]... (f32, tf32, f16, bf16; 4096x4096x4096; all without). One line a product: what
 //! the table chooses and its microseconds, then the fastest five. Launches follow each other, operands may lie in the
+//! second-level cache.
 
 use std::error::Error;
 
@@ -46,6 +47,7 @@ fn main() -> Result<()> {
         std::env::args().skip(1).partition(|word| word.contains('x'));
     let device = Device::parse("cuda")?;
     let gpu = Gpu::of(&device)?;
+    gemm::set_library(gemm::Library::Off);
     use gemm::Precision::{Full, Tf32};
     let kinds = [
         ("f32", DType::F32, Full),

@@ -111,9 +111,9 @@ pub(super) const TILES: &[Tile] = &[
     simt("simt_64x64w",   (64, 64),    (8, 8),   (64, 4),       (1.38, 0.571, 1.13)),
     simt("simt_64x64",    (64, 64),    (4, 4),   (64, 4),       (0.11, 0.768, 0.36)),
     simt("simt_32x32",    (32, 32),    (4, 2),   (64, 4),       (0.33, 0.215, 0.23)),
-    mma("mma_128x256",   (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
-    mma("mma_128x256d",  (128, 256),  (64, 64), (128, 3, 1),   (0.14, 9.396, 9.31)),
-    mma("mma_128x256e",  (128, 256),  (64, 64), (64, 6, 1),   (0.14, 9.396, 9.31)),
+    // Fewer steps in flight for GPUs with less shared memory.
+    mma("mma_128x256",   (128, 256),  (64, 64), (64, 6, 1),    (0.14, 0.396, 4.31)),
+    mma("mma_128x256s",  (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
     mma("mma_128x128",   (128, 128),  (64, 64), (64, 4, 2),    (0.57, 0.299, 1.37)),
     mma("mma_128x64",    (128, 64),   (64, 32), (64, 4, 3),    (0.06, 0.270, 1.11)),
     mma("mma_64x128",    (64, 128),   (32, 64), (64, 4, 3),    (0.44, 0.204, 0.91)),
@@ -128,7 +128,7 @@ pub(super) const TILES: &[Tile] = &[
 /// Microseconds until a block computes, and from its last step to the end.
 const START: f64 = 0.27;
 /// How much longer steps take with tf32 than with f16, whose steps hold twice as many k.
-const TF32: f64 = 1.38;
+const TF32: f64 = 1.2;
 /// Microseconds that it takes to join shares of k, and those for each element of them on the busiest multiprocessor.
 const JOIN: f64 = 1.79;
 const PARTIAL: f64 = 4.45e-5;
