@@ -74,6 +74,14 @@ pub(crate) fn cublaslt() -> Result<Vec<PathBuf>> {
     }
 }
 
+/// Whether `BULLET_CUBLASLT` makes sense, without a search if it is not set.
+///
+/// # Errors
+/// As [`cublaslt`].
+pub(crate) fn check_cublaslt() -> Result<()> {
+    if env::var_os("BULLET_CUBLASLT").is_some_and(|v| !v.is_empty()) { cublaslt().map(drop) } else { Ok(()) }
+}
+
 /// The number behind `.so.` of a library's file, or of what it links to.
 pub(crate) fn major_version(library: &Path) -> Option<u32> {
     let of = |path: &Path| file_name(path).split_once(".so.")?.1.split('.').next()?.parse().ok();

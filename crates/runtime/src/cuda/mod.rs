@@ -60,11 +60,12 @@ impl CudaDriver {
     /// The GPU of this ordinal, among those that `CUDA_VISIBLE_DEVICES` leaves.
     ///
     /// # Errors
-    /// There is no driver, it does not work or is too old; there is no such device, or it is too old; `BULLET_TIER` or
-    /// a variable of the kernel cache makes no sense. A missing NVRTC is an error of
+    /// There is no driver, it does not work or is too old; there is no such device, or it is too old; `BULLET_TIER`,
+    /// `BULLET_CUBLASLT` or a variable of the kernel cache makes no sense. A missing NVRTC is an error of
     /// [`compile`](Driver::compile) only.
     pub fn new(ordinal: usize) -> Result<CudaDriver> {
         let library = library()?;
+        crate::search::check_cublaslt()?;
         let physical = Physical::of(ordinal)?;
         let gpu = physical.info()?;
         // NVRTC takes 10 to 100 ms to load, a context 300: side by side.
