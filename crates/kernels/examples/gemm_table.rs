@@ -1,8 +1,9 @@
 //! Times every variant of the GPU's matrix products, with several numbers of shares of k, on the products of small
 //! transformers and on squares: what the table in `cuda/gemm/choose.rs` is fitted to.
 //!
-//! usage: gemm_table [DTYPE]... (f32, tf32, f16, bf16; all without). One line a product: what the table chooses and its
-//! microseconds, then the fastest five. Launches follow each other, operands may lie in the second-level cache.
+//! usage: gemm_table [DTYPE | SIZE]... (f32, tf32, f16, bf16; 4096x4096x4096; all without). One line a product: what
+//! the table chooses and its microseconds, then the fastest five. Launches follow each other, operands may lie in the
+//! second-level cache.
 
 use std::error::Error;
 
@@ -42,9 +43,11 @@ fn cases() -> Vec<Case> {
 }
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (sizes, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|word| word.contains('x'));
     let device = Device::parse("cuda")?;
     let gpu = Gpu::of(&device)?;
+    gemm::set_library(gemm::Library::Off);
     use gemm::Precision::{Full, Tf32};
     let kinds = [
         ("f32", DType::F32, Full),
@@ -55,7 +58,8 @@ fn main() -> Result<()> {
     for (name, dtype, precision) in kinds {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
             gemm::set_precision(precision);
-            for case in cases() {
+            let asked = |c: &Case| sizes.is_empty() || sizes.contains(&format!("{}x{}x{}", c.m, c.n, c.k));
+            for case in cases().into_iter().filter(asked) {
                 println!("{name} {}", line(&gpu, dtype, precision, &case)?);
             }
         }

@@ -1,4 +1,5 @@
-//! Matrix products on a GPU against sums in f64 on the CPU; passes without a check where there is no GPU.
+//! Matrix products on a GPU against sums in f64 on the CPU, by our own kernels and by cuBLASLt; passes without a check where
+//! there is no GPU, or no library.
 
 mod common;
 
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bullet_kernels::cuda::{Gpu, gemm};
 use bullet_kernels::{View, ViewMut};
 use bullet_ops::{Activation, DType, Layout, Shape};
+use bullet_runtime::jit::cache::Cache;
 use bullet_runtime::{Buffer, Device};
 use common::Rng;
 use half::{bf16, f16};
@@ -377,6 +379,163 @@ fn check_linear(
             if activation != Activation::Identity {
                 assert!(near(value(&pre), before), "{what}: before {}, not {before}", value(&pre));
             }
+        }
+    }
+}
+
+/// Rounding to tf32 must not turn NaN into a number: its bits, one more, are those of 0.
+#[test]
+fn tf32_keeps_nan_and_infinity() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    gemm::set_precision(gemm::Precision::Tf32);
+    const N: usize = 64;
+    let bits =
+        [0x7fff_ffff_u32, 0xffff_ffff, 0x7fc0_0000, 0xffc0_0000, 0x7f80_0000, 0xff80_0000, 0x7f7f_e000];
+    for (turned, variant) in [(false, "mma_64x64/1"), (true, "mma_128x256/1"), (true, "mma_64x64/3")] {
+        let mut a = vec![0u8; N * N * 4];
+        let mut one = vec![0u8; N * N * 4];
+        for i in 0..N {
+            a[(i * N + i) * 4..][..4].copy_from_slice(&bits[i % bits.len()].to_ne_bytes());
+            one[(i * N + i) * 4..][..4].copy_from_slice(&1f32.to_ne_bytes());
+        }
+        let operand = |bytes: &[u8]| {
+            let mut buffer = gpu.device().alloc(bytes.len()).unwrap();
+            buffer.write(0, bytes).unwrap();
+            let strides = if turned { [1, N as isize] } else { [N as isize, 1] };
+            let layout = Layout::strided(Shape::new(&[N, N]).unwrap(), &strides, 0);
+            Operand { values: Vec::new(), buffer, layout, dtype: DType::F32 }
+        };
+        let (a, one) = (operand(&a), operand(&one));
+        let mut c = Target::new(&gpu, DType::F32, &[N, N]);
+        gemm::force(Some(variant));
+        gemm::matmul(&gpu, &[a.view(), one.view()], &mut [c.view()]).unwrap();
+        gemm::force(None);
+        let got = c.bytes();
+        for i in 0..N {
+            let want = f32::from_bits(bits[i % bits.len()]);
+            let got = decode(DType::F32, &got[(i * N + i) * 4..][..4]) as f32;
+            assert!(got == want || got.is_nan() && want.is_nan(), "{variant} at {i}: {got}, not {want}");
+        }
+    }
+    gemm::set_precision(gemm::Precision::Full);
+}
+
+/// Uses the library for what it is able to do, of any size; `None`, and says so, where there is none.
+fn library(gpu: &Gpu) -> Option<()> {
+    if gemm::loaded(gpu).is_none() {
+        eprintln!("skipped: cuBLASLt is not installed, or BULLET_CUBLASLT=0");
+        return None;
+    }
+    gemm::set_library(gemm::Library::Always);
+    Some(())
+}
+
+#[test]
+fn the_library_matches_sums_in_f64() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(()) = library(&gpu) else { return };
+    let kinds = [
+        (DType::F16, gemm::Precision::Full),
+        (DType::BF16, gemm::Precision::Full),
+        (DType::F32, gemm::Precision::Full),
+        (DType::F32, gemm::Precision::Tf32),
+        (DType::F64, gemm::Precision::Full),
+    ];
+    let mut rng = Rng(11);
+    for (dtype, precision) in kinds {
+        gemm::set_precision(precision);
+        for lies in LIES.into_iter().flat_map(|a| LIES.map(|b| (a, b))) {
+            // Two launches each; what is shifted or scattered is for our own kernels.
+            let able = [lies.0, lies.1].iter().all(|l| !matches!(l, Lie::Shifted | Lie::Scattered));
+            for (m, n, k) in [(64, 128, 72), (17, 129, 65), (130, 65, 257), (40, 136, 512)] {
+                for (batch, shared_b) in [(1, false), (3, false), (3, true)] {
+                    let before = gemm::computed();
+                    let check = Check { dtype, batch, m, n, k, shared_b, lies };
+                    check_matmul(&gpu, &mut rng, &check, "library");
+                    let whole = able && [m, n, k].iter().all(|x| x % 8 == 0);
+                    let used = gemm::computed() - before;
+                    assert!(!whole || used == 2, "not used for {dtype} {batch} x {m}x{n}x{k} {lies:?}");
+                }
+            }
+        }
+    }
+    gemm::set_library(gemm::Library::Faster);
+    gemm::set_precision(gemm::Precision::Full);
+}
+
+#[test]
+fn the_librarys_linear_adds_bias_activates_and_keeps_what_was_before() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(()) = library(&gpu) else { return };
+    use Activation::{Gelu, GeluTanh, Identity, Relu, Silu};
+    let mut rng = Rng(12);
+    for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+        for activation in [Identity, Relu, Gelu, GeluTanh, Silu] {
+            for (shape, bias) in [(64, 64, 128), (40, 136, 1024), (17, 129, 65)]
+                .into_iter()
+                .flat_map(|s| [(s, true), (s, false)])
+            {
+                for lie in [Lie::RowMajor, Lie::ColumnMajor] {
+                    let before = gemm::computed();
+                    check_linear(&gpu, &mut rng, dtype, activation, shape, lie, bias);
+                    let used = gemm::computed() - before;
+                    assert!(shape.0 == 17 || used == 1, "{dtype} {activation:?} {shape:?} {bias}: not used");
+                }
+            }
+        }
+    }
+    gemm::set_library(gemm::Library::Faster);
+}
+
+/// A large product is measured once, outside of captures, and computed in captures as was decided.
+#[test]
+fn what_is_measured_once_is_kept() {
+    let Some(gpu) = gpu() else { return };
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(()) = library(&gpu) else { return };
+    let Ok(Some(cache)) = Cache::shared() else {
+        eprintln!("skipped: there is no cache to keep decisions in");
+        return;
+    };
+    let mut rng = Rng(13);
+    let (m, n, k) = (2816, 3080, 1024);
+    let a = Operand::new(&gpu, &mut rng, DType::F16, &[m, k], Lie::RowMajor);
+    let b = Operand::new(&gpu, &mut rng, DType::F16, &[k, n], Lie::RowMajor);
+    let mut out = [(); 4].map(|()| Target::new(&gpu, DType::F16, &[m, n]));
+    let product = |out: &mut Target| {
+        gemm::matmul(&gpu, &[a.view(), b.view()], &mut [out.view()]).unwrap();
+    };
+    let replay = |out: &mut Target| {
+        let capture = gpu.device().capture().unwrap();
+        product(out);
+        let graph = capture.end().unwrap();
+        // SAFETY: all that the graph uses lives.
+        unsafe { graph.launch().unwrap() };
+        gpu.device().synchronize().unwrap();
+    };
+    let of = |c: &gemm::Choice| c.about.starts_with("f16 2816 x 3080 x 1024,");
+    // What is captured must be compiled before.
+    gemm::set_library(gemm::Library::Off);
+    product(&mut out[0]);
+    gemm::set_library(gemm::Library::Faster);
+    replay(&mut out[0]);
+    product(&mut out[1]);
+    let choice = gemm::choices(&cache).into_iter().find(of).expect("it was measured, and that is kept");
+    eprintln!("{choice:?}");
+    product(&mut out[2]);
+    replay(&mut out[3]);
+    let got = out.each_ref().map(Target::bytes);
+    assert!(got[1] == got[2] && got[2] == got[3], "one way from the decision on");
+    for (i, j) in [(0, 0), (m - 1, n - 1), (1234, 2345), (77, 3072)] {
+        let term = |p: usize| a.values[i * k + p] * b.values[p * n + j];
+        let want: f64 = (0..k).map(term).sum();
+        let magnitude: f64 = (0..k).map(|p| term(p).abs()).sum();
+        for got in &got {
+            let got = decode(DType::F16, &got[(i * n + j) * 2..][..2]);
+            assert!((got - want).abs() <= tolerance(DType::F16, want, magnitude), "{got}, not {want}");
         }
     }
 }

@@ -390,6 +390,15 @@ pub trait Driver: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The address that libraries for this device know a stream by. The device is made current in the calling thread, for
+    /// a library that is called next.
+    ///
+    /// # Errors
+    /// There are no libraries for such a device.
+    fn native_stream(&self, _stream: StreamId) -> Result<u64> {
+        Err(Error::unsupported(format!("{} has no streams that libraries know", self.info().kind)))
+    }
+
     /// The kernel image of a program: from the disk cache, or compiled.
     ///
     /// # Errors

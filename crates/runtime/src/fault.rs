@@ -368,6 +368,10 @@ impl Driver for FaultDriver {
         self.inner.gpu()
     }
 
+    fn native_stream(&self, stream: StreamId) -> Result<u64> {
+        self.inner.native_stream(stream)
+    }
+
     fn compile(&self, program: &Program<'_>) -> Result<Vec<u8>> {
         self.inner.compile(program)
     }

@@ -28,10 +28,12 @@ mod error;
 mod graph;
 mod options;
 mod pool;
+mod search;
 mod staging;
 mod stream;
 
 pub use cuda::CudaDriver;
+
 pub use device::{Buffer, Device};
 pub use discover::{CudaReport, GpuReport, JitReport, gpus};
 pub use driver::{

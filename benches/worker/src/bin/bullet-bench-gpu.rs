@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use bullet_bench::{Result, generation_speed, train_step};
+use bullet_kernels::cuda::gemm::{self, Library, Precision};
 use bullet_nn::Transformer;
 use bullet_nn::data::Batch;
 use bullet_nn::train::TrainStep;
@@ -48,8 +49,11 @@ fn main() -> Result<()> {
 }
 
 fn say(section: &str, case: &str, value: f64, unit: &str) {
-    let line = json!({ "section": section, "case": case, "peer": "bullet", "value": value, "unit": unit });
-    println!("{line}");
+    say_of("bullet", section, case, value, unit);
+}
+
+fn say_of(peer: &str, section: &str, case: &str, value: f64, unit: &str) {
+    println!("{}", json!({ "section": section, "case": case, "peer": peer, "value": value, "unit": unit }));
 }
 
 fn say_error(case: &str, why: &str) {
@@ -138,14 +142,31 @@ impl Bench {
         Ok(())
     }
 
+    /// Products by our own kernels, then where cuBLASLt may be used: squares, and the largest of the reference model.
     fn gemm(&self) -> Result<()> {
-        for n in [512usize, 1024, 2048, 4096, 8192] {
-            for dtype in [DType::F32, DType::F16, DType::BF16] {
-                let (a, b) = (self.randn(&[n, n], dtype)?, self.randn(&[n, n], dtype)?);
-                let ms = self.time(if n > 4000 { 10 } else { 30 }, || a.matmul(&b))?;
-                say("gemm", &format!("{dtype} {n}"), 2.0 * (n as f64).powi(3) / ms / 1e9, "TFLOP/s");
+        let wanted = gemm::precision();
+        let kinds = [
+            ("fp32", DType::F32, Precision::Full),
+            ("tf32", DType::F32, Precision::Tf32),
+            ("fp16", DType::F16, Precision::Full),
+            ("bf16", DType::BF16, Precision::Full),
+        ];
+        let square = |n: usize| ([n, n, n], n.to_string());
+        let mut shapes = [512, 1024, 2048, 4096, 8192].map(square).to_vec();
+        shapes.push(([16384, 3000, 128], "16384x3000x128".into()));
+        for (peer, library) in [("bullet", Library::Off), ("bullet with cublaslt", Library::Faster)] {
+            gemm::set_library(library);
+            for ([m, n, k], shape) in &shapes {
+                for (name, dtype, precision) in kinds {
+                    gemm::set_precision(precision);
+                    let (a, b) = (self.randn(&[*m, *k], dtype)?, self.randn(&[*k, *n], dtype)?);
+                    let ms = self.time(if *n > 4000 { 10 } else { 30 }, || a.matmul(&b))?;
+                    let rate = 2.0 * (m * n * k) as f64 / ms / 1e9;
+                    say_of(peer, "gemm", &format!("{name} {shape}"), rate, "TFLOP/s");
+                }
             }
         }
+        gemm::set_precision(wanted);
         Ok(())
     }
 

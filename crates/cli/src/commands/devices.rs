@@ -1,7 +1,9 @@
 //! `bullet devices`.
 
 use bullet_kernels::cpu::simd::{Isa, isa};
+use bullet_kernels::cuda::gemm::{self, Choice};
 use bullet_nn::train::HYBRID;
+use bullet_runtime::cuda::cublaslt::Cublaslt;
 use bullet_runtime::jit::cache::{Cache, CacheReport, Stats};
 use bullet_runtime::{CudaReport, Error, ErrorKind, GpuReport, JitReport, gpus, hardware};
 use bullet_tensor::{Device, par};
@@ -64,11 +66,15 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<(), Failure> {
             "devices": devices,
             "cuda_driver": cuda.as_ref().ok().map(|report| version(report.driver)),
             "cuda_missing": cuda.as_ref().err().map(|e| &e.message),
+            "cublaslt": Cublaslt::locate().ok().and_then(|found| found.into_iter().next()),
         }))?);
     }
     cpu_lines()?;
     match &cuda {
-        Ok(report) => report.gpus.iter().try_for_each(|gpu| gpu_lines(gpu, report)),
+        Ok(report) => {
+            report.gpus.iter().try_for_each(|gpu| gpu_lines(gpu, report))?;
+            Ok(output::line(format_args!("products  {}", products()))?)
+        }
         Err(e) => Ok(output::line(format_args!("cuda    {}", e.message))?),
     }
 }
@@ -145,11 +151,28 @@ fn gpu_lines(gpu: &GpuReport, report: &CudaReport) -> Result<(), Failure> {
     }
 }
 
+/// What computes large products: a library that would be loaded, or nothing but our own kernels.
+fn products() -> String {
+    match Cublaslt::locate().map(|found| found.into_iter().next()) {
+        Ok(Some(path)) => format!(
+            "our own kernels, or cuBLASLt at {} where it is faster (BULLET_CUBLASLT=0 does without)",
+            path.display()
+        ),
+        Ok(None) => {
+            "our own kernels; no cuBLASLt for this driver is installed, or BULLET_CUBLASLT is 0".into()
+        }
+        Err(e) => format!("our own kernels: {}", e.message),
+    }
+}
+
 /// What the cache of compiled kernels holds.
 fn cache(as_json: bool) -> Result<(), Failure> {
-    let report = Cache::shared().map_err(|e| Failure::usage(e.message))?.map(|cache| cache.report());
+    let cache = Cache::shared().map_err(|e| Failure::usage(e.message))?;
+    let report = cache.as_ref().map(|cache| cache.report());
+    let choices = cache.map(|cache| gemm::choices(&cache)).unwrap_or_default();
     if as_json {
-        return Ok(output::json(&json!({ "cache": report.as_ref().map(cache_json) }))?);
+        let choices: Vec<Value> = choices.iter().map(choice_json).collect();
+        return Ok(output::json(&json!({ "cache": report.as_ref().map(cache_json), "products": choices }))?);
     }
     let Some(CacheReport { folder, entries, bytes, limit, ever, .. }) = report else {
         output::line("no cache of compiled kernels: BULLET_CACHE=0, or no folder is known")?;
@@ -160,7 +183,24 @@ fn cache(as_json: bool) -> Result<(), Failure> {
     let Stats { hits, misses, compile_us } = ever;
     output::line(format_args!("hits      {hits}"))?;
     output::line(format_args!("misses    {misses}, {:.1} s of compiling", compile_us as f64 / 1e6))?;
-    Ok(())
+    let faster = choices.iter().filter(|choice| choice.library).count();
+    output::line(format_args!("products  {} measured, {faster} by cuBLASLt", choices.len()))?;
+    choices.iter().try_for_each(|choice| Ok(output::line(choice_line(choice))?))
+}
+
+/// A product, how it is computed, and both times.
+fn choice_line(choice: &Choice) -> String {
+    let Choice { about, library, own_us, library_us } = choice;
+    let way = if *library { "cuBLASLt" } else { "own kernel" };
+    let library = library_us.map_or("it cannot do it".into(), |us| format!("{us:.1} us by cuBLASLt"));
+    format!("  {way}: {own_us:.1} us by our own, {library}: {about}")
+}
+
+fn choice_json(choice: &Choice) -> Value {
+    json!({
+        "product": choice.about, "cublaslt": choice.library, "own_us": choice.own_us,
+        "cublaslt_us": choice.library_us,
+    })
 }
 
 fn cache_json(report: &CacheReport) -> Value {

@@ -257,6 +257,7 @@ fn environment_variables_that_mean_nothing_are_refused() {
         ("BULLET_MEMORY_LIMIT", "cuda=lots", "'lots' is not a size"),
         ("BULLET_TIER", "sm_99", "sm_35, sm_70"),
         ("BULLET_CACHE", "maybe", "1 or 0"),
+        ("BULLET_CUBLASLT", "/nowhere", "libcublasLt.so"),
         ("BULLET_CACHE_LIMIT", "much", "'much'"),
     ] {
         let said = Said::from(place.command("devices").env(name, value).output().unwrap());

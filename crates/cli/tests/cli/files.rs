@@ -106,6 +106,7 @@ fn the_kernel_cache_is_shown() {
     let report: serde_json::Value = serde_json::from_str(&cached(" --json")).unwrap();
     assert_eq!((&report["cache"]["entries"], &report["cache"]["hits"]), (&0.into(), &0.into()));
     assert!(cached("").contains("kernels") && cached("").contains("misses    0"));
+    assert!(cached("").contains("products  0 measured") && report["products"] == serde_json::json!([]));
     let off = place.command("devices --cache").env("BULLET_CACHE", "0").output().unwrap();
     assert!(String::from_utf8_lossy(&off.stdout).contains("BULLET_CACHE=0"));
 }

@@ -10,6 +10,8 @@
 //!
 //! **Capture** is in relaxed mode: nothing that other threads do, nor allocating, disturbs it.
 
+pub mod cublaslt;
+
 mod error;
 mod graph;
 mod launch;
@@ -58,11 +60,12 @@ impl CudaDriver {
     /// The GPU of this ordinal, among those that `CUDA_VISIBLE_DEVICES` leaves.
     ///
     /// # Errors
-    /// There is no driver, it does not work or is too old; there is no such device, or it is too old; `BULLET_TIER` or
-    /// a variable of the kernel cache makes no sense. A missing NVRTC is an error of
+    /// There is no driver, it does not work or is too old; there is no such device, or it is too old; `BULLET_TIER`,
+    /// `BULLET_CUBLASLT` or a variable of the kernel cache makes no sense. A missing NVRTC is an error of
     /// [`compile`](Driver::compile) only.
     pub fn new(ordinal: usize) -> Result<CudaDriver> {
         let library = library()?;
+        crate::search::check_cublaslt()?;
         let physical = Physical::of(ordinal)?;
         let gpu = physical.info()?;
         // NVRTC takes 10 to 100 ms to load, a context 300: side by side.
@@ -396,6 +399,11 @@ impl Driver for CudaDriver {
 
     fn gpu(&self) -> Option<&GpuInfo> {
         Some(&self.gpu)
+    }
+
+    fn native_stream(&self, stream: StreamId) -> Result<u64> {
+        self.enter()?;
+        Ok(self.stream(stream).expose_provenance() as u64)
     }
 
     fn compile(&self, program: &Program<'_>) -> Result<Vec<u8>> {

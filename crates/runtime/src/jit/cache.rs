@@ -7,6 +7,7 @@
 //!
 //! **A folder that cannot be used** (read-only, full) costs the caching, one warning, and nothing else.
 
+mod decisions;
 mod stats;
 
 use std::ffi::OsString;
@@ -152,18 +153,9 @@ impl Cache {
     /// The entry of this key, if there is one and it is whole.
     pub fn load(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.path(key);
-        let mut bytes = fs::read(&path).ok()?;
-        let header = bytes.get(..HEADER)?;
-        let payload = &bytes[HEADER..];
-        let whole = header[..8] == *MAGIC
-            && header[8..16] == (payload.len() as u64).to_le_bytes()
-            && header[16..] == *checksum(key, payload).as_bytes();
-        if !whole {
-            return None;
-        }
+        let image = read(&path, key)?;
         touch(&path);
-        bytes.drain(..HEADER);
-        Some(bytes)
+        Some(image)
     }
 
     /// Stores an entry, in place of one of the same key.
@@ -174,26 +166,9 @@ impl Cache {
         if (image.len() + HEADER) as u64 > self.limit {
             return Ok(());
         }
-        let kernels = self.kernels();
-        fs::create_dir_all(&kernels)?;
         let unique = self.stores.fetch_add(1, Relaxed);
-        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        // Processes of several machines may share the folder, with equal numbers; one file is never written twice.
-        let temporary = kernels.join(format!("{}-{nanos:x}-{unique}.tmp", std::process::id()));
-        let written = (|| {
-            let mut file = File::create_new(&temporary)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&(image.len() as u64).to_le_bytes())?;
-            file.write_all(checksum(key, image).as_bytes())?;
-            file.write_all(image)?;
-            drop(file);
-            // Not forced to the disk first: after a power cut the checksum tells.
-            fs::rename(&temporary, self.path(key))
-        })();
-        if let Err(e) = written {
-            let _ = fs::remove_file(&temporary); // What is left is swept up later.
-            return Err(e);
-        }
+        // Not forced to the disk first: after a power cut the checksum tells.
+        self.write(&self.kernels(), unique, key, image, |temporary| fs::rename(temporary, self.path(key)))?;
         let added = (image.len() + HEADER) as u64;
         let known = self.bytes.load(Relaxed);
         if unique.is_multiple_of(SWEEP_EVERY) || known.saturating_add(added) > self.limit {
@@ -202,6 +177,34 @@ impl Cache {
             self.bytes.fetch_add(added, Relaxed);
         }
         Ok(())
+    }
+
+    /// Writes an entry to a file of its own, and has it `published`; it is gone then, or swept up later.
+    fn write(
+        &self,
+        folder: &Path,
+        unique: u64,
+        key: &Key,
+        payload: &[u8],
+        publish: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        // Processes of several machines may share the folder, with equal numbers; one file is never written twice.
+        let temporary = folder.join(format!("{}-{nanos:x}-{unique}.tmp", std::process::id()));
+        let written = (|| {
+            let mut file = File::create_new(&temporary)?;
+            file.write_all(MAGIC)?;
+            file.write_all(&(payload.len() as u64).to_le_bytes())?;
+            file.write_all(checksum(key, payload).as_bytes())?;
+            file.write_all(payload)?;
+            drop(file);
+            publish(&temporary)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// What is in it, and how it served.
@@ -226,23 +229,12 @@ impl Cache {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        self.files("bin")
-    }
-
-    fn files(&self, extension: &str) -> Vec<Entry> {
-        let files = fs::read_dir(self.kernels()).into_iter().flatten().flatten();
-        let files = files.filter(|file| file.path().extension().is_some_and(|e| e == extension));
-        // A file that another process removes meanwhile is not there.
-        files.filter_map(|file| Entry::of(file.path()).ok()).collect()
+        files(&self.kernels(), "bin")
     }
 
     /// Removes what killed writers left, and the least recently used entries beyond the limit.
     fn sweep(&self) {
-        for left in self.files("tmp") {
-            if age(left.used) > ABANDONED {
-                let _ = fs::remove_file(left.path); // Another process may have been first.
-            }
-        }
+        sweep_up(&self.kernels());
         let mut entries = self.entries();
         let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
         if bytes > self.limit {
@@ -283,6 +275,38 @@ impl Entry {
         let data = fs::metadata(&path)?;
         Ok(Entry { path, bytes: data.len(), used: data.modified()? })
     }
+}
+
+/// The files of a folder with this extension.
+fn files(folder: &Path, extension: &str) -> Vec<Entry> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.filter(|file| file.path().extension().is_some_and(|e| e == extension));
+    // A file that another process removes meanwhile is not there.
+    files.filter_map(|file| Entry::of(file.path()).ok()).collect()
+}
+
+/// Removes what killed writers left.
+fn sweep_up(folder: &Path) {
+    for left in files(folder, "tmp") {
+        if age(left.used) > ABANDONED {
+            let _ = fs::remove_file(left.path); // Another process may have been first.
+        }
+    }
+}
+
+/// The payload of a file, if it is there and whole.
+fn read(path: &Path, key: &Key) -> Option<Vec<u8>> {
+    let mut bytes = fs::read(path).ok()?;
+    let header = bytes.get(..HEADER)?;
+    let payload = &bytes[HEADER..];
+    let whole = header[..8] == *MAGIC
+        && header[8..16] == (payload.len() as u64).to_le_bytes()
+        && header[16..] == *checksum(key, payload).as_bytes();
+    if !whole {
+        return None;
+    }
+    bytes.drain(..HEADER);
+    Some(bytes)
 }
 
 fn age(time: SystemTime) -> Duration {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::cache::{Cache, Key};
 use super::nvrtc::{Nvrtc, Target};
-use super::{GpuInfo, Program, Tier, search};
+use super::{GpuInfo, Program, Tier};
 use crate::error::{Error, Result};
+use crate::search;
 
 /// Compiles programs for one GPU.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Compiler {
     /// the cache makes no sense.
     pub fn for_gpu(gpu: &GpuInfo, driver: (u32, u32)) -> Result<Compiler> {
         let cache = Cache::shared()?;
-        let (nvrtc, target) = find(gpu, driver, search::candidates()?)?;
+        let (nvrtc, target) = find(gpu, driver, search::nvrtc()?)?;
         Ok(Compiler::new(nvrtc, target, driver, cache))
     }
 

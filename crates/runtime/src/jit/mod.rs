@@ -7,7 +7,6 @@ pub mod cache;
 pub mod nvrtc;
 
 mod compiler;
-mod search;
 
 use std::fmt;
 
@@ -15,13 +14,14 @@ use crate::error::{Error, Result};
 
 pub use compiler::Compiler;
 
-/// Whether `BULLET_TIER` names a tier and the variables of the cache make sense; whether the device has that tier, only
+/// Whether `BULLET_TIER` names a tier, and `BULLET_CUBLASLT` and the variables of the cache make sense; whether the device has that tier, only
 /// the device knows.
 ///
 /// # Errors
 /// A variable makes no sense.
 pub fn check_environment() -> Result<()> {
     Tier::from_env()?;
+    crate::search::check_cublaslt()?;
     cache::Cache::shared().map(|_| ())
 }
 

@@ -10,6 +10,7 @@ use libloading::Library;
 
 use super::{Program, Tier};
 use crate::error::{Error, ErrorKind, Result};
+use crate::search;
 
 /// What a program is compiled to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -127,7 +128,7 @@ impl Nvrtc {
     pub fn open(path: &Path) -> Result<Nvrtc> {
         let wrong = |why: String| Error::jit_missing(format!("{}: {why}", path.display()));
         // It looks for its builtins by their name alone, and finds what is loaded already.
-        for builtins in super::search::builtins(path) {
+        for builtins in search::builtins(path) {
             // SAFETY: loading NVIDIA's library runs its initialisers. Without it NVRTC says itself what it lacks.
             if let Ok(library) = unsafe { Library::new(builtins) } {
                 let _ = ManuallyDrop::new(library);
@@ -157,7 +158,7 @@ impl Nvrtc {
     /// # Errors
     /// `BULLET_NVRTC` names none.
     pub fn installed() -> Result<Vec<Nvrtc>> {
-        let candidates = super::search::candidates()?;
+        let candidates = search::nvrtc()?;
         Ok(candidates.iter().filter_map(|path| Nvrtc::open(path).ok()).collect())
     }
 

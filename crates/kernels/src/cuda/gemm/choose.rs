@@ -111,7 +111,9 @@ pub(super) const TILES: &[Tile] = &[
     simt("simt_64x64w",   (64, 64),    (8, 8),   (64, 4),       (1.38, 0.571, 1.13)),
     simt("simt_64x64",    (64, 64),    (4, 4),   (64, 4),       (0.11, 0.768, 0.36)),
     simt("simt_32x32",    (32, 32),    (4, 2),   (64, 4),       (0.33, 0.215, 0.23)),
-    mma("mma_128x256",   (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
+    // Fewer steps in flight for GPUs with less shared memory.
+    mma("mma_128x256",   (128, 256),  (64, 64), (64, 6, 1),    (0.14, 0.396, 4.31)),
+    mma("mma_128x256s",  (128, 256),  (64, 64), (64, 4, 1),    (0.14, 0.396, 4.31)),
     mma("mma_128x128",   (128, 128),  (64, 64), (64, 4, 2),    (0.57, 0.299, 1.37)),
     mma("mma_128x64",    (128, 64),   (64, 32), (64, 4, 3),    (0.06, 0.270, 1.11)),
     mma("mma_64x128",    (64, 128),   (32, 64), (64, 4, 3),    (0.44, 0.204, 0.91)),
@@ -126,7 +128,7 @@ pub(super) const TILES: &[Tile] = &[
 /// Microseconds until a block computes, and from its last step to the end.
 const START: f64 = 0.27;
 /// How much longer steps take with tf32 than with f16, whose steps hold twice as many k.
-const TF32: f64 = 1.38;
+const TF32: f64 = 1.2;
 /// Microseconds that it takes to join shares of k, and those for each element of them on the busiest multiprocessor.
 const JOIN: f64 = 1.79;
 const PARTIAL: f64 = 4.45e-5;
@@ -198,9 +200,13 @@ impl Tile {
     }
 
     /// Dynamic shared memory of a block, in bytes.
-    pub(super) fn shared(&self, tier: Tier) -> usize {
+    pub(super) fn shared(&self, dtype: DType, tier: Tier) -> usize {
         match self.engine {
-            Engine::Mma => (self.size.0 + self.size.1) * self.step_bytes * self.stages_on(tier),
+            Engine::Mma => {
+                // Lines of k of both operands may be padded by 32 bytes each.
+                let padding = if dtype == DType::F32 { 2 * self.bk(dtype) * 32 } else { 0 };
+                ((self.size.0 + self.size.1) * self.step_bytes + padding) * self.stages_on(tier)
+            }
             Engine::Simt | Engine::Skinny => 0,
         }
     }
@@ -229,9 +235,9 @@ impl Tile {
                     | DType::I32
                     | DType::I64 => return false,
                 };
-                // Without asynchronous copies, or with fragments read word by word, the widest tile spills registers.
-                let wide = self.size.1 > 128 && (gpu.tier < Tier::Sm80 || dtype == DType::F32);
-                gpu.tier >= since && !wide && self.shared(gpu.tier) <= gpu.shared_per_block as usize
+                // Without asynchronous copies the widest tile spills registers.
+                let wide = self.size.1 > 128 && gpu.tier < Tier::Sm80;
+                gpu.tier >= since && !wide && self.shared(dtype, gpu.tier) <= gpu.shared_per_block as usize
             }
         }
     }
@@ -383,6 +389,11 @@ pub fn variants() -> impl Iterator<Item = &'static str> {
     TILES.iter().map(|t| t.name)
 }
 
+/// Whether a variant is forced, by [`force`] or the environment.
+pub(super) fn is_forced() -> bool {
+    wish().is_some() || FORCED.with_borrow(Option::is_some)
+}
+
 fn forced(case: &Case, gpu: &GpuInfo, precision: Precision) -> Option<Plan> {
     let own = FORCED.with_borrow(Option::clone);
     forced_to(own.as_deref().or(wish())?, case, gpu, precision)
@@ -413,7 +424,7 @@ fn forced_to(wish: &str, case: &Case, gpu: &GpuInfo, precision: Precision) -> Op
     }
 }
 
-fn debugging() -> bool {
+pub(super) fn debugging() -> bool {
     static ON: OnceLock<bool> = OnceLock::new();
     *ON.get_or_init(|| std::env::var("BULLET_GEMM_DEBUG").is_ok_and(|v| v.trim() == "1"))
 }

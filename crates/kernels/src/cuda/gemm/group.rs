@@ -80,7 +80,7 @@ fn launch_group(gpu: &Gpu, access: (Access, Access), products: &[Product]) -> Re
     args.push_bytes(&table.bytes(products), 8).push(products.len() as i32).push(at).push(counters);
     let tier = gpu.info().tier;
     let function = gpu.function(&unit(&plan, dtype, access, partial.is_some(), tier), ENTRY)?;
-    let (threads, shared) = (plan.tile.threads() as u32, plan.tile.shared(tier) as u32);
+    let (threads, shared) = (plan.tile.threads() as u32, plan.tile.shared(dtype, tier) as u32);
     // SAFETY: the table names operands and results of these sizes, and for each tile a counter and, for each of its blocks,
     // room for a partial sum.
     unsafe { gpu.launch(function, [table.blocks as u32, 1, 1], threads, shared, &args) }

@@ -7,7 +7,8 @@ use bullet_runtime::jit::Tier;
 use bullet_runtime::{Buffer, DevicePtr, Error, KernelArgs, Result};
 
 use super::choose::{COUNTERS, Case, Engine, Plan, SKINNY_MOST, Tile, acc_bytes, choose};
-use crate::cuda::gpu::{Define, Gpu, Unit};
+use super::library;
+use crate::cuda::gpu::{Define, Gpu, Unit, args, blocks};
 
 /// Leading axes that an operand may have: the most axes of a tensor, less two.
 pub(super) const LEAD: usize = 6;
@@ -108,7 +109,7 @@ impl Product {
         }
     }
 
-    fn batch(&self) -> usize {
+    pub(super) fn batch(&self) -> usize {
         self.lead[..self.lead_rank].iter().product()
     }
 }
@@ -119,7 +120,11 @@ pub(super) fn run(gpu: &Gpu, mut p: Product) -> Result<()> {
         return Ok(());
     }
     p.merge_lead();
-    // A library's kernels (cuBLASLt) would be tried here, before the choice among our own.
+    if library::run(gpu, &p)? { Ok(()) } else { own(gpu, p) }
+}
+
+/// Computes a product by our own kernels; its leading axes are merged.
+pub(super) fn own(gpu: &Gpu, p: Product) -> Result<()> {
     let mut sides = [p.a, p.b];
     let vectors = sides.iter_mut().all(|s| s.access(p.k, &p.lead[..p.lead_rank], p.dtype).vec > 1);
     let case = Case { dtype: p.dtype, m: p.a.rows, n: p.b.rows, k: p.k, batch: p.batch(), vectors };
@@ -158,7 +163,7 @@ fn tiled(gpu: &Gpu, mut p: Product, plan: &Plan) -> Result<()> {
         Some((partial, count)) => (partial.ptr(), count.ptr()),
         None => (DevicePtr(0), DevicePtr(0)),
     };
-    let shared = tile.shared(tier) as u32;
+    let shared = tile.shared(p.dtype, tier) as u32;
     launch(gpu, &unit, &p, (m * n, grid, tile.threads() as u32, shared), &form, (partial, count))
 }
 
@@ -282,6 +287,21 @@ fn launch(
     Ok(())
 }
 
+/// Bias and activation of a product whose sums are at `sums`.
+pub(super) fn finish(gpu: &Gpu, p: &Product, sums: DevicePtr) -> Result<()> {
+    let (rows, n) = (p.a.rows * p.batch(), p.b.rows);
+    let most = if p.dtype == DType::F64 { 2 } else { 4 };
+    let vec = if n.is_multiple_of(most) { most } else { 1 };
+    let unit = finish_unit(p.dtype, p.activation, vec);
+    let function = gpu.function(&unit, FINISH)?;
+    let null = DevicePtr(0);
+    let (bias, pre) = (p.bias.unwrap_or(null), p.pre.unwrap_or(null));
+    let args = args![sums, bias, p.c, pre, rows as i64, n as i64];
+    let grid = [blocks(rows * n / vec, 256, 32 * gpu.info().multiprocessors as usize), 1, 1];
+    // SAFETY: these are the arguments of `finish`; sums and results have `rows` rows of `n`, and are aligned to 16 bytes.
+    unsafe { gpu.launch(function, grid, 256, 0, &args) }
+}
+
 /// Counters of tiles that are split over k: 0 between launches. Made at the first use, and kept, so that a captured graph
 /// finds them where they were.
 pub(super) fn counters(gpu: &Gpu) -> Result<Arc<Buffer>> {
@@ -299,6 +319,9 @@ pub(super) fn counters(gpu: &Gpu) -> Result<Arc<Buffer>> {
 /// The entry point of all sources.
 pub(super) const ENTRY: &str = "gemm";
 
+/// The entry point of what finishes a library's products.
+pub(super) const FINISH: &str = "finish";
+
 const SIMT: &str = concat!(
     include_str!("../../../cuda/gemm.cuh"),
     include_str!("../../../cuda/gemm_simt.cu"),
@@ -311,6 +334,9 @@ const MMA: &str = concat!(
 );
 const FEW: &str =
     concat!(include_str!("../../../cuda/gemm.cuh"), include_str!("../../../cuda/gemm_skinny.cu"));
+
+const REST: &str =
+    concat!(include_str!("../../../cuda/gemm.cuh"), include_str!("../../../cuda/gemm_finish.cu"));
 
 fn act_number(activation: Activation) -> i64 {
     match activation {
@@ -387,4 +413,11 @@ pub(super) fn skinny_unit(
         defines.extend([Int("GROUP", lanes as i64), Int("COLS", cols as i64)]);
     }
     Unit { name: "gemm_skinny", source: FEW, defines, since: Tier::Sm35 }
+}
+
+/// The unit that finishes a library's products, so many elements at once.
+pub(super) fn finish_unit(dtype: DType, activation: Activation, vec: usize) -> Unit {
+    use Define::{Int, Type};
+    let defines = vec![Type("T", dtype), Int("ACT", act_number(activation)), Int("VEC", vec as i64)];
+    Unit { name: "gemm_finish", source: REST, defines, since: Tier::Sm35 }
 }

@@ -5,17 +5,21 @@
 //! is split; `launch` turns strided operands into units and arguments. Both operands are "rows by k" from here on: b of
 //! `a b` has a row for each column of the result.
 //!
+//! Large products may be computed by cuBLASLt instead: `library`.
+//!
 //! Results are the same bits every time: shares of a split k are added in their order, by whichever block comes last.
 
 mod choose;
 mod group;
 mod launch;
+mod library;
 
 use bullet_ops::{Activation, DType, Layout};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, Result};
 
 pub use choose::{Precision, force, precision, set_precision, variants};
+pub use library::{Choice, Library, choices, computed, loaded, set_library};
 
 use super::gpu::{Gpu, Unit};
 use crate::{View, ViewMut};
@@ -148,9 +152,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         let odd = [true, false].map(|k_major| Access { k_major, vec: 1 });
         for tile in TILES {
             let fits = match tile.engine {
-                Engine::Mma => {
-                    matches!(dtype, DType::F16 | DType::BF16) || dtype == DType::F32 && tile.size.1 <= 128
-                }
+                Engine::Mma => matches!(dtype, DType::F16 | DType::BF16 | DType::F32),
                 Engine::Simt => match tile.part.0 * tile.part.1 {
                     0..=16 => true,
                     17..=64 => acc_bytes(dtype) == 4,
@@ -188,5 +190,12 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     }
     let mut units: Vec<_> = units.into_iter().map(|unit| (unit, vec![ENTRY])).collect();
     units.extend(group::units().into_iter().map(|unit| (unit, vec![group::ENTRY])));
+    for (activation, wide) in [(Identity, false), (Relu, true), (Gelu, true), (GeluTanh, true), (Silu, false)]
+    {
+        units.extend(FLOATS.map(|dtype| {
+            let vec = if wide { 16 / acc_bytes(dtype) } else { 1 };
+            (launch::finish_unit(dtype, activation, vec), vec![launch::FINISH])
+        }));
+    }
     units
 }

@@ -112,7 +112,7 @@ fn read(file: &File) -> Option<Stats> {
 }
 
 /// Locks a file that others hold for microseconds; gives up if one of them was stopped meanwhile.
-fn lock_soon(file: &File) -> io::Result<()> {
+pub(super) fn lock_soon(file: &File) -> io::Result<()> {
     for _ in 0..100 {
         match file.try_lock() {
             Ok(()) => return Ok(()),

@@ -117,7 +117,7 @@ fn a_folder_that_cannot_be_used_costs_nothing_but_the_caching() {
     let cache = folder.cache();
     fs::create_dir_all(cache.path(&key(2)).join("below")).unwrap();
     assert!(compiled(&cache, 2) && compiled(&cache, 2) && compiled(&cache, 1) && !compiled(&cache, 1));
-    assert!(cache.files("tmp").is_empty());
+    assert!(files(&cache.kernels(), "tmp").is_empty());
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn threads_share_a_folder() {
     });
     let report = caches[0].report();
     assert_eq!(report.entries, 10);
-    assert!(caches[0].files("tmp").is_empty());
+    assert!(files(&caches[0].kernels(), "tmp").is_empty());
     let pending: u64 = caches.iter().map(|c| c.report().ever.hits - c.stats.written().hits).sum();
     let (written, all) = (caches[0].stats.written(), lookups.load(Relaxed) as u64);
     assert!(written.hits + written.misses + pending <= all && written.hits > 0);
@@ -269,4 +269,72 @@ fn a_killed_writer_damages_nothing() {
             let _ = fs::remove_file(cache.path(&key(n)));
         }
     }
+}
+
+#[test]
+fn the_first_decision_counts() {
+    let folder = Folder::new("decisions");
+    let caches = [folder.cache(), folder.cache()];
+    assert!(caches[0].decision("a product").is_none() && caches[0].decisions().is_empty());
+    assert_eq!(caches[0].decide("a product", "own").unwrap(), "own");
+    assert_eq!(caches[1].decide("a product", "library").unwrap(), "own");
+    assert_eq!(caches[1].decision("a product").as_deref(), Some("own"));
+    assert_eq!(caches[1].decide("another", "library").unwrap(), "library");
+    let all = [("a product", "own"), ("another", "library")].map(|(a, d)| (a.to_string(), d.to_string()));
+    assert_eq!(caches[0].decisions(), all);
+    assert!(files(&folder.0.join("decisions"), "tmp").is_empty());
+    assert_eq!(caches[0].report().entries, 0, "decisions are no kernels");
+}
+
+#[test]
+fn a_damaged_decision_is_made_again() {
+    let folder = Folder::new("damaged-decision");
+    let cache = folder.cache();
+    cache.decide("a product", "own").unwrap();
+    let file = files(&folder.0.join("decisions"), "txt").remove(0).path;
+    let whole = fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [&b""[..], &whole[..HEADER - 1], &whole[..whole.len() - 1], &flipped] {
+        fs::write(&file, bad).unwrap();
+        assert!(cache.decision("a product").is_none() && cache.decisions().is_empty());
+        assert_eq!(cache.decide("a product", "library").unwrap(), "library");
+        assert_eq!(cache.decision("a product").as_deref(), Some("library"));
+    }
+    // Under another's name it does not count.
+    cache.decide("another", "own").unwrap();
+    let other =
+        files(&folder.0.join("decisions"), "txt").into_iter().find(|entry| entry.path != file).unwrap();
+    fs::copy(&file, other.path).unwrap();
+    assert!(cache.decision("another").is_none());
+}
+
+#[test]
+fn all_who_decide_at_once_go_by_one_decision() {
+    let folder = Folder::new("at-once");
+    for round in 0..20 {
+        let about = format!("product {round}");
+        let barrier = std::sync::Barrier::new(6);
+        let counts: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6)
+                .map(|n| {
+                    let (cache, about, barrier) = (folder.cache(), &about, &barrier);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        cache.decide(about, &format!("way {n}")).unwrap()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(counts.iter().all(|c| *c == counts[0]), "{counts:?}");
+    }
+}
+
+#[test]
+fn a_decision_that_cannot_be_kept_is_an_error() {
+    let folder = Folder::new("no-decision");
+    fs::create_dir_all(&folder.0).unwrap();
+    fs::write(folder.0.join("decisions"), "a file in the folder's place").unwrap();
+    assert!(folder.cache().decide("a product", "own").is_err());
 }
