@@ -6,12 +6,16 @@
 // Scores are kept in units of log 2, so that the exponentials are powers of two. A row that sees no key has the
 // log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
 
-// MASKED is 0 where the host knows that there is no mask and that the scale is positive.
+// MASKED is 0 where the host knows that there is no mask and that the scale is positive; WHOLE is 1 where it knows that
+// heads have HEAD elements and every row of every tensor starts at a multiple of 16 bytes.
 
 typedef ComputeOf<T>::Type C;
 
 #ifndef MASKED
 #define MASKED 1
+#endif
+#ifndef WHOLE
+#define WHOLE 0
 #endif
 
 #define LOG2E 1.4426950408889634
@@ -47,6 +51,9 @@ struct Attention {
     i64 blocks;         // of the grid; there may be more, to fill its rows
     double scale;
 };
+
+// Whether `count` elements from `d` of a head on can be moved as one.
+DEVICE bool together(const Attention &p, int d, int count) { return WHOLE || (p.aligned && d + count <= (int)p.dim); }
 
 DEVICE i64 block_index() { return (i64)blockIdx.y * gridDim.x + blockIdx.x; }
 

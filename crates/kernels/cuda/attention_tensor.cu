@@ -31,6 +31,9 @@
 #define HOLD (HEAD <= 64)
 // Blocks that a multiprocessor must have registers for, as measured on an H200: forward, backward, and in one go.
 #define FORWARD_RESIDENT (HEAD <= 32 ? (MASKED ? 4 : 6) : HEAD <= 64 ? 3 : 2)
+#ifndef SHORT_FORWARD_RESIDENT
+#define SHORT_FORWARD_RESIDENT (HEAD <= 32 ? 8 : 5)
+#endif
 #define BACKWARD_RESIDENT (HEAD <= 32 ? 4 : HEAD <= 64 ? 3 : 2)
 #define SHORT_RESIDENT (HEAD <= 32 ? 4 : 2)
 
@@ -113,7 +116,7 @@ template <int COUNT> DEVICE void load_tile(const Attention &p, T *to, const T *f
     const T *row = from + (first + own) * stride + d;
     const i64 step = EACH * stride;
     T *place = to + own * PITCH + d;
-    if (p.aligned && d + 8 <= dim) {
+    if (together(p, d, 8)) {
 #pragma unroll
         for (int r = 0; r < COUNT; r += EACH) {
             u32 shared = (u32)__cvta_generic_to_shared(place + r * PITCH);
@@ -154,7 +157,7 @@ DEVICE void store_rows(const Attention &p, T *stage, const float (&x)[COLUMNS][4
         if (first + r < limit) {
             T *row = to + (first + r) * stride;
             const T *from = stage + r * PITCH + d;
-            if (p.aligned && d + 8 <= (int)p.dim) {
+            if (together(p, d, 8)) {
                 *(Vec<T, 8> *)(row + d) = *(const Vec<T, 8> *)from;
             } else {
 #pragma unroll
@@ -242,10 +245,10 @@ DEVICE void accumulate_all(float (&out)[FOLD][COLUMNS][4], const float (&s)[FOLD
 
 // Scores that a row's `seen` hides become -inf; with MASKED also scaled and masked. A tile in which every row of the warp
 // sees every key needs it only with MASKED.
-DEVICE void hide(const Attention &p, float (&s)[8][4], int row, int at, float factor, i64 mask) {
+template <int COUNT> DEVICE void hide(const Attention &p, float (*s)[4], int row, int at, float factor, i64 mask) {
     const int lane = threadIdx.x % WARP, seen[2] = {visible(p, row), visible(p, row + 8)};
 #pragma unroll
-    for (int n = 0; n < 8; ++n)
+    for (int n = 0; n < COUNT; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const int j = at + n * 8 + lane % 4 * 2 + e % 2;
@@ -254,6 +257,30 @@ DEVICE void hide(const Attention &p, float (&s)[8][4], int row, int at, float fa
             else
                 s[n][e] = j < seen[e / 2] ? s[n][e] : -INF_F;
         }
+}
+
+DEVICE void clear(float (&x)[COLUMNS][4]) {
+#pragma unroll
+    for (int n = 0; n < COLUMNS; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[n][e] = 0.f;
+}
+// A warp's 16 rows of the result of a head, from `first` on, divided by the sums, and their log-sum-exps. `top` is in units
+// of log 2.
+DEVICE void store_results(const Attention &p, T *stage, const float (&out)[COLUMNS][4], const float (&top)[2],
+                          const float (&sum)[2], i64 b, i64 h, int first) {
+    const int lane = threadIdx.x % WARP, queries = (int)p.queries;
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float total = quad_sum(sum[half]);
+        const int i = first + lane / 4 + half * 8;
+        inverse[half] = total == 0.f ? 0.f : 1.f / total;
+        if (lane % 4 == 0 && i < queries)
+            p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
+    }
+    store_rows(p, stage, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row,
+               first, queries);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
@@ -285,10 +312,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
     for (int m = 0; m < FOLD; ++m) {
         top[m][0] = top[m][1] = -INF_F;
         sum[m][0] = sum[m][1] = 0.f;
-#pragma unroll
-        for (int n = 0; n < COLUMNS; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) out[m][n][e] = 0.f;
+        clear(out[m]);
     }
     for (int at = 0; at < end; at += ROWS) {
         const T *cols = tiles_at + (STAGES == 2 ? at / ROWS % 2 * 2 * TILE : 0), *values = cols + TILE;
@@ -343,7 +367,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
         }
 #pragma unroll
         for (int m = 0; m < FOLD; ++m) {
-            if (MASKED || at + ROWS > all_see) hide(p, s[m], row + m * 16, at, factor, mask);
+            if (MASKED || at + ROWS > all_see) hide<8>(p, s[m], row + m * 16, at, factor, mask);
             online_softmax(s[m], top[m], sum[m], out[m], unit);
         }
 #pragma unroll
@@ -353,22 +377,105 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
     // Where no tile was needed, the queries may still be on their way to where the results go.
     wait_for_copies();
     __syncthreads();
-    T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head;
 #pragma unroll
     for (int m = 0; m < FOLD; ++m) {
-        float inverse[2];
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const float total = quad_sum(sum[m][half]);
-            const int i = row + m * 16 + half * 8;
-            inverse[half] = total == 0.f ? 0.f : 1.f / total;
-            if (lane % 4 == 0 && i < queries)
-                p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[m][half] * unit, total);
-        }
-        store_rows(p, rows + (own + m * 16) * PITCH, out[m], inverse[0], inverse[1], to, p.outs[0].row,
-                   first + own + m * 16, queries);
+        for (int half = 0; half < 2; ++half) top[m][half] *= unit;
+        store_results(p, rows + (own + m * 16) * PITCH, out[m], top[m], sum[m], b, h, first + own + m * 16);
     }
 }
+
+#if HEAD <= 64
+// The result of a warp's 16 queries, `own` of a head with at most 64 queries and keys, all in shared memory. All scores of a
+// row are there at once, so that nothing is scaled again, and what causality hides is skipped 16 keys at a time.
+DEVICE void short_rows(const Attention &p, T *rows, const T *cols, const T *values, i64 b, i64 h, int own) {
+    const int queries = (int)p.queries, keys = (int)p.keys, row = own + threadIdx.x % WARP / 4;
+    const int end = own < queries ? visible_below(p, own + 16) : 0, all_see = p.causal ? own + 1 + keys - queries : keys;
+    const float factor = (float)(p.scale * LOG2E), unit = MASKED ? 1.f : factor;
+    const i64 mask = mask_at(p, b, h);
+    u32 q[STEPS][4];
+    float s[8][4], top[2] = {-INF_F, -INF_F}, sum[2] = {0.f, 0.f}, base[2], out[COLUMNS][4];
+#pragma unroll
+    for (int step = 0; step < STEPS; ++step) left_rows(q[step], rows, own, step);
+#pragma unroll
+    for (int n = 0; n < 8; n += 2)
+        if (n * 8 < end) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) s[n][e] = s[n + 1][e] = 0.f;
+#pragma unroll
+            for (int step = 0; step < STEPS; ++step) {
+                u32 x[4];
+                right_rows(x, cols, n * 8, step);
+                Product<T>::add(s[n], q[step], x[0], x[1]);
+                Product<T>::add(s[n + 1], q[step], x[2], x[3]);
+            }
+            if (MASKED || n * 8 + 16 > all_see) hide<2>(p, s + n, row, n * 8, factor, mask);
+#pragma unroll
+            for (int e = 0; e < 4; ++e) top[e / 2] = larger(larger(top[e / 2], s[n][e]), s[n + 1][e]);
+        }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        top[half] = quad_larger(top[half]) * unit;
+        base[half] = top[half] == -INF_F ? 0.f : top[half];
+    }
+    clear(out);
+#pragma unroll
+    for (int n = 0; n < 8; n += 2)
+        if (n * 8 < end) {
+#pragma unroll
+            for (int m = n; m < n + 2; ++m)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    s[m][e] = power2(fmaf(s[m][e], unit, -base[e / 2]));
+                    sum[e / 2] += s[m][e];
+                }
+            accumulate(out, s[n], s[n + 1], values, n * 8);
+        }
+    store_results(p, rows + own * PITCH, out, top, sum, b, h, own);
+}
+
+#ifndef PAIRS
+#define PAIRS 0
+#endif
+#ifndef TURN
+#define TURN 1
+#endif
+#if PAIRS
+DEVICE void load_head(const Attention &p, T *rows, i64 b, i64 h) {
+    const i64 kv = kv_head(p, h);
+    load_tile<ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, 0, (int)p.queries);
+    load_tile<ROWS>(p, rows + TILE, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, (int)p.keys);
+    load_tile<ROWS>(p, rows + 2 * TILE, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, (int)p.keys);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) attention_forward_short(const Attention p) {
+    extern __shared__ Vec<u32, 4> memory[];
+    T *rows = (T *)memory;
+    const i64 h = blockIdx.x * 2, b = blockIdx.y;
+    load_head(p, rows, b, h);
+    load_head(p, rows + 3 * TILE, b, h + 1);
+    wait_for_copies();
+    __syncthreads();
+    const int w = threadIdx.x / WARP, which = w / 2;
+    rows += which * 3 * TILE;
+#pragma unroll 1
+    for (int r = 0; r < 2; ++r) short_rows(p, rows, rows + TILE, rows + 2 * TILE, b, h + which, (r ? 3 - w % 2 : w % 2) * 16);
+}
+#else
+extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) attention_forward_short(const Attention p) {
+    extern __shared__ Vec<u32, 4> memory[];
+    T *rows = (T *)memory, *cols = rows + TILE, *values = cols + TILE;
+    const i64 h = blockIdx.x, b = blockIdx.y, kv = kv_head(p, h);
+    load_tile<ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, 0, (int)p.queries);
+    load_tile<ROWS>(p, cols, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, (int)p.keys);
+    load_tile<ROWS>(p, values, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, (int)p.keys);
+    // With causality a block's warps have unequal work, and warps of one number share a scheduler.
+    const u32 turn = TURN ? blockIdx.x + blockIdx.y * gridDim.x : 0, warp = (threadIdx.x / WARP + turn + turn / 4) % 4;
+    wait_for_copies();
+    __syncthreads();
+    short_rows(p, rows, cols, values, b, h, (int)warp * 16);
+}
+#endif
+#endif
 
 // Shared memory of the backward kernel: queries, gradients of the result, keys, values; of the queries the log-sum-exp (as
 // `saved_lse`) and rowsum(dO o O).
@@ -385,7 +492,7 @@ DEVICE float weighted_mean(const Attention &p, i64 at, int half, bool there) {
 #pragma unroll
         for (int s = 0; s < STEPS; ++s) {
             const int d = (2 * s + half) * 8;
-            if (p.aligned && d + 8 <= dim) {
+            if (together(p, d, 8)) {
                 const Vec<T, 8> x = *(const Vec<T, 8> *)(p.o + at + d), y = *(const Vec<T, 8> *)(p.g + at + d);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) sum += to_f32(x.at[e]) * to_f32(y.at[e]);
@@ -532,13 +639,6 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
             }
         accumulate(dq, d[0], d[1], t.k, c);
     }
-}
-
-DEVICE void clear(float (&x)[COLUMNS][4]) {
-#pragma unroll
-    for (int n = 0; n < COLUMNS; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) x[n][e] = 0.f;
 }
 
 DEVICE void load_queries(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {

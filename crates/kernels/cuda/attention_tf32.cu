@@ -67,7 +67,7 @@ DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from
     const int lane = threadIdx.x % WARP, row = first + lane / 4, dim = (int)p.dim;
     const bool there[2] = {row < limit, row + 8 < limit};
     const float *at[2] = {from + row * stride + lane % 4 * 2, from + (row + 8) * stride + lane % 4 * 2};
-    if (p.aligned && dim == HEAD) {
+    if (WHOLE || (p.aligned && dim == HEAD)) {
 #pragma unroll
         for (int s = 0; s < STEPS; ++s)
 #pragma unroll
@@ -99,7 +99,7 @@ DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stri
     float *at = to + (begin + threadIdx.x / EACH) * PITCH + d;
     const i64 jump = STEP * stride;
     int left = limit - first - begin - (int)threadIdx.x / EACH;
-    if (p.aligned && d + 4 <= dim) {
+    if (together(p, d, 4)) {
         for (int band = begin; band < end; band += BAND)
 #pragma unroll
             for (int r = 0; r < BAND; r += STEP) {
@@ -159,7 +159,7 @@ DEVICE void across(float (&out)[STEPS][4], const float (&w)[4], const float *til
 DEVICE void store_rows(const Attention &p, const float (&x)[STEPS][4], float upper, float lower, float *to, i64 stride,
                        int first, int limit) {
     const int lane = threadIdx.x % WARP, dim = (int)p.dim;
-    const bool whole = p.aligned && dim == HEAD;
+    const bool whole = WHOLE || (p.aligned && dim == HEAD);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = first + lane / 4 + half * 8;
@@ -305,7 +305,7 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
         float sum = 0.f;
 #pragma unroll
         for (int d = lane * 4; d < HEAD; d += 32) {
-            if (i < (int)p.queries && p.aligned && d + 4 <= dim) {
+            if (i < (int)p.queries && together(p, d, 4)) {
                 const Vec<float, 4> x = *(const Vec<float, 4> *)(p.o + at + d), y = *(const Vec<float, 4> *)(p.g + at + d);
 #pragma unroll
                 for (int e = 0; e < 4; ++e) sum += x.at[e] * y.at[e];
