@@ -7,7 +7,7 @@
 // log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
 
 // MASKED is 0 where the host knows that there is no mask and that the scale is positive; WHOLE is 1 where it knows that
-// heads have HEAD elements and every row of every tensor starts at a multiple of 16 bytes.
+// heads have HEAD elements and every row of every tensor starts at a multiple of 16 bytes; DROP is 1 with dropout.
 
 typedef ComputeOf<T>::Type C;
 
@@ -16,6 +16,9 @@ typedef ComputeOf<T>::Type C;
 #endif
 #ifndef WHOLE
 #define WHOLE 0
+#endif
+#ifndef DROP
+#define DROP 0
 #endif
 
 #define LOG2E 1.4426950408889634
@@ -50,6 +53,10 @@ struct Attention {
     i64 splits, span;   // decoding: parts of the keys, and keys in a part
     i64 blocks;         // of the grid; there may be more, to fill its rows
     double scale;
+    double left;        // dropout: what is left is multiplied by this,
+    i64 threshold;      // what is dropped has a word below this,
+    i64 stream;
+    const i64 *state;   // seed and step
 };
 
 // Whether `count` elements from `d` of a head on can be moved as one.
@@ -123,3 +130,54 @@ DEVICE C weight(C s, C lse) {
 
 // A saved log-sum-exp in units of log 2; +inf for a row that sees nothing, so that its weights are 0.
 DEVICE C saved_lse(C x) { return x == (C)-INF_F ? (C)INF_F : x * (C)LOG2E; }
+
+// Where the words that dropout compares are drawn from for the weights of one head: `WeightDropout` of `bullet_ops::random`.
+struct Coins {
+    Counter counter;
+    u64 first, row;     // its first block, and blocks of a query
+    u32 threshold;
+};
+
+DEVICE Coins coins_of(const Attention &p, i64 b, i64 h) {
+    Coins c = Coins();
+    if (DROP) {
+        c.counter.seed = (u64)p.state[0], c.counter.stream = (u64)p.stream, c.counter.step = (u64)p.state[1];
+        c.row = (u64)(p.keys + 15) / 16 * 8;
+        c.first = (u64)(b * p.heads + h) * ((u64)(p.queries + 15) / 16 * 8) * c.row;
+        c.threshold = (u32)p.threshold;
+    }
+    return c;
+}
+
+DEVICE Words coins_at(const Coins &c, int i, int j) {
+    return c.counter.block(c.first + (u64)(i / 16 * 8 + i % 8) * c.row + (u64)(j / 16 * 8 + j % 8));
+}
+
+// Whether the weight of query `i` and key `j` is kept.
+DEVICE bool is_kept(const Coins &c, int i, int j) {
+    if (!DROP) return true;
+    const Words w = coins_at(c, i, j);
+    const u32 upper = j & 8 ? w.at[1] : w.at[0], lower = j & 8 ? w.at[3] : w.at[2];
+    return (i & 8 ? lower : upper) >= c.threshold;
+}
+
+// Which of a lane's weights are kept, of 16 x 16 as two products of a tensor core left them: `row` and `row` + 8, columns
+// `even` and `odd` and 8 behind them. Rows are queries and columns keys, or, TURNED, the other way round.
+template <bool TURNED>
+DEVICE void find_kept(const Coins &c, bool (&kept)[2][4], int row, int even, int odd) {
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+        const int col = which ? odd : even;
+        Words w = Words();
+        if (DROP) w = TURNED ? coins_at(c, col, row) : coins_at(c, row, col);
+#pragma unroll
+        for (int n = 0; n < 2; ++n)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                kept[n][2 * half + which] = !DROP || w.at[TURNED ? 2 * n + half : 2 * half + n] >= c.threshold;
+    }
+}
+
+// What dropout leaves of the gradient of a weight, and what the result is multiplied by.
+DEVICE C left_of(const Attention &p, C x, bool kept) { return !DROP ? x : kept ? x * (C)p.left : (C)0; }
+DEVICE C left_factor(const Attention &p) { return DROP ? (C)p.left : (C)1; }

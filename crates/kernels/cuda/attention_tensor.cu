@@ -178,31 +178,42 @@ DEVICE float quad_larger(float x) {
     return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
 }
 
-// The softmax of a tile of scores with those before it: `s` becomes weights relative to the new maxima of the two rows.
-// `unit` takes scores and maxima to units of log 2.
-DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit) {
+// The softmax of a tile of scores, of which `count` keys are seen by some query of the warp, with those before it, unless it
+// is the ONLY one: `s` becomes weights relative to the new maxima of the two rows. `unit` takes scores and maxima to units of
+// log 2.
+template <bool ONLY>
+DEVICE void softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit, int count) {
+    float base[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float best = top[half];
 #pragma unroll
-        for (int n = 0; n < 8; ++n) best = larger(larger(best, s[n][2 * half]), s[n][2 * half + 1]);
+        for (int n = 0; n < 8; n += 2)
+            if (n * 8 < count)
+#pragma unroll
+                for (int m = n; m < n + 2; ++m) best = larger(larger(best, s[m][2 * half]), s[m][2 * half + 1]);
         best = quad_larger(best);
-        const float base = best == -INF_F ? 0.f : best * unit, fix = power2(top[half] * unit - base);
+        base[half] = best == -INF_F ? 0.f : best * unit;
+        const float fix = power2(top[half] * unit - base[half]);
         top[half] = best;
+        if (ONLY) continue;
         sum[half] *= fix;
-#pragma unroll
-        for (int n = 0; n < 8; ++n)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; ++e) {
-                s[n][e] = power2(fmaf(s[n][e], unit, -base));
-                sum[half] += s[n][e];
-            }
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n) {
             out[n][2 * half] *= fix;
             out[n][2 * half + 1] *= fix;
         }
     }
+#pragma unroll
+    for (int n = 0; n < 8; n += 2)
+        if (n * 8 < count)
+#pragma unroll
+            for (int m = n; m < n + 2; ++m)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    s[m][e] = power2(fmaf(s[m][e], unit, -base[e / 2]));
+                    sum[e / 2] += s[m][e];
+                }
 }
 
 // out += weights (16 rows x 16 columns, given as two products' results) times 16 rows of a tile
@@ -243,12 +254,12 @@ DEVICE void accumulate_all(float (&out)[FOLD][COLUMNS][4], const float (&s)[FOLD
     }
 }
 
-// Scores that a row's `seen` hides become -inf; with MASKED also scaled and masked. A tile in which every row of the warp
-// sees every key needs it only with MASKED.
-template <int COUNT> DEVICE void hide(const Attention &p, float (*s)[4], int row, int at, float factor, i64 mask) {
+// Scores of 16 keys from `at` on that a row does not see become -inf; with MASKED also scaled and masked. Where every row of
+// the warp sees every key, it is needed only with MASKED.
+DEVICE void hide(const Attention &p, float (*s)[4], int row, int at, float factor, i64 mask) {
     const int lane = threadIdx.x % WARP, seen[2] = {visible(p, row), visible(p, row + 8)};
 #pragma unroll
-    for (int n = 0; n < COUNT; ++n)
+    for (int n = 0; n < 2; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const int j = at + n * 8 + lane % 4 * 2 + e % 2;
@@ -265,23 +276,130 @@ DEVICE void clear(float (&x)[COLUMNS][4]) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) x[n][e] = 0.f;
 }
-// A warp's 16 rows of the result of a head, from `first` on, divided by the sums, and their log-sum-exps. `top` is in units
-// of log 2.
-DEVICE void store_results(const Attention &p, T *stage, const float (&out)[COLUMNS][4], const float (&top)[2],
-                          const float (&sum)[2], i64 b, i64 h, int first) {
-    const int lane = threadIdx.x % WARP, queries = (int)p.queries;
-    float inverse[2];
+// What a warp works on in the forward pass: its queries (`own` of those in shared memory at `rows`) of one head.
+struct Queries {
+    i64 b, h, mask;
+    T *rows;
+    int own, row;       // in the tile; a lane's first one, of all
+    int end, all_see;   // keys that some query of the warp sees, and that all do
+    Coins coins;
+    float top[FOLD][2], sum[FOLD][2], out[FOLD][COLUMNS][4];
+#if HOLD
+    u32 held[STEPS][FOLD][4];
+#endif
+
+    DEVICE void begin(const Attention &p, T *tile, i64 batch, i64 head, int first, int warp) {
+        b = batch, h = head, mask = mask_at(p, b, h), rows = tile, own = warp * 16 * FOLD;
+        const int from = first + own, keys = (int)p.keys, queries = (int)p.queries;
+        row = from + threadIdx.x % WARP / 4;
+        end = from < queries ? visible_below(p, from + 16 * FOLD) : 0;
+        all_see = p.causal ? from + 1 + keys - queries : keys;
+        coins = coins_of(p, b, h);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float total = quad_sum(sum[half]);
-        const int i = first + lane / 4 + half * 8;
-        inverse[half] = total == 0.f ? 0.f : 1.f / total;
-        if (lane % 4 == 0 && i < queries)
-            p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
+        for (int m = 0; m < FOLD; ++m) {
+            top[m][0] = top[m][1] = -INF_F;
+            sum[m][0] = sum[m][1] = 0.f;
+            clear(out[m]);
+        }
     }
-    store_rows(p, stage, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row,
-               first, queries);
-}
+
+    // The queries have arrived.
+    DEVICE void hold() {
+#if HOLD
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int m = 0; m < FOLD; ++m) left_rows(held[step][m], rows, own + m * 16, step);
+#endif
+    }
+
+    // Scores of the keys from `at` on, 16 at a time, as far as a query of the warp sees any of them.
+    DEVICE void scores(const Attention &p, float (&s)[FOLD][8][4], const T *keys, int at) {
+#pragma unroll
+        for (int m = 0; m < FOLD; ++m)
+#pragma unroll
+            for (int n = 0; n < 8; ++n)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) s[m][n][e] = 0.f;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step) {
+#if HOLD
+            const u32(&a)[FOLD][4] = held[step];
+#else
+            u32 a[FOLD][4];
+#pragma unroll
+            for (int m = 0; m < FOLD; ++m) left_rows(a[m], rows, own + m * 16, step);
+#endif
+#pragma unroll
+            for (int n = 0; n < 8; n += 2)
+                if (at + n * 8 < end) {
+                    u32 x[4];
+                    right_rows(x, keys, n * 8, step);
+#pragma unroll
+                    for (int m = 0; m < FOLD; ++m) {
+                        Product<T>::add(s[m][n], a[m], x[0], x[1]);
+                        Product<T>::add(s[m][n + 1], a[m], x[2], x[3]);
+                    }
+                }
+        }
+#pragma unroll
+        for (int n = 0; n < 8; n += 2)
+            if (at + n * 8 < end && (MASKED || at + n * 8 + 16 > all_see))
+#pragma unroll
+                for (int m = 0; m < FOLD; ++m)
+                    hide(p, s[m] + n, row + m * 16, at + n * 8, (float)(p.scale * LOG2E), mask);
+    }
+
+    // Adds the keys and values of a tile from key `at` on; the ONLY one there is.
+    template <bool ONLY> DEVICE void add(const Attention &p, const T *keys, const T *values, int at) {
+        float s[FOLD][8][4];
+        scores(p, s, keys, at);
+#pragma unroll
+        for (int m = 0; m < FOLD; ++m) softmax<ONLY>(s[m], top[m], sum[m], out[m], unit(p), end - at);
+#pragma unroll
+        for (int n = 0; n < 8; n += 2)
+            if (at + n * 8 < end) {
+                if (DROP)
+#pragma unroll
+                    for (int m = 0; m < FOLD; ++m) drop(s[m][n], s[m][n + 1], row + m * 16, at + n * 8);
+                accumulate_all(out, s, n, values);
+            }
+    }
+
+    // Dropout of weights of 16 keys from `at` on.
+    DEVICE void drop(float (&x)[4], float (&y)[4], int query, int at) {
+        bool kept[2][4];
+        const int col = at + threadIdx.x % 4 * 2;
+        find_kept<false>(coins, kept, query, col, col + 1);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            x[e] = kept[0][e] ? x[e] : 0.f;
+            y[e] = kept[1][e] ? y[e] : 0.f;
+        }
+    }
+
+    static DEVICE float unit(const Attention &p) { return MASKED ? 1.f : (float)(p.scale * LOG2E); }
+
+    // The results, divided by the sums, by way of where the queries were, and their log-sum-exps.
+    DEVICE void store(const Attention &p) {
+        const int lane = threadIdx.x % WARP, queries = (int)p.queries;
+        T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head;
+#pragma unroll
+        for (int m = 0; m < FOLD; ++m) {
+            float inverse[2];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float total = quad_sum(sum[m][half]);
+                const int i = row + m * 16 + half * 8;
+                inverse[half] = total == 0.f ? 0.f : left_factor(p) / total;
+                if (lane % 4 == 0 && i < queries)
+                    p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[m][half] * unit(p), total);
+            }
+            store_rows(p, rows + (own + m * 16) * PITCH, out[m], inverse[0], inverse[1], to, p.outs[0].row,
+                       row - lane / 4 + m * 16, queries);
+        }
+    }
+};
 
 extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attention_forward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
@@ -294,28 +412,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
     const i64 head = quotient(block, tiles);
     const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
     const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
-    const int lane = threadIdx.x % WARP, own = threadIdx.x / WARP * 16 * FOLD, row = first + own + lane / 4;
-    const float factor = (float)(p.scale * LOG2E), unit = MASKED ? 1.f : factor;
-    const i64 mask = mask_at(p, b, h);
     const int end = visible_below(p, first + FOLD * ROWS);
-    const int warp_end = first + own < queries ? visible_below(p, first + own + 16 * FOLD) : 0;
-    // Keys that all queries of the warp see.
-    const int all_see = p.causal ? first + own + 1 + keys - queries : keys;
     load_tile<FOLD * ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, queries);
     load_tile<ROWS>(p, tiles_at, k, p.ks.row, 0, keys);
     load_tile<ROWS>(p, tiles_at + TILE, v, p.vs.row, 0, keys);
-#if HOLD
-    u32 q[STEPS][FOLD][4];
-#endif
-    float top[FOLD][2], sum[FOLD][2], out[FOLD][COLUMNS][4];
-#pragma unroll
-    for (int m = 0; m < FOLD; ++m) {
-        top[m][0] = top[m][1] = -INF_F;
-        sum[m][0] = sum[m][1] = 0.f;
-        clear(out[m]);
-    }
+    Queries q;
+    q.begin(p, rows, b, h, first, threadIdx.x / WARP);
     for (int at = 0; at < end; at += ROWS) {
-        const T *cols = tiles_at + (STAGES == 2 ? at / ROWS % 2 * 2 * TILE : 0), *values = cols + TILE;
+        const T *cols = tiles_at + (STAGES == 2 ? at / ROWS % 2 * 2 * TILE : 0);
         if (STAGES == 1 && at > 0) {
             __syncthreads();
             load_tile<ROWS>(p, tiles_at, k, p.ks.row, at, keys);
@@ -328,139 +432,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
             load_tile<ROWS>(p, next, k, p.ks.row, at + ROWS, keys);
             load_tile<ROWS>(p, next + TILE, v, p.vs.row, at + ROWS, keys);
         }
-#if HOLD
-        if (at == 0) {
-#pragma unroll
-            for (int step = 0; step < STEPS; ++step)
-#pragma unroll
-                for (int m = 0; m < FOLD; ++m) left_rows(q[step][m], rows, own + m * 16, step);
-        }
-#endif
-        if (at >= warp_end) continue;
-        float s[FOLD][8][4];
-#pragma unroll
-        for (int m = 0; m < FOLD; ++m)
-#pragma unroll
-            for (int n = 0; n < 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) s[m][n][e] = 0.f;
-#pragma unroll
-        for (int step = 0; step < STEPS; ++step) {
-#if HOLD
-            const u32(&a)[FOLD][4] = q[step];
-#else
-            u32 a[FOLD][4];
-#pragma unroll
-            for (int m = 0; m < FOLD; ++m) left_rows(a[m], rows, own + m * 16, step);
-#endif
-#pragma unroll
-            for (int n = 0; n < 8; n += 2)
-                if (at + n * 8 < warp_end) {
-                    u32 x[4];
-                    right_rows(x, cols, n * 8, step);
-#pragma unroll
-                    for (int m = 0; m < FOLD; ++m) {
-                        Product<T>::add(s[m][n], a[m], x[0], x[1]);
-                        Product<T>::add(s[m][n + 1], a[m], x[2], x[3]);
-                    }
-                }
-        }
-#pragma unroll
-        for (int m = 0; m < FOLD; ++m) {
-            if (MASKED || at + ROWS > all_see) hide<8>(p, s[m], row + m * 16, at, factor, mask);
-            online_softmax(s[m], top[m], sum[m], out[m], unit);
-        }
-#pragma unroll
-        for (int n = 0; n < 8; n += 2)
-            if (at + n * 8 < warp_end) accumulate_all(out, s, n, values);
+        if (at == 0) q.hold();
+        if (at < q.end) q.add<false>(p, cols, cols + TILE, at);
     }
     // Where no tile was needed, the queries may still be on their way to where the results go.
     wait_for_copies();
     __syncthreads();
-#pragma unroll
-    for (int m = 0; m < FOLD; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) top[m][half] *= unit;
-        store_results(p, rows + (own + m * 16) * PITCH, out[m], top[m], sum[m], b, h, first + own + m * 16);
-    }
+    q.store(p);
 }
 
 #if HEAD <= 64
-// The result of a warp's 16 queries, `own` of a head with at most 64 queries and keys, all in shared memory. All scores of a
-// row are there at once, so that nothing is scaled again, and what causality hides is skipped 16 keys at a time.
-DEVICE void short_rows(const Attention &p, T *rows, const T *cols, const T *values, i64 b, i64 h, int own) {
-    const int queries = (int)p.queries, keys = (int)p.keys, row = own + threadIdx.x % WARP / 4;
-    const int end = own < queries ? visible_below(p, own + 16) : 0, all_see = p.causal ? own + 1 + keys - queries : keys;
-    const float factor = (float)(p.scale * LOG2E), unit = MASKED ? 1.f : factor;
-    const i64 mask = mask_at(p, b, h);
-    u32 q[STEPS][4];
-    float s[8][4], top[2] = {-INF_F, -INF_F}, sum[2] = {0.f, 0.f}, base[2], out[COLUMNS][4];
-#pragma unroll
-    for (int step = 0; step < STEPS; ++step) left_rows(q[step], rows, own, step);
-#pragma unroll
-    for (int n = 0; n < 8; n += 2)
-        if (n * 8 < end) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) s[n][e] = s[n + 1][e] = 0.f;
-#pragma unroll
-            for (int step = 0; step < STEPS; ++step) {
-                u32 x[4];
-                right_rows(x, cols, n * 8, step);
-                Product<T>::add(s[n], q[step], x[0], x[1]);
-                Product<T>::add(s[n + 1], q[step], x[2], x[3]);
-            }
-            if (MASKED || n * 8 + 16 > all_see) hide<2>(p, s + n, row, n * 8, factor, mask);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) top[e / 2] = larger(larger(top[e / 2], s[n][e]), s[n + 1][e]);
-        }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        top[half] = quad_larger(top[half]) * unit;
-        base[half] = top[half] == -INF_F ? 0.f : top[half];
-    }
-    clear(out);
-#pragma unroll
-    for (int n = 0; n < 8; n += 2)
-        if (n * 8 < end) {
-#pragma unroll
-            for (int m = n; m < n + 2; ++m)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    s[m][e] = power2(fmaf(s[m][e], unit, -base[e / 2]));
-                    sum[e / 2] += s[m][e];
-                }
-            accumulate(out, s[n], s[n + 1], values, n * 8);
-        }
-    store_results(p, rows + own * PITCH, out, top, sum, b, h, own);
-}
-
-#ifndef PAIRS
-#define PAIRS 0
-#endif
-#ifndef TURN
-#define TURN 1
-#endif
-#if PAIRS
-DEVICE void load_head(const Attention &p, T *rows, i64 b, i64 h) {
-    const i64 kv = kv_head(p, h);
-    load_tile<ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, 0, (int)p.queries);
-    load_tile<ROWS>(p, rows + TILE, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, (int)p.keys);
-    load_tile<ROWS>(p, rows + 2 * TILE, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, (int)p.keys);
-}
-extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) attention_forward_short(const Attention p) {
-    extern __shared__ Vec<u32, 4> memory[];
-    T *rows = (T *)memory;
-    const i64 h = blockIdx.x * 2, b = blockIdx.y;
-    load_head(p, rows, b, h);
-    load_head(p, rows + 3 * TILE, b, h + 1);
-    wait_for_copies();
-    __syncthreads();
-    const int w = threadIdx.x / WARP, which = w / 2;
-    rows += which * 3 * TILE;
-#pragma unroll 1
-    for (int r = 0; r < 2; ++r) short_rows(p, rows, rows + TILE, rows + 2 * TILE, b, h + which, (r ? 3 - w % 2 : w % 2) * 16);
-}
-#else
+// The result of a head with at most 64 queries and keys: a block for each, and one pass of the softmax.
 extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) attention_forward_short(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *cols = rows + TILE, *values = cols + TILE;
@@ -468,13 +450,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) at
     load_tile<ROWS>(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, 0, (int)p.queries);
     load_tile<ROWS>(p, cols, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, (int)p.keys);
     load_tile<ROWS>(p, values, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, (int)p.keys);
-    // With causality a block's warps have unequal work, and warps of one number share a scheduler.
-    const u32 turn = TURN ? blockIdx.x + blockIdx.y * gridDim.x : 0, warp = (threadIdx.x / WARP + turn + turn / 4) % 4;
+    Queries q;
+    q.begin(p, rows, b, h, 0, threadIdx.x / WARP);
     wait_for_copies();
     __syncthreads();
-    short_rows(p, rows, cols, values, b, h, (int)warp * 16);
+    q.hold();
+    q.add<true>(p, cols, values, 0);
+    q.store(p);
 }
-#endif
 #endif
 
 // Shared memory of the backward kernel: queries, gradients of the result, keys, values; of the queries the log-sum-exp (as
@@ -588,8 +571,8 @@ DEVICE void two_products(const Left &left, const T *right_a, const T *right_b, i
 }
 
 // Adds to dk and dv of a warp's 16 keys (from `j0`) what the 64 queries in shared memory (from `i0`) give.
-DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &left, i64 mask, int i0, int j0,
-                             float (&dk)[COLUMNS][4], float (&dv)[COLUMNS][4]) {
+DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &left, i64 mask, const Coins &coins, int i0,
+                             int j0, float (&dk)[COLUMNS][4], float (&dv)[COLUMNS][4]) {
     const int lane = threadIdx.x % WARP;
     const float factor = (float)(p.scale * LOG2E);
 #pragma unroll 1
@@ -598,6 +581,9 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
         float s[2][4], d[2][4];
         two_products(left, t.q, t.g, c, s, d);
         const bool all_see = !MASKED && i0 + c + 16 <= (int)p.queries && j0 + 16 <= visible(p, i0 + c);
+        const int query = i0 + c + lane % 4 * 2;
+        bool kept[2][4];
+        find_kept<true>(coins, kept, j0 + lane / 4, query, query + 1);
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
@@ -606,7 +592,8 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
                 const float lse = t.lse[col];
                 const bool seen = all_see || (j < visible(p, i) && lse != INF_F);
                 s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
-                d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
+                d[n][e] = seen ? s[n][e] * (left_of(p, d[n][e], kept[n][e]) - t.mean[col]) : 0.f;
+                s[n][e] = kept[n][e] ? s[n][e] : 0.f;
             }
         accumulate(dv, s[0], s[1], t.g, c);
         accumulate(dk, d[0], d[1], t.q, c);
@@ -614,8 +601,8 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
 }
 
 // Adds to dq of a warp's 16 queries (`own` of those in shared memory, from `i0`) what the 64 keys there (from `j0`) give.
-DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &left, i64 mask, int own, int i0, int j0,
-                               float (&dq)[COLUMNS][4]) {
+DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &left, i64 mask, const Coins &coins, int own,
+                               int i0, int j0, float (&dq)[COLUMNS][4]) {
     const int lane = threadIdx.x % WARP, row = lane / 4;
     const float factor = (float)(p.scale * LOG2E);
     const float lse[2] = {t.lse[own + row], t.lse[own + row + 8]}, mean[2] = {t.mean[own + row], t.mean[own + row + 8]};
@@ -628,14 +615,16 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
         float s[2][4], d[2][4];
         two_products(left, t.k, t.v, c, s, d);
         const bool all_see = !MASKED && j0 + c + 16 <= least_seen;
+        const int key = j0 + c + lane % 4 * 2;
+        bool kept[2][4];
+        find_kept<false>(coins, kept, i0 + row, key, key + 1);
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int half = e / 2, i = i0 + row + half * 8, j = j0 + c + n * 8 + lane % 4 * 2 + e % 2;
-                d[n][e] = all_see || j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) *
-                                               (d[n][e] - mean[half])
-                                         : 0.f;
+                const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
+                d[n][e] = all_see || j < seen[half] ? w * (left_of(p, d[n][e], kept[n][e]) - mean[half]) : 0.f;
             }
         accumulate(dq, d[0], d[1], t.k, c);
     }
@@ -659,7 +648,8 @@ DEVICE void store_keys(const Attention &p, T *stage, i64 b, i64 kv, int first, c
     const float scale = (float)p.scale;
     store_rows(p, stage, dk, scale, scale, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head, p.outs[1].row, first,
                (int)p.keys);
-    store_rows(p, stage, dv, 1.f, 1.f, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, first,
+    const float left = left_factor(p);
+    store_rows(p, stage, dv, left, left, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, first,
                (int)p.keys);
 }
 
@@ -708,7 +698,7 @@ DEVICE void key_gradient(const Attention &p, void *memory, i64 b, i64 kv, int fi
             load_queries(p, next, b, next_h, next_at);
             copy_statistics(p, next, b, next_h, next_at);
         }
-        add_key_gradient(p, t, left, mask_at(p, b, h), at, first + own, dk, dv);
+        add_key_gradient(p, t, left, mask_at(p, b, h), coins_of(p, b, h), at, first + own, dk, dv);
     }
     // Without a step, the keys may still be on their way. Other warps may read these 16 rows no more.
     wait_for_copies();
@@ -738,7 +728,7 @@ DEVICE void query_gradient(const Attention &p, void *memory, i64 b, i64 h, int f
         if (at == 0) left.load(t.q, t.g, own);
         if (STAGES == 2 && at + ROWS < end)
             load_keys(p, tiles_of(memory, false, (at / ROWS + 1) % 2), b, kv, at + ROWS);
-        add_query_gradient(p, t, left, mask_at(p, b, h), own, first + own, at, dq);
+        add_query_gradient(p, t, left, mask_at(p, b, h), coins_of(p, b, h), own, first + own, at, dq);
     }
     wait_for_copies();
     __syncthreads();
@@ -771,6 +761,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_
     const i64 block = block_index();
     if (block >= p.blocks) return;
     const i64 b = quotient(block, p.heads), h = remainder(block, p.heads), mask = mask_at(p, b, h);
+    const Coins coins = coins_of(p, b, h);
     const int own = threadIdx.x / WARP * 16;
     float dq[COLUMNS][4], dk[COLUMNS][4], dv[COLUMNS][4];
     clear(dq);
@@ -784,9 +775,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_
     {
         Left left;
         left.load(t.k, t.v, own);
-        add_key_gradient(p, t, left, mask, 0, own, dk, dv);
+        add_key_gradient(p, t, left, mask, coins, 0, own, dk, dv);
         left.load(t.q, t.g, own);
-        add_query_gradient(p, t, left, mask, own, own, 0, dq);
+        add_query_gradient(p, t, left, mask, coins, own, own, 0, dq);
     }
     __syncthreads();
     store_keys(p, t.k + own * PITCH, b, h, own, dk, dv);

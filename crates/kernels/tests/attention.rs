@@ -344,7 +344,7 @@ fn reference_gradients_are_finite_differences() {
 fn wrong_sizes_are_errors() {
     let x = [0f32; 64];
     let view = |heads, seq| HeadsRef::new(&x, 0, HeadsLayout::by_head(1, heads, seq, 4)).unwrap();
-    let spec = Attention { causal: true, scale: 1.0, mask: Mask::None };
+    let spec = Attention { causal: true, scale: 1.0, mask: Mask::None, dropout: None };
     let mut o = [0f32; 64];
     let mut lse = [0f32; 12];
     let out = HeadsMut::new(&mut o, 0, HeadsLayout::by_position(1, 3, 4, 4)).unwrap();
