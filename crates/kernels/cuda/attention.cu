@@ -159,6 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
         for (int d = 0; d < PER_LANE; ++d) out[r][d] = (C)0;
     }
     const int end = visible_below(p, first + BR);
+    const Coins coins = coins_of(p, b, h);
     for (int at = 0; at < end; at += BC) {
         __syncthreads();
         load_tile(p, cols, k, p.ks.row, at, keys);
@@ -184,6 +185,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
             for (int n = 0; n < N; ++n) {
                 s[r][n] = power2(s[r][n] - base);
                 sum[r] += s[r][n];
+                if (DROP) s[r][n] = is_kept(coins, i, at + lane + n * LANES) ? s[r][n] : (C)0;
             }
 #pragma unroll
             for (int d = 0; d < PER_LANE; ++d) out[r][d] *= fix;
@@ -205,7 +207,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
         const C total = lanes_all<Sum>(sum[r]);
         if (i < (int)p.queries) {
             T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head + i * p.outs[0].row;
-            store_row(p, to, out[r], total == (C)0 ? (C)0 : (C)1 / total);
+            store_row(p, to, out[r], total == (C)0 ? (C)0 : left_factor(p) / total);
             if (lane == 0) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[r], total);
         }
     }
@@ -216,13 +218,14 @@ struct Heads {
     const T *q, *k, *v, *o, *g;
     const C *lse;
     i64 mask;
+    Coins coins;
 };
 
 DEVICE Heads heads_of(const Attention &p, i64 b, i64 h) {
     i64 kv = kv_head(p, h), at = b * p.os.batch + h * p.os.head;
     Heads x = {p.q + b * p.qs.batch + h * p.qs.head, p.k + b * p.ks.batch + kv * p.ks.head,
                p.v + b * p.vs.batch + kv * p.vs.head, p.o + at, p.g + at, p.lse + (b * p.heads + h) * p.queries,
-               mask_at(p, b, h)};
+               mask_at(p, b, h), coins_of(p, b, h)};
     return x;
 }
 
@@ -280,8 +283,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 const int j = at + lane + n * LANES;
-                ds[r][n] = j < seen ? weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]) * (ds[r][n] - mean[r])
-                                    : (C)0;
+                const C w = weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]);
+                ds[r][n] = j < seen ? w * (left_of(p, ds[r][n], is_kept(x.coins, i, j)) - mean[r]) : (C)0;
             }
         }
         put_weights(t.weights, ds);
@@ -338,7 +341,9 @@ DEVICE void keys_of_head(const Attention &p, const Tiles &t, const Heads &x, int
                 const C lse = t.lse[c];
                 const bool seen = lse != (C)INF_F && j < visible(p, i);
                 s[r][n] = seen ? weight(score(p, s[r][n], factor, x.mask, i, j), lse) : (C)0;
-                ds[r][n] = seen ? s[r][n] * (ds[r][n] - t.mean[c]) : (C)0;
+                const bool kept = is_kept(x.coins, i, j);
+                ds[r][n] = seen ? s[r][n] * (left_of(p, ds[r][n], kept) - t.mean[c]) : (C)0;
+                s[r][n] = kept ? s[r][n] : (C)0;
             }
         }
         put_weights(t.weights, s);
@@ -375,7 +380,7 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
         const int j = first + threadIdx.x / LANES * R + r;
         if (j < (int)p.keys) {
             store_row(p, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head + j * p.outs[1].row, dk[r], (C)p.scale);
-            store_row(p, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head + j * p.outs[2].row, dv[r], (C)1);
+            store_row(p, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head + j * p.outs[2].row, dv[r], left_factor(p));
         }
     }
 }

@@ -77,15 +77,15 @@ DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from
                 a[s][half] = x.at[0];
                 a[s][2 + half] = x.at[1];
             }
-        return;
+    } else {
+#pragma unroll
+        for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int d = s * 8 + e / 2;
+                a[s][e] = there[e % 2] && d + lane % 4 * 2 < dim ? at[e % 2][d] : 0.f;
+            }
     }
-#pragma unroll
-    for (int s = 0; s < STEPS; ++s)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const int d = s * 8 + e / 2;
-            a[s][e] = there[e % 2] && d + lane % 4 * 2 < dim ? at[e % 2][d] : 0.f;
-        }
 }
 
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
@@ -229,6 +229,22 @@ DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum
     }
 }
 
+// Which of a lane's weights in two groups of 8 columns from `col` on are kept; see `find_kept`.
+template <bool TURNED> DEVICE void find_kept(const Coins &coins, bool (&kept)[2][4], int row, int col) {
+    const int c = threadIdx.x % 4 * 2;
+    find_kept<TURNED>(coins, kept, row, col + place(c), col + place(c + 1));
+}
+
+// Dropout of the weights of two groups of 8 keys from `at` on.
+DEVICE void drop(const Coins &coins, float (*s)[4], int query, int at) {
+    bool kept[2][4];
+    find_kept<false>(coins, kept, query, at);
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s[n][e] = kept[n][e] ? s[n][e] : 0.f;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     float *cols = (float *)memory, *values = cols + TILE;
@@ -247,6 +263,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
     const int warp_end = own < queries ? visible_below(p, own + 16) : 0;
     float q[STEPS][4], top[2] = {-INF_F, -INF_F}, sum[2] = {0.f, 0.f}, out[STEPS][4];
     clear(out);
+    const Coins coins = coins_of(p, b, h);
     for (int at = 0; at < end; at += COLS) {
         const int rows = least(round_up(end - at), COLS);
         if (at > 0) __syncthreads();
@@ -271,6 +288,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
 #pragma unroll
         for (int band = 0; band < COLS; band += BAND)
             if (at + band < warp_end) {
+                if (DROP)
+#pragma unroll
+                    for (int n = band; n < band + BAND; n += 16) drop(coins, s + n / 8, row, at + n);
 #pragma unroll
                 for (int n = band; n < band + BAND; n += 8) across(out, s[n / 8], values, n);
             }
@@ -280,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
     for (int half = 0; half < 2; ++half) {
         const float total = quad_sum(sum[half]);
         const int i = row + half * 8;
-        inverse[half] = total == 0.f ? 0.f : 1.f / total;
+        inverse[half] = total == 0.f ? 0.f : left_factor(p) / total;
         if (lane % 4 == 0 && i < queries) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
     }
     store_rows(p, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row, own,
@@ -337,6 +357,7 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
         for (int at = from / COLS * COLS; at < queries; at += COLS) {
             const int begin = most(0, from - at) / BAND * BAND, end = least(COLS, round_up(queries - at));
             const i64 mask = mask_at(p, b, h);
+            const Coins coins = coins_of(p, b, h);
             __syncthreads();
             load_tile(p, t.a, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, at, queries, begin, end);
             load_tile(p, t.b, p.g + b * p.os.batch + h * p.os.head, p.os.row, at, queries, begin, end);
@@ -349,6 +370,10 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                 along<CHUNK>(s, k, t.a, c);
                 along<CHUNK>(d, v, t.b, c);
                 const bool all_see = !MASKED && at + c + 8 * CHUNK <= queries && own + 16 <= visible(p, at + c);
+                bool kept[CHUNK / 2][2][4];
+#pragma unroll
+                for (int n = 0; n < CHUNK; n += 2)
+                    find_kept<true>(coins, kept[n / 2], own + lane / 4, at + c + n * 8);
 #pragma unroll
                 for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
@@ -357,7 +382,9 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                         const float lse = t.lse[col];
                         const bool seen = all_see || (lse != INF_F && j < visible(p, i));
                         s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
-                        d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
+                        const bool stays = kept[n / 2][n % 2][e];
+                        d[n][e] = seen ? s[n][e] * (left_of(p, d[n][e], stays) - t.mean[col]) : 0.f;
+                        s[n][e] = stays ? s[n][e] : 0.f;
                     }
 #pragma unroll
                 for (int n = 0; n < CHUNK; ++n) {
@@ -366,14 +393,15 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                 }
             }
         }
-    const float scale = (float)p.scale;
+    const float scale = (float)p.scale, left = left_factor(p);
     store_rows(p, dk, scale, scale, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head, p.outs[1].row, own, keys);
-    store_rows(p, dv, 1.f, 1.f, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, own, keys);
+    store_rows(p, dv, left, left, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, own, keys);
 }
 
 // dq of the block's queries of one head; in shared memory are tiles of keys and values.
 DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
     const i64 kv = kv_head(p, h), result = b * p.os.batch + h * p.os.head, mask = mask_at(p, b, h);
+    const Coins coins = coins_of(p, b, h);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, row = own + lane / 4, end = visible_below(p, first + ROWS);
     const int warp_end = own < queries ? visible_below(p, own + 16) : 0;
@@ -417,14 +445,16 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
             float s[CHUNK][4], d[CHUNK][4];
             along<CHUNK>(s, q, t.a, c);
             along<CHUNK>(d, g, t.b, c);
+            bool kept[CHUNK / 2][2][4];
+#pragma unroll
+            for (int n = 0; n < CHUNK; n += 2) find_kept<false>(coins, kept[n / 2], row, at + c + n * 8);
 #pragma unroll
             for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + place(lane % 4 * 2 + e % 2);
-                    d[n][e] = j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) *
-                                                   (d[n][e] - mean[half])
-                                             : 0.f;
+                    const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
+                    d[n][e] = j < seen[half] ? w * (left_of(p, d[n][e], kept[n / 2][n % 2][e]) - mean[half]) : 0.f;
                 }
 #pragma unroll
             for (int n = 0; n < CHUNK; ++n) across(dq, d[n], t.a, c + n * 8);

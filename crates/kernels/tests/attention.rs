@@ -212,7 +212,7 @@ fn check<T: Float<Compute: Real>>(rng: &mut Rng, isa: Isa, c: &Case) {
         1 => Mask::Attend(StridedMask::new(&attend, 0, c.mask_strides())),
         _ => Mask::Bias(StridedMask::new(&bias, 0, c.mask_strides())),
     };
-    let spec = Attention { causal: c.causal, scale: SCALE, mask };
+    let spec = Attention { causal: c.causal, scale: SCALE, mask, dropout: None };
     let nan = T::from_f64(f64::NAN);
     let mut o = vec![nan; size];
     let mut lse = vec![nan.up(); c.batch * c.heads * c.queries];
