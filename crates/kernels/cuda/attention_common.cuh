@@ -54,7 +54,7 @@ struct Attention {
     i64 blocks;         // of the grid; there may be more, to fill its rows
     double scale;
     double left;        // dropout: what is left is multiplied by this,
-    i64 threshold;      // what is dropped has a word below this,
+    i64 threshold;      // what is dropped has 16 bits below this,
     i64 stream;
     const i64 *state;   // seed and step
 };
@@ -131,7 +131,7 @@ DEVICE C weight(C s, C lse) {
 // A saved log-sum-exp in units of log 2; +inf for a row that sees nothing, so that its weights are 0.
 DEVICE C saved_lse(C x) { return x == (C)-INF_F ? (C)INF_F : x * (C)LOG2E; }
 
-// Where the words that dropout compares are drawn from for the weights of one head: `WeightDropout` of `bullet_ops::random`.
+// Where the bits that dropout compares are drawn from for the weights of one head: `WeightDropout` of `bullet_ops::random`.
 struct Coins {
     Counter counter;
     u64 first, row;     // its first block, and blocks of a query
@@ -142,7 +142,7 @@ DEVICE Coins coins_of(const Attention &p, i64 b, i64 h) {
     Coins c = Coins();
     if (DROP) {
         c.counter.seed = (u64)p.state[0], c.counter.stream = (u64)p.stream, c.counter.step = (u64)p.state[1];
-        c.row = (u64)(p.keys + 15) / 16 * 8;
+        c.row = (u64)(p.keys + 15) / 16 * 4;
         c.first = (u64)(b * p.heads + h) * ((u64)(p.queries + 15) / 16 * 8) * c.row;
         c.threshold = (u32)p.threshold;
     }
@@ -150,32 +150,53 @@ DEVICE Coins coins_of(const Attention &p, i64 b, i64 h) {
 }
 
 DEVICE Words coins_at(const Coins &c, int i, int j) {
-    return c.counter.block(c.first + (u64)(i / 16 * 8 + i % 8) * c.row + (u64)(j / 16 * 8 + j % 8));
+    return c.counter.block(c.first + (u64)(i / 16 * 8 + i % 8) * c.row + (u64)(j / 16 * 4 + j % 8 / 2));
 }
 
 // Whether the weight of query `i` and key `j` is kept.
 DEVICE bool is_kept(const Coins &c, int i, int j) {
     if (!DROP) return true;
     const Words w = coins_at(c, i, j);
-    const u32 upper = j & 8 ? w.at[1] : w.at[0], lower = j & 8 ? w.at[3] : w.at[2];
-    return (i & 8 ? lower : upper) >= c.threshold;
+    const u32 upper = j & 8 ? w.at[1] : w.at[0], lower = j & 8 ? w.at[3] : w.at[2], word = i & 8 ? lower : upper;
+    return (j & 1 ? word >> 16 : word & 0xffffu) >= c.threshold;
 }
 
 // Which of a lane's weights are kept, of 16 x 16 as two products of a tensor core left them: `row` and `row` + 8, columns
 // `even` and `odd` and 8 behind them. Rows are queries and columns keys, or, TURNED, the other way round.
-template <bool TURNED>
+//
+// With SHARED 0 all are of one block. Else two lanes, whose numbers differ in that bit, need halves of two blocks, by the
+// parity of their key, which is that bit: each draws one of them, and they exchange halves.
+template <bool TURNED, int SHARED>
 DEVICE void find_kept(const Coins &c, bool (&kept)[2][4], int row, int even, int odd) {
+    u32 bits[2][2] = {{0, 0}, {0, 0}};  // [column][row], of the keys or queries 8 behind in the upper half
+    if (DROP) {
+        const bool second = SHARED && (threadIdx.x & SHARED);
+        const int col = second ? odd : even;
+        const Words w = TURNED ? coins_at(c, col, row) : coins_at(c, row, col);
+        const u32 a = w.at[0], x = TURNED ? w.at[2] : w.at[1], y = TURNED ? w.at[1] : w.at[2], z = w.at[3];
+        // Halves of the four words, low and high: of row and of row + 8, each with column and column + 8.
+        const u32 low[2] = {__byte_perm(a, x, 0x5410), __byte_perm(y, z, 0x5410)};
+        const u32 high[2] = {__byte_perm(a, x, 0x7632), __byte_perm(y, z, 0x7632)};
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
-        const int col = which ? odd : even;
-        Words w = Words();
-        if (DROP) w = TURNED ? coins_at(c, col, row) : coins_at(c, row, col);
-#pragma unroll
-        for (int n = 0; n < 2; ++n)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-                kept[n][2 * half + which] = !DROP || w.at[TURNED ? 2 * n + half : 2 * half + n] >= c.threshold;
+        for (int half = 0; half < 2; ++half) {
+            if (SHARED) {
+                const u32 mine = second ? high[half] : low[half];
+                const u32 other = __shfl_xor_sync(FULL_MASK, second ? low[half] : high[half], SHARED);
+                bits[0][half] = second ? other : mine;
+                bits[1][half] = second ? mine : other;
+            } else {
+                bits[0][half] = low[half];
+                bits[1][half] = high[half];
+            }
+        }
     }
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const u32 pair = bits[e % 2][e / 2];
+            kept[n][e] = !DROP || (n ? pair >> 16 : pair & 0xffffu) >= c.threshold;
+        }
 }
 
 // What dropout leaves of the gradient of a weight, and what the result is multiplied by.

@@ -30,11 +30,15 @@
 // Whether a warp's left operands stay in registers.
 #define HOLD (HEAD <= 64)
 // Blocks that a multiprocessor must have registers for, as measured on an H200: forward, backward, and in one go.
+#ifndef FORWARD_RESIDENT
 #define FORWARD_RESIDENT (HEAD <= 32 ? (MASKED ? 4 : 6) : HEAD <= 64 ? 3 : 2)
+#endif
 #ifndef SHORT_FORWARD_RESIDENT
 #define SHORT_FORWARD_RESIDENT (HEAD <= 32 ? 8 : 5)
 #endif
+#ifndef BACKWARD_RESIDENT
 #define BACKWARD_RESIDENT (HEAD <= 32 ? 4 : HEAD <= 64 ? 3 : 2)
+#endif
 #define SHORT_RESIDENT (HEAD <= 32 ? 4 : 2)
 
 // c += a b: a is 16 x 16 (rows of lane / 4 and 8 below, columns of 2 (lane % 4) and 8 right), b 16 x 8, c 16 x 8.
@@ -178,42 +182,31 @@ DEVICE float quad_larger(float x) {
     return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
 }
 
-// The softmax of a tile of scores, of which `count` keys are seen by some query of the warp, with those before it, unless it
-// is the ONLY one: `s` becomes weights relative to the new maxima of the two rows. `unit` takes scores and maxima to units of
-// log 2.
-template <bool ONLY>
-DEVICE void softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit, int count) {
-    float base[2];
+// The softmax of a tile of scores with those before it: `s` becomes weights relative to the new maxima of the two rows.
+// `unit` takes scores and maxima to units of log 2.
+DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float best = top[half];
 #pragma unroll
-        for (int n = 0; n < 8; n += 2)
-            if (n * 8 < count)
-#pragma unroll
-                for (int m = n; m < n + 2; ++m) best = larger(larger(best, s[m][2 * half]), s[m][2 * half + 1]);
+        for (int n = 0; n < 8; ++n) best = larger(larger(best, s[n][2 * half]), s[n][2 * half + 1]);
         best = quad_larger(best);
-        base[half] = best == -INF_F ? 0.f : best * unit;
-        const float fix = power2(top[half] * unit - base[half]);
+        const float base = best == -INF_F ? 0.f : best * unit, fix = power2(top[half] * unit - base);
         top[half] = best;
-        if (ONLY) continue;
         sum[half] *= fix;
+#pragma unroll
+        for (int n = 0; n < 8; ++n)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; ++e) {
+                s[n][e] = power2(fmaf(s[n][e], unit, -base));
+                sum[half] += s[n][e];
+            }
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n) {
             out[n][2 * half] *= fix;
             out[n][2 * half + 1] *= fix;
         }
     }
-#pragma unroll
-    for (int n = 0; n < 8; n += 2)
-        if (n * 8 < count)
-#pragma unroll
-            for (int m = n; m < n + 2; ++m)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    s[m][e] = power2(fmaf(s[m][e], unit, -base[e / 2]));
-                    sum[e / 2] += s[m][e];
-                }
 }
 
 // out += weights (16 rows x 16 columns, given as two products' results) times 16 rows of a tile
@@ -254,12 +247,13 @@ DEVICE void accumulate_all(float (&out)[FOLD][COLUMNS][4], const float (&s)[FOLD
     }
 }
 
-// Scores of 16 keys from `at` on that a row does not see become -inf; with MASKED also scaled and masked. Where every row of
-// the warp sees every key, it is needed only with MASKED.
-DEVICE void hide(const Attention &p, float (*s)[4], int row, int at, float factor, i64 mask) {
+// Scores of COUNT groups of 8 keys from `at` on that a row does not see become -inf; with MASKED also scaled and masked. Where
+// every row of the warp sees every key, it is needed only with MASKED.
+template <int COUNT> DEVICE void hide(const Attention &p, float (*s)[4], int row, int at, i64 mask) {
     const int lane = threadIdx.x % WARP, seen[2] = {visible(p, row), visible(p, row + 8)};
+    const float factor = (float)(p.scale * LOG2E);
 #pragma unroll
-    for (int n = 0; n < 2; ++n)
+    for (int n = 0; n < COUNT; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             const int j = at + n * 8 + lane % 4 * 2 + e % 2;
@@ -313,8 +307,9 @@ struct Queries {
 #endif
     }
 
-    // Scores of the keys from `at` on, 16 at a time, as far as a query of the warp sees any of them.
-    DEVICE void scores(const Attention &p, float (&s)[FOLD][8][4], const T *keys, int at) {
+    // Adds a tile of 64 keys and values, the first of them `at`.
+    DEVICE void add(const Attention &p, const T *keys, const T *values, int at) {
+        float s[FOLD][8][4];
 #pragma unroll
         for (int m = 0; m < FOLD; ++m)
 #pragma unroll
@@ -343,34 +338,66 @@ struct Queries {
                 }
         }
 #pragma unroll
-        for (int n = 0; n < 8; n += 2)
-            if (at + n * 8 < end && (MASKED || at + n * 8 + 16 > all_see))
-#pragma unroll
-                for (int m = 0; m < FOLD; ++m)
-                    hide(p, s[m] + n, row + m * 16, at + n * 8, (float)(p.scale * LOG2E), mask);
-    }
-
-    // Adds the keys and values of a tile from key `at` on; the ONLY one there is.
-    template <bool ONLY> DEVICE void add(const Attention &p, const T *keys, const T *values, int at) {
-        float s[FOLD][8][4];
-        scores(p, s, keys, at);
-#pragma unroll
-        for (int m = 0; m < FOLD; ++m) softmax<ONLY>(s[m], top[m], sum[m], out[m], unit(p), end - at);
+        for (int m = 0; m < FOLD; ++m) {
+            if (MASKED || at + ROWS > all_see) hide<8>(p, s[m], row + m * 16, at, mask);
+            online_softmax(s[m], top[m], sum[m], out[m], unit(p));
+        }
 #pragma unroll
         for (int n = 0; n < 8; n += 2)
             if (at + n * 8 < end) {
-                if (DROP)
 #pragma unroll
-                    for (int m = 0; m < FOLD; ++m) drop(s[m][n], s[m][n + 1], row + m * 16, at + n * 8);
+                for (int m = 0; m < FOLD; ++m) drop(s[m][n], s[m][n + 1], row + m * 16, at + n * 8);
                 accumulate_all(out, s, n, values);
             }
     }
 
+#if HOLD
+    // As `add`, of all keys there are: nothing is scaled again, and what causality hides is skipped 16 keys at a time.
+    DEVICE void add_all(const Attention &p, const T *keys, const T *values) {
+        float s[FOLD][8][4], base[2];
+#pragma unroll
+        for (int n = 0; n < 8; n += 2)
+            if (n * 8 < end) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) s[0][n][e] = s[0][n + 1][e] = 0.f;
+#pragma unroll
+                for (int step = 0; step < STEPS; ++step) {
+                    u32 x[4];
+                    right_rows(x, keys, n * 8, step);
+                    Product<T>::add(s[0][n], held[step][0], x[0], x[1]);
+                    Product<T>::add(s[0][n + 1], held[step][0], x[2], x[3]);
+                }
+                if (MASKED || n * 8 + 16 > all_see) hide<2>(p, s[0] + n, row, n * 8, mask);
+#pragma unroll
+                for (int e = 0; e < 4; ++e) top[0][e / 2] = larger(larger(top[0][e / 2], s[0][n][e]), s[0][n + 1][e]);
+            }
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            top[0][half] = quad_larger(top[0][half]);
+            base[half] = top[0][half] == -INF_F ? 0.f : top[0][half] * unit(p);
+        }
+#pragma unroll
+        for (int n = 0; n < 8; n += 2)
+            if (n * 8 < end) {
+#pragma unroll
+                for (int m = n; m < n + 2; ++m)
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        s[0][m][e] = power2(fmaf(s[0][m][e], unit(p), -base[e / 2]));
+                        sum[0][e / 2] += s[0][m][e];
+                    }
+                drop(s[0][n], s[0][n + 1], row, n * 8);
+                accumulate_all(out, s, n, values);
+            }
+    }
+#endif
+
     // Dropout of weights of 16 keys from `at` on.
     DEVICE void drop(float (&x)[4], float (&y)[4], int query, int at) {
+        if (!DROP) return;
         bool kept[2][4];
         const int col = at + threadIdx.x % 4 * 2;
-        find_kept<false>(coins, kept, query, col, col + 1);
+        find_kept<false, 0>(coins, kept, query, col, col + 1);
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
             x[e] = kept[0][e] ? x[e] : 0.f;
@@ -433,7 +460,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_RESIDENT) attentio
             load_tile<ROWS>(p, next + TILE, v, p.vs.row, at + ROWS, keys);
         }
         if (at == 0) q.hold();
-        if (at < q.end) q.add<false>(p, cols, cols + TILE, at);
+        if (at < q.end) q.add(p, cols, cols + TILE, at);
     }
     // Where no tile was needed, the queries may still be on their way to where the results go.
     wait_for_copies();
@@ -455,7 +482,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, SHORT_FORWARD_RESIDENT) at
     wait_for_copies();
     __syncthreads();
     q.hold();
-    q.add<true>(p, cols, values, 0);
+    q.add_all(p, cols, values);
     q.store(p);
 }
 #endif
@@ -583,7 +610,7 @@ DEVICE void add_key_gradient(const Attention &p, const Tiles &t, const Left &lef
         const bool all_see = !MASKED && i0 + c + 16 <= (int)p.queries && j0 + 16 <= visible(p, i0 + c);
         const int query = i0 + c + lane % 4 * 2;
         bool kept[2][4];
-        find_kept<true>(coins, kept, j0 + lane / 4, query, query + 1);
+        find_kept<true, 4>(coins, kept, j0 + lane / 4, query, query + 1);
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll
@@ -617,7 +644,7 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
         const bool all_see = !MASKED && j0 + c + 16 <= least_seen;
         const int key = j0 + c + lane % 4 * 2;
         bool kept[2][4];
-        find_kept<false>(coins, kept, i0 + row, key, key + 1);
+        find_kept<false, 0>(coins, kept, i0 + row, key, key + 1);
 #pragma unroll
         for (int n = 0; n < 2; ++n)
 #pragma unroll

@@ -232,7 +232,8 @@ DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum
 // Which of a lane's weights in two groups of 8 columns from `col` on are kept; see `find_kept`.
 template <bool TURNED> DEVICE void find_kept(const Coins &coins, bool (&kept)[2][4], int row, int col) {
     const int c = threadIdx.x % 4 * 2;
-    find_kept<TURNED>(coins, kept, row, col + place(c), col + place(c + 1));
+    // Both columns have the parity of the lane, both rows that of its eights.
+    find_kept<TURNED, TURNED ? 4 : 1>(coins, kept, row, col + place(c), col + place(c + 1));
 }
 
 // Dropout of the weights of two groups of 8 keys from `at` on.

@@ -227,7 +227,7 @@ fn mask(rng: &mut Rng, scores: [usize; 4], dtype: DType) -> Operand {
 /// One attention with its adjoint, with operands in some layout.
 fn attention(targets: &[Target], rng: &mut Rng, dtype: DType, sizes: [usize; 6]) {
     let [b, heads, kv_heads, queries, keys, dim] = sizes;
-    let dropout = (rng.below(2) == 0)
+    let dropout = (rng.below(3) == 0)
         .then(|| DropoutSpec { p: rng.pick(&[0.0, 0.2, 0.9]), stream: rng.below(1000) as u64 });
     let spec = AttentionSpec { causal: rng.below(2) == 0, scale: (dim as f64).powf(-0.5), dropout };
     let tensor = |rng: &mut Rng, heads: usize, seq: usize| {

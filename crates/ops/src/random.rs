@@ -60,20 +60,21 @@ impl DropoutSpec {
     }
 }
 
-/// Which weights of an attention are dropped.
+/// Which weights of an attention are dropped: those whose 16 random bits are below [`threshold`](Self::threshold).
 ///
-/// The weights of queries `i` and `i + 8` for keys `j` and `j + 8`, where bit 3 of `i` and `j` is 0, share the four words
-/// of a block, in the order (i, j), (i, j + 8), (i + 8, j), (i + 8, j + 8). These are what one lane has of a tensor core's
-/// product, whether queries or keys are its rows, so that no word is drawn for nothing.
+/// A block of four words has the bits of eight weights: of queries `i` and `i + 8`, and keys `2u`, `2u + 1` and both and 8,
+/// where bit 3 of `i` and `2u` is 0. Word `2 a + b` is that of query `i + 8a` and keys `2u + 8b` (its low half) and
+/// `2u + 8b + 1`. These are the weights that one lane has of a tensor core's product of queries and keys; where it has those
+/// of keys and queries, two lanes share two blocks. So no bits are drawn for nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightDropout {
     counter: Counter,
     heads: u64,
     /// Blocks of a head, along queries and along keys.
     blocks: [u64; 2],
-    /// What is dropped has a word below this.
+    /// The probability, in 2^-16.
     pub threshold: u32,
-    /// What the rest is multiplied by.
+    /// What the rest is multiplied by: 1 / (1 - p) of the probability as it is rounded.
     pub scale: f64,
 }
 
@@ -81,18 +82,23 @@ impl WeightDropout {
     /// Of weights `[batch, heads, queries, keys]`; `state` is seed and step.
     pub fn new(spec: DropoutSpec, state: [i64; 2], [heads, queries, keys]: [usize; 3]) -> WeightDropout {
         let counter = Counter { seed: state[0] as u64, stream: spec.stream, step: state[1] as u64 };
-        let blocks = [queries, keys].map(|n| n.div_ceil(16) as u64 * 8);
-        // Below 2^32, as inference refuses a probability of 1.
-        let threshold = spec.threshold() as u32;
-        WeightDropout { counter, heads: heads as u64, blocks, threshold, scale: spec.scale() }
+        let blocks = [queries.div_ceil(16) as u64 * 8, keys.div_ceil(16) as u64 * 4];
+        let (threshold, scale) = WeightDropout::rounded(spec.p);
+        WeightDropout { counter, heads: heads as u64, blocks, threshold, scale }
+    }
+
+    /// Threshold and scale of a probability below 1.
+    pub fn rounded(p: f64) -> (u32, f64) {
+        let threshold = (p * 65536.0).round().min(65535.0);
+        (threshold as u32, 65536.0 / (65536.0 - threshold))
     }
 
     /// The block of a weight.
     #[inline(always)]
-    pub fn block(&self, batch: usize, head: usize, query: usize, key: usize) -> u64 {
-        let within = |i: usize| (i / 16 * 8 + i % 8) as u64;
-        let row = (batch as u64 * self.heads + head as u64) * self.blocks[0] + within(query);
-        row * self.blocks[1] + within(key)
+    pub fn block(&self, [batch, head, query, key]: [usize; 4]) -> u64 {
+        let row = (batch as u64 * self.heads + head as u64) * self.blocks[0];
+        let row = row + (query / 16 * 8 + query % 8) as u64;
+        row * self.blocks[1] + (key / 16 * 4 + key % 8 / 2) as u64
     }
 
     /// The words of a block.
@@ -102,10 +108,11 @@ impl WeightDropout {
     }
 
     /// A weight after dropout.
-    pub fn apply(&self, weight: f64, [batch, head, query, key]: [usize; 4]) -> f64 {
-        let words = self.words(self.block(batch, head, query, key));
-        let word = words[query / 8 % 2 * 2 + key / 8 % 2];
-        if word < self.threshold { 0.0 } else { weight * self.scale }
+    pub fn apply(&self, weight: f64, at: [usize; 4]) -> f64 {
+        let [_, _, query, key] = at;
+        let word = self.words(self.block(at))[query / 8 % 2 * 2 + key / 8 % 2];
+        let bits = word >> (key % 2 * 16) & 0xffff;
+        if bits < self.threshold { 0.0 } else { weight * self.scale }
     }
 }
 
@@ -120,13 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn every_weight_has_a_word_of_its_own() {
+    fn every_weight_has_bits_of_its_own() {
         let sizes = [3, 21, 40];
         let drop = WeightDropout::new(DropoutSpec { p: 0.5, stream: 1 }, [1, 2], sizes);
         let mut seen = std::collections::BTreeSet::new();
         for (b, h) in [(0, 0), (0, 1), (0, 2), (1, 0)] {
             for (i, j) in (0..sizes[1]).flat_map(|i| (0..sizes[2]).map(move |j| (i, j))) {
-                assert!(seen.insert((drop.block(b, h, i, j), i / 8 % 2, j / 8 % 2)), "{b} {h} {i} {j}");
+                let bits = (drop.block([b, h, i, j]), i / 8 % 2, j / 8 % 2, j % 2);
+                assert!(seen.insert(bits), "{b} {h} {i} {j}");
             }
         }
     }

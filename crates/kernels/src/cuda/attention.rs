@@ -4,6 +4,7 @@
 //! for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
 //! operands are the same call. Nothing of the size queries x keys is in memory; every result has one writer.
 
+use bullet_ops::random::WeightDropout;
 use bullet_ops::{AttentionSpec, DType, DropoutSpec, Layout};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, Error, KernelArgs, Result};
@@ -223,8 +224,8 @@ impl Problem {
         [splits, span, blocks].iter().for_each(|&n| push(n as u64));
         push(self.spec.scale.to_bits());
         let dropout = self.spec.dropout.unwrap_or(DropoutSpec { p: 0.0, stream: 0 });
-        push(dropout.scale().to_bits());
-        [dropout.threshold(), dropout.stream, self.state].into_iter().for_each(push);
+        let (threshold, scale) = WeightDropout::rounded(dropout.p);
+        [scale.to_bits(), threshold.into(), dropout.stream, self.state].into_iter().for_each(push);
         let mut args = KernelArgs::new();
         args.push_bytes(&bytes, 8);
         args
@@ -240,14 +241,13 @@ impl Problem {
         all.iter().all(|part| part.aligned(self.dtype))
     }
 
-    /// What kernels for heads of `head` elements need to look at.
-    fn traits(&self, head: usize) -> Traits {
-        Traits {
-            // Without, larger products are larger scores.
-            masked: self.mask.kind != 0 || self.spec.scale.is_nan() || self.spec.scale <= 0.0,
-            whole: self.dim == head && self.aligned(),
-            drop: self.spec.dropout.is_some(),
-        }
+    /// What its kernels need to look at.
+    fn traits(&self, engine: Engine) -> Traits {
+        // Without, larger products are larger scores.
+        let masked = self.mask.kind != 0 || self.spec.scale.is_nan() || self.spec.scale <= 0.0;
+        // One unit less to compile for what is slow by its mask.
+        let whole = !masked && self.dim == engine.head() && self.aligned();
+        Traits { masked, whole, drop: self.spec.dropout.is_some() }
     }
 
     /// Whether each head is one tile of queries and one of keys.
@@ -395,7 +395,7 @@ fn forward(gpu: &Gpu, problem: &Problem) -> Result<()> {
         true => ("attention_forward_short", [heads as u32, batch as u32, 1]),
         false => ("attention_forward", grid(blocks)),
     };
-    let function = gpu.function(&engine.unit(problem.dtype, problem.traits(head)), entry)?;
+    let function = gpu.function(&engine.unit(problem.dtype, problem.traits(engine)), entry)?;
     let args = problem.args(blocks, (1, 0), 0);
     // SAFETY: the arguments are the entry point's; operands and results fit the op, as the caller's views promise.
     unsafe { gpu.launch(function, grid, engine.threads(), engine.shared(false), &args) }
@@ -445,7 +445,7 @@ fn backward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     if blocks == 0 {
         return Ok(());
     }
-    let unit = engine.unit(problem.dtype, problem.traits(head));
+    let unit = engine.unit(problem.dtype, problem.traits(engine));
     let mut parts = None;
     if half && !short && problem.rows() > 0 {
         let statistics = gpu.function(&unit, "attention_statistics")?;

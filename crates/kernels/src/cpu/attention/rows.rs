@@ -66,19 +66,22 @@ impl<T: Float<Compute: Real>> Rows<'_, T> {
 /// What dropout multiplies a chunk of a query's weights by, 0 or 1.
 #[inline(always)]
 fn kept<C: Compute>(dropout: &WeightDropout, [batch, head, query, chunk]: [usize; 4]) -> [C; CHUNK] {
-    // A chunk's keys are those of eight blocks, two in each.
+    // A chunk's keys are those of four blocks.
     const { assert!(CHUNK == 16) };
-    let first = dropout.block(batch, head, query, chunk * CHUNK);
+    let first = dropout.block([batch, head, query, chunk * CHUNK]);
     // By word and then by block, so that the rounds are vector code.
-    let mut planes = [[0; CHUNK / 2]; 4];
-    for b in 0..CHUNK / 2 {
+    let mut planes = [[0; CHUNK / 4]; 4];
+    for b in 0..CHUNK / 4 {
         let words = dropout.words(first + b as u64);
         for n in 0..4 {
             planes[n][b] = words[n];
         }
     }
     let of_query = if query / 8 % 2 == 0 { [planes[0], planes[1]] } else { [planes[2], planes[3]] };
-    std::array::from_fn(|l| if of_query[l / 8][l % 8] < dropout.threshold { C::ZERO } else { C::ONE })
+    std::array::from_fn(|l| {
+        let bits = of_query[l / 8][l % 8 / 2] >> (l % 2 * 16) & 0xffff;
+        if bits < dropout.threshold { C::ZERO } else { C::ONE }
+    })
 }
 
 /// Turns scores into weights exp(s - max), of which dropout then takes some; leaves the log-sum-exp and the reciprocal of each row's sum.
