@@ -106,6 +106,39 @@ DEVICE int first_query(const Attention &p, int key) {
     return p.causal ? most(0, key - (int)p.keys + (int)p.queries) : 0;
 }
 
+// Where the rows of a head begin.
+template <typename E> DEVICE E *head_of(E *x, const Strides &strides, i64 b, i64 h) {
+    return x + b * strides.batch + h * strides.head;
+}
+
+// The tile of a head that a block works on, from row `first` on.
+struct Place {
+    i64 b, h;
+    int first;
+};
+
+// Of all tiles of `rows` rows among `count`, those of one head after the other; with LAST_FIRST from the end of each.
+template <bool LAST_FIRST> DEVICE Place place_of(i64 block, i64 heads, i64 count, int rows) {
+    const int tiles = ((int)count + rows - 1) / rows;
+    const i64 head = quotient(block, tiles), b = quotient(head, heads);
+    const int tile = (int)(block - head * tiles);
+    Place x = {b, head - b * heads, (LAST_FIRST ? tiles - 1 - tile : tile) * rows};
+    return x;
+}
+
+// Of queries: the last see the most keys, so they come first.
+DEVICE Place place_of_queries(const Attention &p, i64 block, int rows) {
+    return place_of<true>(block, p.heads, p.queries, rows);
+}
+
+// Blocks of keys come before blocks of queries, as they have more to do: how many there are, and where one is.
+DEVICE i64 blocks_of_keys(const Attention &p, int rows) {
+    return p.batch * p.kv_heads * (((int)p.keys + rows - 1) / rows);
+}
+DEVICE Place place_of_keys(const Attention &p, i64 block, int rows) {
+    return place_of<false>(block, p.kv_heads, p.keys, rows);
+}
+
 DEVICE i64 mask_at(const Attention &p, i64 b, i64 h) { return b * p.mask_strides[0] + h * p.mask_strides[1]; }
 
 // The score of a query and a key that it sees as far as causality says, in units of log 2. `factor` is scale * log2 e.

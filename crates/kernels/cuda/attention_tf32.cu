@@ -7,7 +7,7 @@
 // result has one writer, and sums have one order. What a product leaves in registers is the next one's left operand
 // without any exchange between lanes, because the order in which an inner dimension is summed is free:
 // - of an inner dimension, slots t and t + 4 of a group of 8 are its elements 2t and 2t + 1, which one load fetches;
-// - columns 2t and 2t + 1 of a group of 8 scores are rows t and (t + 2) % 4 + 4 of the tile (`place`), so that neither
+// - columns 2t and 2t + 1 of a group of 8 scores are rows t and (t + 2) % 4 + 4 of the tile (`slot`), so that neither
 //   the loads of those rows along the head nor those across it meet in a bank, at a pitch of 8 more than a multiple of 32;
 // - column g of the result's group c of 8, among 32 elements of the head, is element 4g + c: 16 bytes fetch four columns
 //   of a right operand, and a lane's results are 32 bytes in a row.
@@ -60,7 +60,7 @@ template <int W> DEVICE void add(float (*c)[4], const float (&x)[4], const float
 }
 
 // The row of a tile, among 8, that column `c` of a group of scores belongs to.
-DEVICE int place(int c) { return c % 2 == 0 ? c / 2 : (c / 2 + 2) % 4 + 4; }
+DEVICE int slot(int c) { return c % 2 == 0 ? c / 2 : (c / 2 + 2) % 4 + 4; }
 
 // 16 rows from `first` on as left operands; zeros below `limit` and beyond `dim`.
 DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from, i64 stride, int first, int limit) {
@@ -125,7 +125,7 @@ DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stri
 // c = left rows times W groups of 8 rows of a tile from `row` on
 template <int W> DEVICE void along(float (*c)[4], const float (&a)[STEPS][4], const float *tile, int row) {
     const int lane = threadIdx.x % WARP;
-    const float *at = tile + (row + place(lane / 4)) * PITCH + lane % 4 * 2;
+    const float *at = tile + (row + slot(lane / 4)) * PITCH + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < W; ++n)
 #pragma unroll
@@ -233,7 +233,7 @@ DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum
 template <bool TURNED> DEVICE void find_kept(const Coins &coins, bool (&kept)[2][4], int row, int col) {
     const int c = threadIdx.x % 4 * 2;
     // Both columns have the parity of the lane, both rows that of its eights.
-    find_kept<TURNED, TURNED ? 4 : 1>(coins, kept, row, col + place(c), col + place(c + 1));
+    find_kept<TURNED, TURNED ? 4 : 1>(coins, kept, row, col + slot(c), col + slot(c + 1));
 }
 
 // Dropout of the weights of two groups of 8 keys from `at` on.
@@ -251,12 +251,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
     float *cols = (float *)memory, *values = cols + TILE;
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + ROWS - 1) / ROWS;
-    // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)remainder(block, tiles)) * ROWS;
-    const i64 head = quotient(block, tiles);
-    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
-    const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
+    const int queries = (int)p.queries, keys = (int)p.keys;
+    const Place place = place_of_queries(p, block, ROWS);
+    const i64 b = place.b, h = place.h, kv = kv_head(p, h);
+    const int first = place.first;
+    const T *k = head_of(p.k, p.ks, b, kv), *v = head_of(p.v, p.vs, b, kv);
     const int lane = threadIdx.x % WARP, own = first + threadIdx.x / WARP * 16, row = own + lane / 4;
     const float factor = (float)(p.scale * LOG2E);
     const i64 mask = mask_at(p, b, h);
@@ -270,7 +269,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
         if (at > 0) __syncthreads();
         load_tile(p, cols, k, p.ks.row, at, keys, 0, rows);
         load_tile(p, values, v, p.vs.row, at, keys, 0, rows);
-        if (at == 0) own_rows(p, q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, own, queries);
+        if (at == 0) own_rows(p, q, head_of(p.q, p.qs, b, h), p.qs.row, own, queries);
         wait_for_copies();
         __syncthreads();
         float s[COLS / 8][4];
@@ -281,7 +280,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
             for (int n = band / 8; n < (band + BAND) / 8; ++n)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const int j = at + n * 8 + place(lane % 4 * 2 + e % 2);
+                    const int j = at + n * 8 + slot(lane % 4 * 2 + e % 2);
                     s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
                 }
         }
@@ -304,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const At
         inverse[half] = total == 0.f ? 0.f : left_factor(p) / total;
         if (lane % 4 == 0 && i < queries) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
     }
-    store_rows(p, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row, own,
+    store_rows(p, out, inverse[0], inverse[1], head_of(p.out[0], p.outs[0], b, h), p.outs[0].row, own,
                queries);
 }
 
@@ -344,7 +343,9 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
     }
 }
 
-DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
+DEVICE void key_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, kv = place.h;
+    const int first = place.first;
     const i64 group = group_of(p);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, from = first_query(p, first), warp_from = first_query(p, own);
@@ -352,16 +353,16 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
     float k[STEPS][4], v[STEPS][4], dk[STEPS][4], dv[STEPS][4];
     clear(dk);
     clear(dv);
-    own_rows(p, k, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, own, keys);
-    own_rows(p, v, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, own, keys);
+    own_rows(p, k, head_of(p.k, p.ks, b, kv), p.ks.row, own, keys);
+    own_rows(p, v, head_of(p.v, p.vs, b, kv), p.vs.row, own, keys);
     for (i64 h = kv * group; h < (kv + 1) * group; ++h)
         for (int at = from / COLS * COLS; at < queries; at += COLS) {
             const int begin = most(0, from - at) / BAND * BAND, end = least(COLS, round_up(queries - at));
             const i64 mask = mask_at(p, b, h);
             const Coins coins = coins_of(p, b, h);
             __syncthreads();
-            load_tile(p, t.a, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, at, queries, begin, end);
-            load_tile(p, t.b, p.g + b * p.os.batch + h * p.os.head, p.os.row, at, queries, begin, end);
+            load_tile(p, t.a, head_of(p.q, p.qs, b, h), p.qs.row, at, queries, begin, end);
+            load_tile(p, t.b, head_of(p.g, p.os, b, h), p.os.row, at, queries, begin, end);
             load_statistics(p, t, b, h, at, begin, end);
             wait_for_copies();
             __syncthreads();
@@ -379,7 +380,7 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                 for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
-                        const int col = c + n * 8 + place(lane % 4 * 2 + e % 2), i = at + col, j = own + lane / 4 + e / 2 * 8;
+                        const int col = c + n * 8 + slot(lane % 4 * 2 + e % 2), i = at + col, j = own + lane / 4 + e / 2 * 8;
                         const float lse = t.lse[col];
                         const bool seen = all_see || (lse != INF_F && j < visible(p, i));
                         s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
@@ -395,12 +396,14 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
             }
         }
     const float scale = (float)p.scale, left = left_factor(p);
-    store_rows(p, dk, scale, scale, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head, p.outs[1].row, own, keys);
-    store_rows(p, dv, left, left, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, own, keys);
+    store_rows(p, dk, scale, scale, head_of(p.out[1], p.outs[1], b, kv), p.outs[1].row, own, keys);
+    store_rows(p, dv, left, left, head_of(p.out[2], p.outs[2], b, kv), p.outs[2].row, own, keys);
 }
 
 // dq of the block's queries of one head; in shared memory are tiles of keys and values.
-DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, h = place.h;
+    const int first = place.first;
     const i64 kv = kv_head(p, h), result = b * p.os.batch + h * p.os.head, mask = mask_at(p, b, h);
     const Coins coins = coins_of(p, b, h);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
@@ -412,8 +415,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
     clear(dq);
     // The first tile travels while the block's own rows do.
     if (end > 0) {
-        load_tile(p, t.a, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, keys, 0, least(COLS, round_up(end)));
-        load_tile(p, t.b, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, keys, 0, least(COLS, round_up(end)));
+        load_tile(p, t.a, head_of(p.k, p.ks, b, kv), p.ks.row, 0, keys, 0, least(COLS, round_up(end)));
+        load_tile(p, t.b, head_of(p.v, p.vs, b, kv), p.vs.row, 0, keys, 0, least(COLS, round_up(end)));
     }
     own_rows(p, g, p.o + result, p.os.row, own, queries);
     own_rows(p, q, p.g + result, p.os.row, own, queries);
@@ -424,7 +427,7 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
             mean[e % 2] += g[s][e] * q[s][e];
             g[s][e] = q[s][e];
         }
-    own_rows(p, q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, own, queries);
+    own_rows(p, q, head_of(p.q, p.qs, b, h), p.qs.row, own, queries);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int i = row + half * 8;
@@ -436,8 +439,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
         if (at > 0) {
             const int rows = least(COLS, round_up(end - at));
             __syncthreads();
-            load_tile(p, t.a, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, at, keys, 0, rows);
-            load_tile(p, t.b, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, at, keys, 0, rows);
+            load_tile(p, t.a, head_of(p.k, p.ks, b, kv), p.ks.row, at, keys, 0, rows);
+            load_tile(p, t.b, head_of(p.v, p.vs, b, kv), p.vs.row, at, keys, 0, rows);
         }
         wait_for_copies();
         __syncthreads();
@@ -453,7 +456,7 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
             for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + place(lane % 4 * 2 + e % 2);
+                    const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + slot(lane % 4 * 2 + e % 2);
                     const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
                     d[n][e] = j < seen[half] ? w * (left_of(p, d[n][e], kept[n / 2][n % 2][e]) - mean[half]) : 0.f;
                 }
@@ -462,27 +465,17 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
         }
     }
     const float scale = (float)p.scale;
-    store_rows(p, dq, scale, scale, p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row, own, queries);
+    store_rows(p, dq, scale, scale, head_of(p.out[0], p.outs[0], b, h), p.outs[0].row, own, queries);
 }
 
-// Blocks of keys (they have more to do) come before blocks of queries.
 extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Attention p) {
     extern __shared__ Vec<u32, 4> memory[];
     float *m = (float *)memory;
     const Tiles t = {m, m + TILE, m + 2 * TILE, m + 2 * TILE + COLS};
-    i64 block = block_index();
+    const i64 block = block_index(), of_keys = blocks_of_keys(p, ROWS);
     if (block >= p.blocks) return;
-    const i64 key_tiles = ((int)p.keys + ROWS - 1) / ROWS, query_tiles = ((int)p.queries + ROWS - 1) / ROWS;
-    const i64 of_keys = p.batch * p.kv_heads * key_tiles;
-    if (block < of_keys) {
-        const i64 head = quotient(block, key_tiles);
-        const int tile = (int)remainder(block, key_tiles);
-        key_gradient(p, t, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * ROWS);
-    } else {
-        block -= of_keys;
-        const i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
-        query_gradient(p, t, quotient(head, p.heads), remainder(head, p.heads), (int)tile * ROWS);
-    }
+    if (block < of_keys) key_gradient(p, t, place_of_keys(p, block, ROWS));
+    else query_gradient(p, t, place_of_queries(p, block - of_keys, ROWS));
 }
 #endif
 

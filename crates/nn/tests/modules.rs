@@ -66,7 +66,8 @@ fn every_module(dtype: DType) -> Vec<Case> {
     ];
     for (causal, rope, kv_heads) in [(true, None, 4), (false, None, 2), (true, Some(100.0), 1)] {
         let out = Fill::residual(2);
-        let config = AttentionConfig { dim: 8, heads: 4, kv_heads, causal, rope, bias: true, out, dropout: 0.0 };
+        let config =
+            AttentionConfig { dim: 8, heads: 4, kv_heads, causal, rope, bias: true, out, dropout: 0.0 };
         let name = format!("attention causal={causal} rope={rope:?} kv_heads={kv_heads}");
         all.push(case(&name, Attention::new(init, config).unwrap(), move |m| {
             scalar(&m.forward(&x(), &eval())?)

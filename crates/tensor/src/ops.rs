@@ -4,8 +4,8 @@
 //! what an op means is in its row of the op table.
 
 use bullet_ops::{
-    Activation, AttentionSpec, AxisSet, ConvSpec, DType, DropoutSpec, Error as OpError, Kind, Map, Op, Reduce, RopeSpec,
-    Shape,
+    Activation, AttentionSpec, AxisSet, ConvSpec, DType, DropoutSpec, Error as OpError, Kind, Map, Op,
+    Reduce, RopeSpec, Shape,
 };
 
 use smallvec::smallvec;

@@ -1,8 +1,9 @@
 //! Attention and its adjoint, on separate and on packed operands.
 //!
-//! Four sources do the work: `attention_tensor` for f16 and bf16 and `attention_tf32` for f32 on tensor cores, `attention`
-//! for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
-//! operands are the same call. Nothing of the size queries x keys is in memory; every result has one writer.
+//! `attention_tensor` and `attention_tensor_grad` do the work for f16 and bf16 and `attention_tf32` for f32 on tensor cores,
+//! `attention` for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of
+//! a head's elements, so packed operands are the same call. Nothing of the size queries x keys is in memory; every result
+//! has one writer. Dropout of weights draws the same bits in both passes ([`WeightDropout`]).
 
 use bullet_ops::random::WeightDropout;
 use bullet_ops::{AttentionSpec, DType, DropoutSpec, Layout};
@@ -13,21 +14,20 @@ use super::gemm::{Precision, precision};
 use super::gpu::{Define, Gpu, Unit};
 use crate::{View, ViewMut};
 
+/// A source behind what all of them share, and what some do.
 macro_rules! source {
-    ($file:literal) => {
+    ($($file:literal),+) => {
         concat!(
             include_str!("../../cuda/philox.cuh"),
             include_str!("../../cuda/attention_common.cuh"),
-            "\n#line 1 \"",
-            $file,
-            "\"\n",
-            include_str!(concat!("../../cuda/", $file))
+            $("\n#line 1 \"", $file, "\"\n", include_str!(concat!("../../cuda/", $file))),+
         )
     };
 }
 const PLAIN: &str = source!("attention.cu");
 const DECODE: &str = source!("attention_decode.cu");
-const TENSOR: &str = source!("attention_tensor.cu");
+const TENSOR: &str = source!("attention_tensor.cuh", "attention_tensor.cu");
+const TENSOR_GRAD: &str = source!("attention_tensor.cuh", "attention_tensor_grad.cu");
 const TF32: &str = source!("attention_tf32.cu");
 
 /// The head dimensions that kernels are compiled for; others take the next one.
@@ -296,7 +296,7 @@ struct Traits {
 enum Engine {
     /// `attention.cu`, with so many rows and threads a block.
     Plain { head: usize, rows: usize, threads: u32 },
-    /// `attention_tensor.cu`
+    /// `attention_tensor.cu` and `attention_tensor_grad.cu`
     Half { head: usize, fold: usize, stages: usize },
     /// `attention_tf32.cu`
     Single { head: usize, passes: usize },
@@ -315,10 +315,13 @@ impl Engine {
         Engine::Plain { head, rows, threads: (rows / each * 8) as u32 }
     }
 
-    fn unit(self, dtype: DType, traits: Traits) -> Unit {
+    fn unit(self, dtype: DType, traits: Traits, backward: bool) -> Unit {
         let int = |name: &'static str, value: usize| Define::Int(name, value as i64);
         let (name, source, since, more) = match self {
             Engine::Plain { .. } => ("attention", PLAIN, Tier::Sm35, vec![]),
+            Engine::Half { stages, .. } if backward => {
+                ("attention_tensor_grad", TENSOR_GRAD, Tier::Sm80, vec![int("STAGES", stages)])
+            }
             Engine::Half { fold, stages, .. } => {
                 ("attention_tensor", TENSOR, Tier::Sm80, vec![int("FOLD", fold), int("STAGES", stages)])
             }
@@ -390,12 +393,13 @@ fn forward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     let engine = problem.engine(gpu, head, false);
     let (batch, heads) = (problem.batch(), problem.heads());
     let blocks = batch * heads * problem.queries().div_ceil(engine.rows());
-    let short = matches!(engine, Engine::Half { .. }) && head <= 64 && problem.is_short() && batch <= MOST_ROWS;
+    let short =
+        matches!(engine, Engine::Half { .. }) && head <= 64 && problem.is_short() && batch <= MOST_ROWS;
     let (entry, grid) = match short {
         true => ("attention_forward_short", [heads as u32, batch as u32, 1]),
         false => ("attention_forward", grid(blocks)),
     };
-    let function = gpu.function(&engine.unit(problem.dtype, problem.traits(engine)), entry)?;
+    let function = gpu.function(&engine.unit(problem.dtype, problem.traits(engine), false), entry)?;
     let args = problem.args(blocks, (1, 0), 0);
     // SAFETY: the arguments are the entry point's; operands and results fit the op, as the caller's views promise.
     unsafe { gpu.launch(function, grid, engine.threads(), engine.shared(false), &args) }
@@ -445,7 +449,7 @@ fn backward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     if blocks == 0 {
         return Ok(());
     }
-    let unit = engine.unit(problem.dtype, problem.traits(engine));
+    let unit = engine.unit(problem.dtype, problem.traits(engine), true);
     let mut parts = None;
     if half && !short && problem.rows() > 0 {
         let statistics = gpu.function(&unit, "attention_statistics")?;
@@ -532,7 +536,8 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let some = |masked, whole, drop| Traits { masked, whole, drop };
     for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
         for head in [32, 256] {
-            units.push((Engine::plain(dtype, head).unit(dtype, some(true, false, head == 32)), both.to_vec()));
+            let traits = some(true, false, head == 32);
+            units.push((Engine::plain(dtype, head).unit(dtype, traits, false), both.to_vec()));
             units.push((decode_unit(dtype, head), vec!["attention_decode", "attention_combine"]));
         }
     }
@@ -543,18 +548,23 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
             (64, 1, 2, some(false, true, true)),
             (128, 2, 2, some(false, false, false)),
         ] {
-            let mut entries = both.to_vec();
-            entries.push("attention_statistics");
+            let engine = Engine::Half { head, fold, stages };
+            let (mut there, mut back) =
+                (vec!["attention_forward"], vec!["attention_statistics", "attention_backward"]);
             if head <= 64 {
-                entries.extend(["attention_forward_short", "attention_backward_short"]);
+                there.push("attention_forward_short");
+                back.push("attention_backward_short");
             }
-            units.push((Engine::Half { head, fold, stages }.unit(dtype, traits), entries));
+            units.push((engine.unit(dtype, traits, false), there));
+            units.push((engine.unit(dtype, traits, true), back));
         }
     }
-    for (head, passes, traits) in
-        [(32, 1, some(false, true, false)), (32, 3, some(true, false, true)), (64, 1, some(false, false, false))]
-    {
-        units.push((Engine::Single { head, passes }.unit(DType::F32, traits), both.to_vec()));
+    for (head, passes, traits) in [
+        (32, 1, some(false, true, false)),
+        (32, 3, some(true, false, true)),
+        (64, 1, some(false, false, false)),
+    ] {
+        units.push((Engine::Single { head, passes }.unit(DType::F32, traits, false), both.to_vec()));
     }
     units
 }

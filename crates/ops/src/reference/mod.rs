@@ -324,7 +324,12 @@ mod tests {
     fn dropout_is_refused() {
         let x = Array::new(&[1], DType::F32, vec![1.0]).unwrap();
         let rng = Array::new(&[2], DType::I64, vec![0.0; 2]).unwrap();
-        assert!(eval(&Op::Dropout(crate::op::DropoutSpec { p: 0.5, stream: 0 }), &[x, rng]).unwrap_err().message.contains("random"));
+        assert!(
+            eval(&Op::Dropout(crate::op::DropoutSpec { p: 0.5, stream: 0 }), &[x, rng])
+                .unwrap_err()
+                .message
+                .contains("random")
+        );
     }
 
     #[test]

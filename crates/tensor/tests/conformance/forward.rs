@@ -154,7 +154,9 @@ fn dropout_is_a_seeded_coin() {
         let x = Array::new(&[N], dtype, vec![1.5; N]).unwrap();
         let rng = Array::new(&[2], DType::I64, vec![1234.0, step]).unwrap();
         let (x, rng) = (upload(&x, device).unwrap(), upload(&rng, device).unwrap());
-        download(&dispatch::run_one(Op::Dropout(DropoutSpec { p, stream }), &[&x, &rng]).unwrap()).unwrap().data
+        download(&dispatch::run_one(Op::Dropout(DropoutSpec { p, stream }), &[&x, &rng]).unwrap())
+            .unwrap()
+            .data
     };
     for device in devices() {
         for dtype in DType::FLOATS {
