@@ -235,3 +235,16 @@ DEVICE void find_kept(const Coins &c, bool (&kept)[2][4], int row, int even, int
 // What dropout leaves of the gradient of a weight, and what the result is multiplied by.
 DEVICE C left_of(const Attention &p, C x, bool kept) { return !DROP ? x : kept ? x * (C)p.left : (C)0; }
 DEVICE C left_factor(const Attention &p) { return DROP ? (C)p.left : (C)1; }
+
+#if TIER >= 80
+// What the kernels for tensor cores share besides: four lanes have a row of a product.
+DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(FULL_MASK, x, 1);
+    return x + __shfl_xor_sync(FULL_MASK, x, 2);
+}
+DEVICE float quad_larger(float x) {
+    x = larger(x, __shfl_xor_sync(FULL_MASK, x, 1));
+    return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
+}
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#endif

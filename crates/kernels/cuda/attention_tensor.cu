@@ -8,15 +8,6 @@
 #define RESIDENT (HEAD <= 32 ? (MASKED ? 4 : 6) : HEAD <= 64 ? (MASKED ? 3 : 4) : 2)
 #define SHORT_RESIDENT (MASKED ? 4 : HEAD <= 32 ? 8 : 5)
 
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(FULL_MASK, x, 1);
-    return x + __shfl_xor_sync(FULL_MASK, x, 2);
-}
-DEVICE float quad_larger(float x) {
-    x = larger(x, __shfl_xor_sync(FULL_MASK, x, 1));
-    return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
-}
-
 // The softmax of a tile of scores with those before it: `s` becomes weights relative to the new maxima of the two rows.
 // `unit` takes scores and maxima to units of log 2.
 DEVICE void online_softmax(float (&s)[8][4], float (&top)[2], float (&sum)[2], float (&out)[COLUMNS][4], float unit) {

@@ -97,8 +97,6 @@ DEVICE void right_values(u32 (&b)[4], const T *tile, int row, int s) {
     load_transposed(b, tile + (row + lane % 16) * PITCH + s * 16 + lane / 16 * 8);
 }
 
-DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
 // COUNT rows of a head on their way into shared memory, zeros below `limit` and beyond `dim`; `wait_for_copies` and a
 // barrier must follow.
 template <int COUNT> DEVICE void load_tile(const Attention &p, T *to, const T *from, i64 stride, int first, int limit) {

@@ -88,8 +88,6 @@ DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from
     }
 }
 
-DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
 // Rows `begin` to `end` (multiples of BAND) of a tile, which is at row `first` of memory, on their way into shared memory;
 // zeros below `limit` and beyond `dim`. `wait_for_copies` and a barrier must follow.
 DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stride, int first, int limit, int begin,
@@ -187,14 +185,6 @@ DEVICE void store_rows(const Attention &p, const float (&x)[STEPS][4], float upp
     }
 }
 
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(FULL_MASK, x, 1);
-    return x + __shfl_xor_sync(FULL_MASK, x, 2);
-}
-DEVICE float quad_larger(float x) {
-    x = larger(x, __shfl_xor_sync(FULL_MASK, x, 1));
-    return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
-}
 DEVICE void clear(float (&x)[STEPS][4]) {
 #pragma unroll
     for (int n = 0; n < STEPS; ++n)

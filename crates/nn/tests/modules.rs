@@ -271,6 +271,38 @@ fn dropout_is_for_training() {
     assert!(error.contains("dropout of 0.3") && error.contains("generator"), "{error}");
 }
 
+/// Dropout leaves the mean as it is, and everything behind the weights is linear in them.
+#[test]
+fn attention_drops_weights_in_training() {
+    const STEPS: u64 = 4000;
+    let out = Fill::residual(1);
+    let sizes = AttentionConfig {
+        dim: 8,
+        heads: 2,
+        kv_heads: 1,
+        causal: true,
+        rope: None,
+        bias: true,
+        out,
+        dropout: 0.4,
+    };
+    let attention = Attention::new(&init(DType::F64), sizes).unwrap();
+    scramble(&attention);
+    let x = random(&[1, 5, 8], DType::F64, 5);
+    let run = |pass: &Pass| attention.forward(&x, pass).unwrap().to_f64_vec().unwrap();
+    let eval = run(&Pass::eval());
+    let generator = Arc::new(Generator::new(3, &Device::cpu()).unwrap());
+    assert!(max_difference(&eval, &run(&Pass::train(generator.clone()))) > 1e-3, "nothing is dropped");
+    let mut mean = vec![0.0; eval.len()];
+    for step in 0..STEPS {
+        generator.begin_step(step).unwrap();
+        let y = run(&Pass::train(generator.clone()));
+        mean.iter_mut().zip(y).for_each(|(mean, y)| *mean += y / STEPS as f64);
+    }
+    let spread = eval.iter().fold(0.0f64, |m, y| m.max(y.abs()));
+    assert!(max_difference(&eval, &mean) < 0.05 * spread, "{eval:?} but on average {mean:?}");
+}
+
 #[test]
 fn recomputed_blocks_give_the_same_gradients() {
     let model = model(TransformerConfig { dropout: 0.2, ..small() }, DType::F32);
