@@ -133,7 +133,7 @@ impl<T: Float<Compute: Real>> SimdOp for Softmax<'_, T> {
                 for (c, chunk) in row.iter_mut().enumerate() {
                     let kept = kept::<T::Compute>(dropout, [batch, head, first + i, c]);
                     for l in 0..CHUNK {
-                        chunk[l] = chunk[l] * kept[l];
+                        chunk[l] *= kept[l];
                     }
                 }
             }
