@@ -2,11 +2,13 @@
 # Tests and times Bullet on this machine's GPU; made by `cargo xtask gpu-bundle`. Needs the NVIDIA driver and NVRTC
 # (pip install nvidia-cuda-nvrtc), and for the peers a Python with PyTorch, JAX and CuPy. docs/gpu-testing.md says more.
 #
-# usage: run_on_gpu.sh [--tests] [--tiers "TIER ..."] [--benches] [--sanitize] [--peers SECTION,..|all] [--out FOLDER]
+# usage: run_on_gpu.sh [--tests] [--tiers "TIER ..."] [--benches] [--sanitize] [--peers SECTION,..|all] [--jobs N]
+#                      [--out FOLDER]
 #   Without options: tests and benchmarks. Ends with a line `N passed, N failed`; leaves report.json and logs in FOLDER.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=$here/report; tests=0; benches=0; sanitize=0; peers=""; tiers=""
+jobs=$(nproc)
 while [ $# -gt 0 ]; do
     case $1 in
         --tests) tests=1 ;;
@@ -14,6 +16,7 @@ while [ $# -gt 0 ]; do
         --sanitize) sanitize=1 ;;
         --tiers) tiers=$2; shift ;;
         --peers) peers=$2; shift ;;
+        --jobs) jobs=$2; shift ;;
         --out) out=$2; shift ;;
         *) echo "run_on_gpu.sh: unknown option $1" >&2; exit 2 ;;
     esac
@@ -22,19 +25,47 @@ done
 [ $tests$benches$sanitize = 000 ] && [ -z "$peers" ] && { tests=1; benches=1; }
 mkdir -p "$out"
 passed=0; failed=0
+# The tests to run, one a line: GROUP PROGRAM TEST COMMAND-PREFIX...
+list=$out/tests.list; : > "$list"
 
-# Runs one test program, in poisoned memory, and adds up its counts: run NAME COMMAND...
-run() {
-    local name=$1 log="$out/$1.log" begun=$SECONDS code
-    shift
-    BULLET_POISON=1 "$@" > "$log" 2>&1; code=$?
-    local p f
-    p=$(grep -oE '[0-9]+ passed' "$log" | awk '{s += $1} END {print s + 0}')
-    f=$(grep -oE '[0-9]+ failed' "$log" | awk '{s += $1} END {print s + 0}')
-    # A program that dies without a count has failed too.
-    if [ $code -ne 0 ] && [ "$f" = 0 ]; then f=1; fi
-    passed=$((passed + p)); failed=$((failed + f))
-    echo "$name: $p passed, $f failed ($((SECONDS - begun)) s)"
+# Puts all tests of a program on the list: add GROUP PROGRAM [COMMAND-PREFIX...]
+add() {
+    local group=$1 program=$2 test
+    shift 2
+    "$program" --list 2> /dev/null | sed -n 's/: test$//p' | while read -r test; do
+        echo "$group $program $test $*" >> "$list"
+    done
+}
+
+# Runs one test of the list and leaves GROUP-TEST.log; says what failed.
+run_one() {
+    local group=$1 program=$2 test=$3 log code
+    shift 3
+    log=$out/$group-${test//::/.}.log
+    timeout 900 "$@" "$program" --exact "$test" --nocapture > "$log" 2>&1; code=$?
+    # A test that was not run must not count as passed.
+    if [ $code = 0 ] && grep -q '^test result: ok. 1 passed' "$log"; then
+        echo "$group passed" >> "$out/results"
+    else
+        echo "$group failed" >> "$out/results"
+        echo "FAILED $group $test (exit code $code): $log"
+    fi
+}
+
+# Runs the list, each test in a process of its own: a fault of one cannot harm another, and NVRTC, which compiles one unit
+# at a time in a process, uses all cores.
+run_list() {
+    local group p f
+    : > "$out/results"
+    export -f run_one; export out
+    export BULLET_POISON=1
+    xargs -P "$jobs" -L 1 bash -c 'run_one "$@"' run_one < "$list"
+    export -n BULLET_POISON
+    for group in $(cut -d' ' -f1 "$list" | uniq); do
+        p=$(grep -c "^$group passed$" "$out/results"); f=$(grep -c "^$group failed$" "$out/results")
+        passed=$((passed + p)); failed=$((failed + f))
+        echo "$group: $p passed, $f failed"
+    done
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null
@@ -50,26 +81,25 @@ case $own in
     *) echo "run_on_gpu.sh: no GPU that can be used" >&2; exit 1 ;;
 esac
 export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
-# Faults of indices are reported by the device as a whole, so one test at a time.
-export RUST_TEST_THREADS=1
 if [ $tests = 1 ]; then
     for tier in ${tiers:-$all}; do
         for program in "$here"/tests/*; do
-            BULLET_TIER=$tier run "$(basename "$program")-$tier" "$program"
+            add "$(basename "$program")-$tier" "$program" env BULLET_TIER="$tier"
         done
     done
     # As on a device so full that no op has room for its workspace.
     for way in parts cpu; do
-        BULLET_RESCUE=$way run "conformance-$way" "$here/tests/tensor-conformance"
+        add "conformance-$way" "$here/tests/tensor-conformance" env BULLET_RESCUE=$way
     done
 fi
 if [ $sanitize = 1 ]; then
     for tool in memcheck racecheck; do
         for program in "$here"/tests/kernels-cuda_*; do
-            run "$(basename "$program")-$tool" compute-sanitizer --tool $tool --error-exitcode 9 "$program"
+            add "$(basename "$program")-$tool" "$program" compute-sanitizer --tool $tool --error-exitcode 9
         done
     done
 fi
+[ -s "$list" ] && run_list
 if [ $benches = 1 ]; then
     "$here/bullet-bench-gpu" 2> "$out/bench.err" | tee "$out/bullet.jsonl"
     # The second start finds everything compiled.

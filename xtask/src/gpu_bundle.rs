@@ -23,8 +23,7 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
     ("bullet-tensor", Some("fused")),
-    ("bullet-nn", Some("cuda")),
-    ("bullet-nn", Some("memory")),
+    ("bullet-nn", Some("devices")),
 ];
 
 /// Programs, by package and name.

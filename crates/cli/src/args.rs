@@ -60,7 +60,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", value_parser = numbers::positive, allow_negative_numbers = true)]
     pub(crate) steps: Option<NonZeroUsize>,
 
-    /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU
+    /// Where to train: cpu, cuda, cuda:N, auto for the first GPU that can be used, else the CPU, or hybrid for both
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 

@@ -133,7 +133,8 @@ struct Larger {
     static DEVICE C of(C a, C b) { return larger(a, b); }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
+    begin_kernel();
     __shared__ alignas(16) C rows[TILE];
     __shared__ alignas(16) C cols[TILE];
     __shared__ alignas(16) C values[KEEP ? TILE : VW];
@@ -398,7 +399,8 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, const Place &place)
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
+    begin_kernel();
     __shared__ alignas(16) C memory[(KEEP ? 4 : 2) * TILE + BR * WEIGHT_PITCH + 2 * BC];
     Tiles t = {memory, memory + (KEEP ? 2 * TILE : 0), memory + TILE, memory + (KEEP ? 3 * TILE : TILE)};
     t.weights = memory + (KEEP ? 4 : 2) * TILE;

@@ -59,7 +59,8 @@ DEVICE void finish(const Attention &p, i64 row, int d, C top, C total, C out) {
     if (d == 0) p.out_lse[row] = log_sum(top, total);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_decode(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_decode(const Attention p) {
+    begin_kernel();
     __shared__ alignas(16) C rows[GROUPS * HEAD];
     __shared__ C sums[GROUPS * 2];
     const i64 block = block_index();
@@ -148,7 +149,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_decode(const Att
 }
 
 // One query of one head a block, an element of it a thread.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_combine(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_combine(const Attention p) {
+    begin_kernel();
     const i64 row = block_index();
     if (row * p.splits >= p.blocks) return;
     const C *from = p.parts + row * p.splits * (HEAD + 2);

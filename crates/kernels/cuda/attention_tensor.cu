@@ -231,7 +231,8 @@ struct Queries {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_forward(const Attention p) {
+KERNEL __launch_bounds__(THREADS, RESIDENT) attention_forward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *tiles_at = rows + FOLD * TILE;
     const i64 block = block_index();
@@ -272,7 +273,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_forwar
 
 #if HEAD <= 64
 // The result of a head with at most 64 queries and keys: a block for each, and one pass of the softmax.
-extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_forward_short(const Attention p) {
+KERNEL __launch_bounds__(THREADS, SHORT_RESIDENT) attention_forward_short(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     T *rows = (T *)memory, *cols = rows + TILE, *values = cols + TILE;
     const i64 h = blockIdx.x, b = blockIdx.y, kv = kv_head(p, h);

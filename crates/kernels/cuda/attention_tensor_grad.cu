@@ -62,7 +62,8 @@ DEVICE void find_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
 
 // The statistics of all queries into `parts`, which the blocks of the backward kernel then share: first the log-sum-exps,
 // then the sums.
-extern "C" __global__ void __launch_bounds__(THREADS) attention_statistics(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_statistics(const Attention p) {
+    begin_kernel();
     const i64 all = p.batch * p.heads * p.queries;
     const i64 at = block_index() * (THREADS / 2) + threadIdx.x / 2;
     const bool there = at < all;
@@ -301,7 +302,8 @@ DEVICE void query_gradient(const Attention &p, void *memory, const Place &place)
     store_queries(p, mine.q + own * PITCH, b, h, first + own, dq);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backward(const Attention p) {
+KERNEL __launch_bounds__(THREADS, RESIDENT) attention_backward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     const i64 block = block_index(), of_keys = blocks_of_keys(p, ROWS);
     if (block >= p.blocks) return;
@@ -311,7 +313,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) attention_backwa
 
 #if HEAD <= 64
 // All gradients of a head with at most 64 queries and keys of its own: everything is read once.
-extern "C" __global__ void __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
+KERNEL __launch_bounds__(THREADS, SHORT_RESIDENT) attention_backward_short(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     const Tiles t = tiles_of(memory, true, 0);
     const i64 block = block_index();

@@ -236,7 +236,8 @@ DEVICE void drop(const Coins &coins, float (*s)[4], int query, int at) {
         for (int e = 0; e < 4; ++e) s[n][e] = kept[n][e] ? s[n][e] : 0.f;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *cols = (float *)memory, *values = cols + TILE;
     const i64 block = block_index();
@@ -458,7 +459,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &plac
     store_rows(p, dq, scale, scale, head_of(p.out[0], p.outs[0], b, h), p.outs[0].row, own, queries);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(const Attention p) {
+KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
+    begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *m = (float *)memory;
     const Tiles t = {m, m + TILE, m + 2 * TILE, m + 2 * TILE + COLS};

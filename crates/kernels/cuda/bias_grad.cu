@@ -43,6 +43,7 @@ DEVICE C block_columns(C (&s)[VEC], C (*cross)[COLUMNS]) {
 // blockIdx.x is a tile, blockIdx.y a range of rows. `parts` is scratch memory, [gridDim.y][gridDim.x][COLUMNS].
 KERNEL __launch_bounds__(THREADS)
 bias_grad(Table t, u32 count, C *parts) {
+    begin_kernel();
     __shared__ C cross[THREADS / WARP][COLUMNS], slots[THREADS];
     u32 i = 0;
     for (u32 hi = count; hi - i > 1;) {

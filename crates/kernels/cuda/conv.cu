@@ -59,7 +59,8 @@ DEVICE C right(const Conv &p, i64 group, i64 channel, i64 tap, i64 n, i64 at) {
     return l < 0 ? (C)0 : convert<C>(p.x[((n * p.groups + group) * p.ci + channel) * p.length + l]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) conv(const Conv p) {
+KERNEL __launch_bounds__(THREADS) conv(const Conv p) {
+    begin_kernel();
     __shared__ alignas(16) C a[BK][BM + 1];
     __shared__ alignas(16) C b[BK][BN + 1];
     i64 block = (i64)blockIdx.y * gridDim.x + blockIdx.x;
@@ -142,7 +143,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv(const Conv p) {
 
 #if MODE == 2
 // Adds the splits' sums, in order; a result a thread.
-extern "C" __global__ void __launch_bounds__(THREADS) conv_combine(const Conv p) {
+KERNEL __launch_bounds__(THREADS) conv_combine(const Conv p) {
+    begin_kernel();
     const i64 all = p.groups * p.co * p.columns;
     for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < all; i += (i64)gridDim.x * THREADS) {
         C sum = (C)0;

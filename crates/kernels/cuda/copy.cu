@@ -42,6 +42,7 @@ DEVICE To moved(From x) { return x; }
 KERNEL __launch_bounds__(BLOCK) transpose(To *dst, const From *src, i64 rows, i64 cols, i64 dst_row, i64 dst_col,
                                           i64 src_row, i64 src_col, Layout dst_others, Layout src_others,
                                           i64 tiles) {
+    begin_kernel();
     __shared__ From tile[TILE][TILE + PADDING];
     // A thread keeps its place in the dense direction, and takes every STEP-th line across.
     const int STEP = BLOCK / TILE, EACH = TILE / STEP;
@@ -92,6 +93,7 @@ struct Parts {
 
 // Part blockIdx.y into the rows, of `pitch` words, of dst.
 KERNEL __launch_bounds__(BLOCK) concat(Word *dst, i64 rows, i64 pitch, Parts parts) {
+    begin_kernel();
     const Part part = parts.at[blockIdx.y];
     const i64 words = rows * part.width, step = (i64)gridDim.x * BLOCK;
     for (i64 first = (i64)blockIdx.x * BLOCK + threadIdx.x; first < words; first += step * IN_FLIGHT) {
@@ -134,6 +136,7 @@ struct Border {
 
 // dst, which is contiguous and of `words` words, is src inside and the pattern outside.
 KERNEL __launch_bounds__(BLOCK) pad(Word *dst, const Word *src, u64 pattern, i64 words, Border border) {
+    begin_kernel();
     const Word value = word_of(pattern);
     const i64 step = (i64)gridDim.x * BLOCK;
     for (i64 first = (i64)blockIdx.x * BLOCK + threadIdx.x; first < words; first += step * IN_FLIGHT) {
@@ -162,6 +165,7 @@ KERNEL __launch_bounds__(BLOCK) pad(Word *dst, const Word *src, u64 pattern, i64
 // Every word of a layout becomes the pattern, and the `tail` bytes after the last: these only where it is contiguous,
 // which is what rank 0 says.
 KERNEL __launch_bounds__(BLOCK) fill(Word *dst, u64 pattern, i64 words, Layout layout, i32 tail) {
+    begin_kernel();
     const Word value = word_of(pattern);
     const i64 step = (i64)gridDim.x * BLOCK, first = (i64)blockIdx.x * BLOCK + threadIdx.x;
     for (i64 n = first; n < words; n += step) dst[layout.rank == 0 ? n : offset_of(layout, n)] = value;

@@ -17,6 +17,7 @@ KERNEL __launch_bounds__(BOUND, 1)
 cross_entropy_grad(const T *__restrict__ logits, const i64 *__restrict__ target, const C *__restrict__ lse,
                    const C *__restrict__ count, const C *__restrict__ g, T *__restrict__ d, Fault *fault, i64 rows,
                    i64 classes, i64 ignore, double keep, double spread) {
+    begin_kernel();
     const i64 row = first_row() + row_in_step();
     if (row >= rows) return;
     const i64 t = target[row];
@@ -118,6 +119,7 @@ DEVICE RowSums row_sums(const T *row, Index packs, bool smooth, SumExp *pairs, C
 KERNEL __launch_bounds__(BOUND, 1)
 cross_entropy(const T *__restrict__ logits, const i64 *__restrict__ target, C *loss, C *__restrict__ lse, C *count,
               Part *parts, Fault *fault, i64 rows, i64 classes, i64 ignore, double smoothing) {
+    begin_kernel();
     __shared__ SumExp pairs[WARP];
     __shared__ C slots[WARP];
     __shared__ double losses[WARP];

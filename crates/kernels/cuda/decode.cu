@@ -634,6 +634,7 @@ DEVICE void pass(const Args &args, const Layer *layers, int past, Barrier &barri
 }
 
 KERNEL __launch_bounds__(THREADS, 1) decode(const Args args) {
+    begin_kernel();
     u64 *table = (u64 *)shared_at(AT_LAYERS);
     for (int i = threadIdx.x; i < LAYERS * LAYER_WORDS; i += THREADS) table[i] = __ldg((const u64 *)args.layers + i);
     const Layer *layers = (const Layer *)table;

@@ -111,10 +111,10 @@ DEVICE u64 load_l2(const u64 *x) { return __ldcg(x); }
 // Adds up the shares of the blocks of one tile. Each block leaves its own; the one that comes last adds all of them, in
 // their order, so that the sum does not depend on which was last. True for that block. Counters are 0 before and after.
 template <int E, int THREADS>
-DEVICE bool combine(Acc (&acc)[E], Acc *partial, u32 *counters, const Problem &p, i64 slot) {
+DEVICE bool combine(Acc (&acc)[E], Acc *partial, u32 *counters, const Problem &p, i64 slot, i32 share) {
     __shared__ u32 last;
     Acc *all = partial + slot * p.splits * (i64)(E * THREADS) + threadIdx.x;
-    Acc *mine = all + blockIdx.y * (i64)(E * THREADS);
+    Acc *mine = all + share * (i64)(E * THREADS);
 #pragma unroll
     for (int e = 0; e < E; ++e) mine[e * THREADS] = acc[e];
     __threadfence();

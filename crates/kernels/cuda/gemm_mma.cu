@@ -297,15 +297,18 @@ struct Slab {
     }
 };
 
-KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
-    gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *partial, u32 *counters, Problem p) {
+#define BOUNDS __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
+
+// The block of tile `tile` that takes `share` of its k.
+DEVICE void product(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *partial, u32 *counters, const Problem &p,
+                    i32 tile, i32 share, i64 batch) {
     extern __shared__ __align__(128) char stages[];
 
     i32 tm, tn;
-    tile_of(p, blockIdx.x, tm, tn);
-    i64 m0 = (i64)tm * BM, n0 = (i64)tn * BN, batch = p.batch0 + blockIdx.z, at_a, at_b;
+    tile_of(p, tile, tm, tn);
+    i64 m0 = (i64)tm * BM, n0 = (i64)tn * BN, at_a, at_b;
     lead_offsets(p, batch, at_a, at_b);
-    i64 k = SPLIT ? blockIdx.y * p.k_split : 0, k_end = SPLIT ? smaller(p.k, k + p.k_split) : p.k;
+    i64 k = SPLIT ? share * p.k_split : 0, k_end = SPLIT ? smaller(p.k, k + p.k_split) : p.k;
     OperandA load_a(a + at_a + m0 * p.a_row + k * p.a_k, p.a_row, p.a_k, p.m - m0);
     OperandB load_b(b + at_b + n0 * p.b_row + k * p.b_k, p.b_row, p.b_k, p.n - n0);
 
@@ -376,8 +379,8 @@ KERNEL __launch_bounds__(THREADS, WM *WN > 1024 ? 1 : TIER >= 80 ? 3 : 2)
     copy_wait<0>();
 
     if (SPLIT) {
-        i64 slot = batch * ((i64)p.tiles_m * p.tiles_n) + blockIdx.x;
-        if (!combine<MI * NI * 4, THREADS>(acc, partial, counters, p, slot)) return;
+        i64 slot = batch * ((i64)p.tiles_m * p.tiles_n) + tile;
+        if (!combine<MI * NI * 4, THREADS>(acc, partial, counters, p, slot, share)) return;
     }
     c += batch * p.c_batch;
     if (pre) pre += batch * p.c_batch;

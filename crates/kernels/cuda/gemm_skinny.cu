@@ -14,6 +14,7 @@ DEVICE void put_one(const Problem &p, const T *bias, T *c, T *pre, i64 row, i64 
 #define THREADS 128
 KERNEL __launch_bounds__(THREADS)
     gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *, u32 *, Problem p) {
+    begin_kernel();
     i64 batch = p.batch0 + blockIdx.z, at_a, at_b;
     lead_offsets(p, batch, at_a, at_b);
     int lane = threadIdx.x % GROUP;
@@ -73,6 +74,7 @@ KERNEL __launch_bounds__(THREADS)
 #define DEEP 32
 KERNEL __launch_bounds__(LANES *DEEP)
     gemm(const T *a, const T *b, const T *bias, T *c, T *pre, Acc *, u32 *, Problem p) {
+    begin_kernel();
     __shared__ Acc sums[DEEP][LANES * VEC];
     i64 batch = p.batch0 + blockIdx.z, at_a, at_b;
     lead_offsets(p, batch, at_a, at_b);

@@ -51,10 +51,12 @@ DEVICE void select_words(const W *__restrict__ x, const I *__restrict__ index, W
 }
 
 KERNEL select(const W *x, const I *index, W *y, u64 total, u64 inner, u64 m, i64 len, Fault *fault) {
+    begin_kernel();
     select_words<u32>(x, index, y, (u32)total, (u32)inner, (u32)m, len, fault);
 }
 
 KERNEL select_far(const W *x, const I *index, W *y, u64 total, u64 inner, u64 m, i64 len, Fault *fault) {
+    begin_kernel();
     select_words<u64>(x, index, y, total, inner, m, len, fault);
 }
 
@@ -81,10 +83,12 @@ DEVICE void gather_words(const W *__restrict__ x, const I *__restrict__ index, W
 
 // y[.., j, ..] = x[.., index[.., j, ..], ..]: `at` has the index's shape and x's strides.
 KERNEL gather(const W *x, const I *index, W *y, Layout at, u64 total, i64 stride, i64 len, Fault *fault) {
+    begin_kernel();
     gather_words<u32>(x, index, y, at, (u32)total, stride, len, fault);
 }
 
 KERNEL gather_far(const W *x, const I *index, W *y, Layout at, u64 total, i64 stride, i64 len, Fault *fault) {
+    begin_kernel();
     gather_words<u64>(x, index, y, at, total, stride, len, fault);
 }
 
@@ -232,6 +236,7 @@ DEVICE void add_listed(Sums &sums, const T *__restrict__ from, i64 inner, bool i
 // `rows` sums of them and as many u32.
 KERNEL add_rows(const T *x, const I *index, const T *s, T *y, i64 m, i64 len, i64 inner, u64 slices, u64 pieces, u32 rows,
                 Fault *fault) {
+    begin_kernel();
     __shared__ u32 list[CHUNK];
     __shared__ Lane stage[BATCH][WARP];
     __shared__ u32 counts[WARPS];
@@ -319,6 +324,7 @@ DEVICE void add_line(C *sums, const I *__restrict__ index, const T *__restrict__
 // and `rows` places on them; dynamic shared memory holds PITCH * rows sums.
 KERNEL add_lines(const T *x, const I *index, const T *s, T *y, Layout in_x, Layout in_s, Layout in_index, u64 lines, i64 m,
                  i64 len, i64 x_stride, i64 s_stride, i64 index_stride, u32 rows, Fault *fault) {
+    begin_kernel();
     __shared__ i64 begin[WARP];
     C *sums = (C *)dynamic_shared;
     u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;

@@ -185,6 +185,7 @@ KERNEL __launch_bounds__(BOUND, 1)
 norm_grad(const T *__restrict__ x, const C *__restrict__ mean, const C *__restrict__ rstd, const T *__restrict__ g,
           const T *__restrict__ r, const T *__restrict__ w, T *__restrict__ dx, T *__restrict__ dw, T *__restrict__ db,
           C *__restrict__ parts, i64 rows, i64 width, i64 range, u32 row_blocks, u32 tiles, int tile) {
+    begin_kernel();
     __shared__ Two slots[WARP];
     const u32 which = blockIdx.x / (row_blocks + tiles), block = blockIdx.x % (row_blocks + tiles);
     const i64 start = which * range, end = start + range < rows ? start + range : rows;
@@ -203,6 +204,7 @@ norm_grad(const T *__restrict__ x, const C *__restrict__ mean, const C *__restri
 // dw and db from the sums of `ranges` ranges of rows. Blocks of 32 columns by 8 slices of ranges.
 KERNEL __launch_bounds__(256)
 norm_grad_finish(const C *__restrict__ parts, T *__restrict__ dw, T *__restrict__ db, i64 ranges, i64 width) {
+    begin_kernel();
     __shared__ C cross[8][WARP];
     const i64 column = (i64)blockIdx.x * WARP + threadIdx.x % WARP, total = db ? 2 * width : width;
     const int slice = threadIdx.x / WARP;
@@ -279,6 +281,7 @@ KERNEL __launch_bounds__(BOUND, 1)
 normalise(const T *__restrict__ x, const T *__restrict__ r, const T *__restrict__ w, const T *__restrict__ b,
           T *__restrict__ y, T *__restrict__ s, C *__restrict__ mean, C *__restrict__ rstd, i64 rows, i64 width,
           double eps) {
+    begin_kernel();
     __shared__ C slots[2][WARP];
     Pack pw[ITEMS], pb[ITEMS];
     C c[ITEMS * VEC];

@@ -244,14 +244,17 @@ DEVICE void step_all(const Slots &t, const State &state, const typename Rule<flo
 }
 
 KERNEL adam(Slots t, State state, AdamHyper hyper, u32 slots, u32 pieces, u32 last_launch) {
+    begin_kernel();
     step_all<Adam>(t, state, hyper, slots, pieces, last_launch);
 }
 
 KERNEL sgd(Slots t, State state, SgdHyper hyper, u32 slots, u32 pieces, u32 last_launch) {
+    begin_kernel();
     step_all<Plain>(t, state, hyper, slots, pieces, last_launch);
 }
 
 KERNEL sgd_momentum(Slots t, State state, SgdHyper hyper, u32 slots, u32 pieces, u32 last_launch) {
+    begin_kernel();
     step_all<Momentum>(t, state, hyper, slots, pieces, last_launch);
 }
 
@@ -292,6 +295,7 @@ DEVICE void finish(const ScaleOut &out, Partial all) {
 // Sum of squares of all gradients in f64 and whether all are finite, and by the block that is last of the last launch what
 // follows from them. `partials` has a place for each block of all launches; this one's begin at `base`.
 KERNEL gradient_scale(Grads t, ScaleOut out, Partial *partials, u32 base, u32 grads, u32 pieces, u32 last_launch) {
+    begin_kernel();
     double sum = 0;
     u32 bad = 0;
     for (u32 piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
@@ -340,6 +344,7 @@ KERNEL gradient_scale(Grads t, ScaleOut out, Partial *partials, u32 base, u32 gr
 // Back after a step whose gradients were not finite, but not below 1; up after enough clean ones, but not beyond 2^24, from
 // which a scale could never be backed off in time.
 KERNEL loss_scale(float *scale, i64 *clean, const u8 *non_finite, float growth, float backoff, i64 interval) {
+    begin_kernel();
     if (threadIdx.x != 0 || blockIdx.x != 0) return;
     i64 count = *non_finite ? 0 : *clean + 1;
     if (*non_finite) {

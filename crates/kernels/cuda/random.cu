@@ -44,6 +44,7 @@ DEVICE void store4(T *y, const Vec<T, 4> &x, u64 b, u64 n, bool aligned) {
 
 // y = x * scale where a word is not below `threshold` (2^32 p), else 0. `state` is the seed and the step. Works in place.
 KERNEL dropout(const T *x, const i64 *state, T *y, u64 n, u64 threshold, u64 stream, double scale, u32 aligned) {
+    begin_kernel();
     Counter counter = {(u64)state[0], stream, (u64)state[1]};
     C factor = (C)scale;
     u64 step = (u64)gridDim.x * blockDim.x, blocks = (n + 3) / 4;
@@ -72,6 +73,7 @@ DEVICE double middle(u32 word) { return ((double)word + 0.5) * (1. / 4294967296.
 
 // low + (high - low) u, kept below `high` where rounding would reach it. No products are fused, as the CPU fuses none.
 KERNEL uniform(T *y, u64 n, u64 seed, u64 stream, u64 at_step, double low, double high, u32 aligned) {
+    begin_kernel();
     Counter counter = {seed, stream, at_step};
     double width = high - low;
     u64 step = (u64)gridDim.x * blockDim.x, blocks = (n + 3) / 4;
@@ -89,6 +91,7 @@ KERNEL uniform(T *y, u64 n, u64 seed, u64 stream, u64 at_step, double low, doubl
 
 // Box and Muller's transform, in f64; equal to the CPU's within the last places of its logarithm, sine and cosine.
 KERNEL normal(T *y, u64 n, u64 seed, u64 stream, u64 at_step, double mean, double deviation, u32 aligned) {
+    begin_kernel();
     Counter counter = {seed, stream, at_step};
     u64 step = (u64)gridDim.x * blockDim.x, blocks = (n + 3) / 4;
     for (u64 b = (u64)blockIdx.x * blockDim.x + threadIdx.x; b < blocks; b += step) {

@@ -213,6 +213,7 @@ DEVICE void join_block(State (&s)[STATES], State *slots) {
 KERNEL __launch_bounds__(THREADS, 1)
 reduce(const T *__restrict__ x, R *__restrict__ y, Layout kept, Layout reduced, i64 outputs, i64 n, i64 range,
        i64 elements, double freedom, State *states) {
+    begin_kernel();
 #if LANES > 1 && (COLUMNS || LANES > WARP)
     __shared__ State slots[COLUMNS ? THREADS / WARP * OUTS * STATES : THREADS / WARP];
 #else

@@ -27,7 +27,8 @@ DEVICE void sine_cosine(double angle, float &s, float &c) {
 }
 DEVICE void sine_cosine(double angle, double &s, double &c) { sincos(angle, &s, &c); }
 
-extern "C" __global__ void __launch_bounds__(THREADS) rope(const Rope p) {
+KERNEL __launch_bounds__(THREADS) rope(const Rope p) {
+    begin_kernel();
     const i64 half = p.dim / 2, groups = half / N, blocks_of_slice = p.blocks / p.slices;
     const i64 block = (i64)blockIdx.y * gridDim.x + blockIdx.x;
     if (block >= p.blocks) return;

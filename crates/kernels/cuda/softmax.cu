@@ -11,6 +11,7 @@ DEVICE C slope_of(C y, C g, C sum) { return LOG ? g - exp_of(y) * sum : y * (g -
 
 KERNEL __launch_bounds__(BOUND, 1)
 softmax_grad(const T *__restrict__ y, const T *__restrict__ g, T *__restrict__ dx, i64 rows, i64 width) {
+    begin_kernel();
     __shared__ C slots[WARP];
     const i64 row = first_row() + row_in_step();
     const Index packs = row < rows ? width / VEC : 0;
@@ -62,6 +63,7 @@ softmax_grad(const T *__restrict__ y, const T *__restrict__ g, T *__restrict__ d
 
 KERNEL __launch_bounds__(BOUND, RESIDENT)
 softmax(const T *__restrict__ x, T *__restrict__ y, i64 rows, i64 width) {
+    begin_kernel();
     __shared__ SumExp slots[WARP];
     const i64 row = first_row() + row_in_step();
     const Index packs = row < rows ? width / VEC : 0;

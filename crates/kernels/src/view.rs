@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use bullet_ops::{DType, Element, Layout};
+use bullet_ops::{DType, Element, Layout, Shape};
 
 /// A read-only operand.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +88,23 @@ impl<'a> View<'a> {
     pub unsafe fn with_layout(&self, layout: Layout) -> View<'a> {
         // SAFETY: by the caller's promise.
         unsafe { View::new(self.ptr, self.dtype, layout) }
+    }
+
+    /// What is behind the last axis, as rows: (.., width) as (rows, width), or turned around.
+    ///
+    /// # Panics
+    /// If the view is not contiguous.
+    pub(crate) fn as_rows(&self, turned: bool) -> View<'a> {
+        assert!(self.layout.is_contiguous(), "rows of {:?}", self.layout);
+        let (&width, lead) = self.layout.shape.split_last().unwrap_or((&1, &[]));
+        let rows = lead.iter().product();
+        let (shape, strides) = match turned {
+            false => ([rows, width], [width as isize, 1]),
+            true => ([width, rows], [1, width as isize]),
+        };
+        let shape = Shape::new(&shape).expect("no more elements than there were");
+        // SAFETY: the same elements.
+        unsafe { self.with_layout(Layout::strided(shape, &strides, 0)) }
     }
 
     /// The elements, if they lie row-major without gaps.

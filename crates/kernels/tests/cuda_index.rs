@@ -1,4 +1,4 @@
-//! Indexing, random numbers, optimizers and sampling on the first GPU against the CPU's kernels; skipped without one.
+//! Indexing, random numbers and optimizers on the first GPU against the CPU's kernels; skipped without one.
 //!
 //! Results lie between guard bytes and are poisoned before; each launch is done twice and must give the same bits.
 
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use bullet_kernels::cpu;
 use bullet_kernels::cpu::optim::{Adam, Scalars, Sgd};
 use bullet_kernels::cpu::random::{Counter, Distribution};
-use bullet_kernels::cuda::sample::Sampling;
-use bullet_kernels::cuda::{Gpu, index, optim, random, sample};
+use bullet_kernels::cuda::{Gpu, index, optim, random};
 use bullet_kernels::{View, ViewMut};
 use bullet_ops::{DType, DropoutSpec, Element, Layout, Op, Shape};
 use bullet_runtime::{Buffer, Device, DeviceKind, ErrorKind};
@@ -503,78 +502,5 @@ fn loss_scales_move() {
         optim::update_loss_scale(&gpu, &mut scale.view_mut(), &mut clean.view_mut(), &bad.view(), rule)
             .unwrap();
         assert_eq!((scale.read::<f32>()[0], clean.read::<i64>()[0]), (want_scale, want_clean));
-    }
-}
-
-/// The sequential walk through probabilities that the sampler of text generation takes.
-fn walk(how: &Sampling, logits: &[f32], seed: u64, step: u64) -> usize {
-    let likelier = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-    let mut tokens: Vec<usize> = (0..logits.len()).collect();
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let best = logits.iter().position(|&l| l == max).unwrap();
-    if how.temperature == 0.0 || how.top_k == Some(1) {
-        return best;
-    }
-    let k = how.top_k.unwrap_or(usize::MAX);
-    if k < logits.len() || how.top_p.is_some_and(|p| p < 1.0) {
-        tokens.sort_by(likelier);
-        tokens.truncate(k);
-    }
-    let weight = |&t: &usize| ((f64::from(logits[t]) - f64::from(max)) / how.temperature).exp();
-    let total: f64 = tokens.iter().map(weight).sum();
-    let mut mass = 0.0;
-    let enough = tokens.iter().position(|t| {
-        mass += weight(t);
-        mass >= how.top_p.unwrap_or(2.0) * total
-    });
-    tokens.truncate(enough.map_or(tokens.len(), |i| i + 1));
-    let kept: f64 = tokens.iter().map(weight).sum();
-    let words = cpu::random::philox(
-        [0, 0x7361_6d70, step as u32, (step >> 32) as u32],
-        [seed as u32, (seed >> 32) as u32],
-    );
-    let bits = u64::from(words[0]) | u64::from(words[1]) << 32;
-    let mut left = (bits >> 11) as f64 / (1u64 << 53) as f64 * kept;
-    *tokens.iter().find(|t| (left -= weight(t), left < 0.0).1).unwrap_or(&best)
-}
-
-#[test]
-fn sampling_equals_a_sequential_walk() {
-    let Some(gpu) = gpu() else { return };
-    let rng = &mut Rng(16);
-    for v in [1, 2, 31, 65, 257, 3000, 4096, 4097, 100_003] {
-        let rows = 5;
-        // Quarters, so that many logits are equal.
-        let mut logits: Vec<f32> = (0..rows * v).map(|_| (rng.unit() * 24.0).round() as f32 / 4.0).collect();
-        logits.iter_mut().step_by(7).skip(1).for_each(|l| *l = f32::NEG_INFINITY);
-        (0..rows).for_each(|r| logits[r * v] = 1.0);
-        let held = Held::of(&gpu, &logits, &[rows, v], 0);
-        for (temperature, top_k, top_p) in [
-            (0.0, None, None),
-            (1.0, Some(1), None),
-            (1.0, None, None),
-            (0.7, None, Some(1.0)),
-            (0.8, Some(5), None),
-            (1.0, Some(200), Some(0.9)),
-            (1.3, None, Some(0.5)),
-            (5.0, None, Some(0.99)),
-            (1.0, Some(v), Some(1e-9)),
-        ] {
-            let how = Sampling { temperature, top_k, top_p, advance: true };
-            let seeds: Vec<u64> = (0..rows).map(|_| rng.next()).collect();
-            let state: Vec<i64> = seeds.iter().flat_map(|&s| [s as i64, 40]).collect();
-            let mut state = Held::of(&gpu, &state, &[rows, 2], 0);
-            for step in 40..44 {
-                let mut tokens = Held::poisoned::<i64>(&gpu, &[rows], 0);
-                sample::sample(&gpu, &how, &held.view(), &mut state.view_mut(), &mut tokens.view_mut())
-                    .unwrap();
-                let got = tokens.read::<i64>();
-                for r in 0..rows {
-                    let want = walk(&how, &logits[r * v..][..v], seeds[r], step);
-                    assert_eq!(got[r], want as i64, "{how:?}, row {r} of {v}, step {step}");
-                }
-            }
-            assert!(state.read::<i64>().iter().skip(1).step_by(2).all(|&step| step == 44));
-        }
     }
 }

@@ -63,6 +63,11 @@ impl Init {
         Init { path: join(&self.path, name), ..self.clone() }
     }
 
+    /// For a part on another device.
+    pub fn on(&self, device: &Device) -> Init {
+        Init { device: device.clone(), ..self.clone() }
+    }
+
     /// Dtype of the parameters.
     pub fn dtype(&self) -> DType {
         self.dtype

@@ -10,6 +10,7 @@ pub mod layers;
 pub mod log;
 pub mod module;
 pub mod optim;
+pub mod place;
 pub mod rng;
 pub mod tokenizer;
 pub mod train;

@@ -14,6 +14,7 @@ use crate::layers::{
     AttentionConfig, BlockConfig, Embedding, LayerCache, Linear, NormLayer, Stream, TransformerBlock,
 };
 use crate::module::{Module, Pass, join};
+use crate::place::Placement;
 
 /// Targets of this value count for nothing in [`LanguageModel::loss`] (PyTorch's default).
 pub const IGNORE_INDEX: i64 = -100;
@@ -34,7 +35,8 @@ pub trait LanguageModel: Module {
 
     /// Mean cross-entropy in nats of `targets` (batch, sequence): a scalar, f32 even where activations are f16 or bf16.
     fn loss(&self, tokens: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(self.forward(tokens, pass)?.cross_entropy(targets, IGNORE_INDEX, 0.0)?)
+        let logits = self.forward(tokens, pass)?;
+        Ok(logits.cross_entropy(&targets.to_device(logits.device())?, IGNORE_INDEX, 0.0)?)
     }
 
     /// An empty cache for decoding `batch` sequences of up to [`LanguageModel::max_seq`] tokens.
@@ -244,8 +246,8 @@ impl TransformerConfig {
         None
     }
 
-    /// Whether the parameters alone fit the device: better said now than after minutes of allocating.
-    fn check_memory(&self, dtype: DType, device: &Device) -> Result<()> {
+    /// Whether the parameters alone fit the devices together: better said now than after minutes of allocating.
+    pub(crate) fn check_memory(&self, dtype: DType, devices: &[Device]) -> Result<()> {
         let [dim, ff, layers] = [self.dim, self.ff, self.layers].map(|n| n as f64);
         let kv_dim = dim / self.heads as f64 * self.kv_heads() as f64;
         let matrices = if self.feed_forward == FeedForward::SwiGlu { 3.0 } else { 2.0 };
@@ -254,21 +256,58 @@ impl TransformerConfig {
         let positions = if self.positions == Positions::Learned { self.max_seq as f64 } else { 0.0 };
         let parameters = layers * block + (tables + positions) * dim;
         let need = parameters * dtype.size() as f64;
-        let free = device.driver().memory().map_or(usize::MAX, |m| m.free);
-        let limit = device.memory_stats().limit.unwrap_or(usize::MAX);
-        let most = free.min(limit);
+        let of = |device: &Device| {
+            let free = device.driver().memory().map_or(usize::MAX, |m| m.free);
+            free.min(device.memory_stats().limit.unwrap_or(usize::MAX))
+        };
+        let most = devices.iter().map(of).fold(0, usize::saturating_add);
+        let names: Vec<String> = devices.iter().map(Device::to_string).collect();
         if need <= most as f64 {
             return Ok(());
         }
         const GIB: f64 = (1u64 << 30) as f64;
         Err(Error::argument(format!(
             "transformer: {parameters:.2e} parameters (layers = {layers}, dim = {dim}, ff = {ff}, vocab = {}, max_seq = {}) \
-             take {:.1} GiB, and {device} has {:.1} GiB to give; choose smaller sizes (training takes four times as much)",
+             take {:.1} GiB, and {} has {:.1} GiB to give; choose smaller sizes (training takes four times as much)",
             self.vocab,
             self.max_seq,
             need / GIB,
+            names.join(" with "),
             most as f64 / GIB
         )))
+    }
+
+    /// All on one device, with parameters of `dtype`.
+    ///
+    /// # Errors
+    /// [`TransformerConfig::validate`]'s; the parameters don't fit the device.
+    pub(crate) fn on(&self, device: &Device, dtype: DType) -> Result<Placement> {
+        self.validate()?;
+        self.check_memory(dtype, std::slice::from_ref(device))?;
+        Ok(Placement::on(device, self.layers))
+    }
+
+    /// The tables of tokens and, where they are learned, of positions.
+    pub(crate) fn new_tables(&self, init: &Init) -> Result<(Embedding, Option<Embedding>)> {
+        let table = |name, rows| Embedding::new(&init.at(name), rows, self.dim, Fill::GPT2);
+        let learned = self.positions == Positions::Learned;
+        let positions = learned.then(|| table("pos_embedding", self.max_seq)).transpose()?;
+        Ok((table("tok_embedding", self.vocab)?, positions))
+    }
+
+    /// Block `i`.
+    pub(crate) fn new_block(&self, init: &Init, i: usize) -> Result<TransformerBlock> {
+        TransformerBlock::new(&init.at("blocks").at(&i.to_string()), self.block())
+    }
+
+    /// The last norm, and the output layer with these weights if it is tied to them.
+    pub(crate) fn new_head(&self, init: &Init, tied: Option<&Tensor>) -> Result<(NormLayer, Linear)> {
+        let ln_f = NormLayer::new(&init.at("ln_f"), self.norm, self.dim, self.bias, self.norm_eps)?;
+        let head = match tied {
+            Some(weight) => Linear::tied(weight),
+            None => Linear::new(&init.at("head"), self.dim, self.vocab, self.head_bias, Fill::GPT2)?,
+        };
+        Ok((ln_f, head))
     }
 
     fn block(&self) -> BlockConfig {
@@ -316,22 +355,33 @@ impl Transformer {
     /// # Errors
     /// [`TransformerConfig::validate`]'s; out of memory.
     pub fn new(config: TransformerConfig, init: &Init) -> Result<Transformer> {
+        let everything = config.on(init.device(), init.dtype())?;
+        Transformer::placed(config, init, &everything)
+    }
+
+    /// As [`Transformer::new`], with each part on its device; that of `init` counts for nothing.
+    ///
+    /// # Errors
+    /// As [`Transformer::new`]; the placement is of another number of blocks, or parts what is tied.
+    pub fn placed(config: TransformerConfig, init: &Init, placement: &Placement) -> Result<Transformer> {
         config.validate()?;
-        config.check_memory(init.dtype(), init.device())?;
-        let (dim, vocab) = (config.dim, config.vocab);
-        let tok_embedding = Embedding::new(&init.at("tok_embedding"), vocab, dim, Fill::GPT2)?;
-        let learned = config.positions == Positions::Learned;
-        let positions = || Embedding::new(&init.at("pos_embedding"), config.max_seq, dim, Fill::GPT2);
-        let pos_embedding = learned.then(positions).transpose()?;
-        let block = |i: usize| TransformerBlock::new(&init.at("blocks").at(&i.to_string()), config.block());
-        let blocks = (0..config.layers).map(|i| block(i).map(Arc::new)).collect::<Result<_>>()?;
-        let ln_f = NormLayer::new(&init.at("ln_f"), config.norm, dim, config.bias, config.norm_eps)?;
-        let head = if config.tie_embeddings {
-            Linear::tied(&tok_embedding.weight)
-        } else {
-            Linear::new(&init.at("head"), dim, vocab, config.head_bias, Fill::GPT2)?
-        };
+        placement.check(&config)?;
+        config.check_memory(init.dtype(), &placement.devices())?;
+        let (tok_embedding, pos_embedding) = config.new_tables(&init.on(&placement.embedding))?;
+        let block = |(i, device): (usize, &Device)| config.new_block(&init.on(device), i).map(Arc::new);
+        let blocks = placement.blocks.iter().enumerate().map(block).collect::<Result<_>>()?;
+        let tied = config.tie_embeddings.then_some(&tok_embedding.weight);
+        let (ln_f, head) = config.new_head(&init.on(&placement.head), tied)?;
         Ok(Transformer { tok_embedding, pos_embedding, blocks, ln_f, head, config })
+    }
+
+    /// Where its parts are.
+    pub fn placement(&self) -> Placement {
+        Placement {
+            embedding: self.tok_embedding.weight.device().clone(),
+            blocks: self.blocks.iter().map(|block| block.device().clone()).collect(),
+            head: self.head.weight.device().clone(),
+        }
     }
 
     /// Its sizes and kinds.
@@ -348,15 +398,12 @@ impl Transformer {
         Ok(copy)
     }
 
-    /// Token vectors with those of the positions `past..`.
+    /// Token vectors with those of the positions `past..`, where the tables are.
     fn embed(&self, tokens: &Tensor, past: usize, pass: &Pass) -> Result<Tensor> {
         self.check_tokens(tokens, past)?;
-        let x = self.tok_embedding.forward(tokens, pass)?;
-        let x = match &self.pos_embedding {
-            Some(table) => x.add(&table.rows(past, tokens.dim(1), pass)?)?,
-            None => x,
-        };
-        pass.dropout(&x, self.config.dropout)
+        let tokens = tokens.to_device(self.tok_embedding.weight.device())?;
+        let tables = (&self.tok_embedding, self.pos_embedding.as_ref());
+        embed(tables, &tokens, past, self.config.dropout, pass)
     }
 
     fn check_tokens(&self, tokens: &Tensor, past: usize) -> Result<()> {
@@ -380,12 +427,28 @@ impl Transformer {
     fn decode(&self, tokens: &Tensor, cache: &KvCache, pass: &Pass) -> Result<Tensor> {
         let mut x = self.embed(tokens, cache.len, pass)?;
         for (block, layer) in self.blocks.iter().zip(&cache.layers) {
-            x = block.forward_cached(&x, layer, cache.len, pass)?;
+            x = block.forward_cached(&x.to_device(block.device())?, layer, cache.len, pass)?;
         }
         // Only the last position says what comes next.
-        let last = x.select(1, -1)?;
+        let last = x.select(1, -1)?.to_device(self.ln_f.device())?;
         self.head.forward(&self.ln_f.forward(&last, pass)?, pass)
     }
+}
+
+/// Token vectors (batch, sequence, width) with those of the positions `past..`, after dropout of probability `p`.
+pub(crate) fn embed(
+    (tokens, positions): (&Embedding, Option<&Embedding>),
+    ids: &Tensor,
+    past: usize,
+    p: f64,
+    pass: &Pass,
+) -> Result<Tensor> {
+    let x = tokens.forward(ids, pass)?;
+    let x = match positions {
+        Some(table) => x.add(&table.rows(past, ids.dim(1), pass)?)?,
+        None => x,
+    };
+    pass.dropout(&x, p)
 }
 
 impl LanguageModel for Transformer {
@@ -400,11 +463,9 @@ impl LanguageModel for Transformer {
     fn forward(&self, tokens: &Tensor, pass: &Pass) -> Result<Tensor> {
         let mut stream = Stream::new(self.embed(tokens, 0, pass)?);
         for block in &self.blocks {
-            stream = match pass.recompute {
-                true => Stream::new(block.forward_recomputed(&stream.sum()?, pass)?),
-                false => block.forward_stream(&stream, pass)?,
-            };
+            stream = block.forward_in_model(stream.to_device(block.device())?, pass)?;
         }
+        let stream = stream.to_device(self.ln_f.device())?;
         self.head.forward(&self.ln_f.forward_stream(&stream, pass)?.0, pass)
     }
 
@@ -412,8 +473,10 @@ impl LanguageModel for Transformer {
         let weight = &self.tok_embedding.weight;
         let (dtype, capacity) = (pass.compute.unwrap_or(weight.dtype()), self.config.max_seq);
         let attention = self.config.block().attention;
-        let layer = |_| LayerCache::new(&attention, batch, capacity, dtype, weight.device());
-        let layers = (0..self.config.layers).map(layer).collect::<Result<_>>()?;
+        let layer = |block: &Arc<TransformerBlock>| {
+            LayerCache::new(&attention, batch, capacity, dtype, block.device())
+        };
+        let layers = self.blocks.iter().map(layer).collect::<Result<_>>()?;
         Ok(KvCache { layers, batch, len: 0, capacity, device: weight.device().clone() })
     }
 
@@ -436,7 +499,11 @@ impl LanguageModel for Transformer {
         let dtype = self.tok_embedding.weight.dtype();
         // Under another dtype every op casts its weights; one launch reads them as they are.
         let as_stored = pass.compute.is_none_or(|compute| compute == dtype);
-        if cache.device.gpu().is_none() || cache.batch != 1 || !as_stored {
+        if cache.device.gpu().is_none()
+            || cache.batch != 1
+            || !as_stored
+            || self.placement().devices().len() > 1
+        {
             return Ok(None);
         }
         Ok(Decoder::new(self.decoder_model(cache))?)

@@ -116,6 +116,7 @@ impl Op {
                 };
                 x.iter().map(sums).collect()
             }
+            Op::LinearWeightGrad => infer_weight_grads(self, x),
             Op::Softmax | Op::LogSoftmax => {
                 self.need_float(x[0])?;
                 self.need_rank(x[0], 1)?;
@@ -328,6 +329,34 @@ fn infer_matmul(x: &[Meta]) -> Result<Meta> {
     }
     let lead = Shape::new(&a[..ra - 2])?.broadcast(&Shape::new(&b[..rb - 2])?)?;
     Ok(x[0].with(Shape::new(&[&lead[..], &[a[ra - 2], b[rb - 1]]].concat())?))
+}
+
+fn infer_weight_grads(op: &Op, x: &[Meta]) -> Result<Vec<Meta>> {
+    same_dtype(op.name(), x)?;
+    let (pairs, rest) = x.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(Error::argument(format!(
+            "{}: expected pairs of a gradient and an input, got {} operands",
+            op.name(),
+            x.len()
+        )));
+    }
+    let weight = |[g, x]: &[Meta; 2]| {
+        op.need_float(*g)?;
+        op.need_rank(*g, 1)?;
+        op.need_rank(*x, 1)?;
+        let (lead_g, lead_x) = (&g.shape[..g.shape.rank() - 1], &x.shape[..x.shape.rank() - 1]);
+        if lead_g != lead_x {
+            return Err(Error::shape(format!(
+                "{}: a gradient of shape {} does not belong to an input of shape {}: all axes but the last must agree",
+                op.name(),
+                g.shape,
+                x.shape
+            )));
+        }
+        Ok(g.with(Shape::new(&[g.shape[lead_g.len()], x.shape[lead_x.len()]])?))
+    };
+    pairs.iter().map(weight).collect()
 }
 
 fn infer_linear(activation: Activation, x: &[Meta]) -> Result<Vec<Meta>> {

@@ -195,6 +195,9 @@ pub enum Op {
     },
     /// Adjoint of [`Op::Linear`] in its bias, of several such ops at once, with one dtype.
     LinearBiasGrad,
+    /// Adjoint of [`Op::Linear`] in its weight, of several such ops at once, with one dtype: operands are pairs of a
+    /// gradient (.., outputs) and an input (.., inputs), results are (outputs, inputs).
+    LinearWeightGrad,
     /// Softmax along the last axis.
     Softmax,
     /// Adjoint of [`Op::Softmax`].

@@ -65,6 +65,7 @@ impl Op {
             Op::EmbeddingGrad { .. }
             | Op::AddNormGrad { .. }
             | Op::LinearBiasGrad
+            | Op::LinearWeightGrad
             | Op::Dropout(_)
             | Op::CrossEntropy { .. }
             | Op::Conv1dGradWeight { .. } => None,

@@ -184,6 +184,7 @@ pub static TABLE: &[Row] = &[
     // Products.
     kernel("matmul", "a[.., m, k], b[.., k, n] -> c[.., m, n]", "Matrix product; leading axes broadcast.", 64.0, Adjoint::Rule),
     kernel("linear_bias_grad", "g[.., n].. -> db[n]..", "Sums over all axes but the last: the gradients of the biases of several linear ops.", 16.0, Adjoint::NotDifferentiable),
+    kernel("linear_weight_grad", "(g[.., n], x[.., k]).. -> dw[n, k]..", "Sums over rows of g x^T: the gradients of the weights of several linear ops.", 64.0, Adjoint::NotDifferentiable),
     kernel("linear", "x[.., k], w[n, k], b[n]? -> y[.., n], pre[.., n]?",
         "activation(x W^T + b); `pre`, the value before the activation, is a result where there is one.", 64.0, Adjoint::Rule),
     // Rows.
@@ -285,6 +286,7 @@ impl Op {
             Op::MatMul => "matmul",
             Op::Linear { .. } => "linear",
             Op::LinearBiasGrad => "linear_bias_grad",
+            Op::LinearWeightGrad => "linear_weight_grad",
             Op::Softmax => "softmax",
             Op::SoftmaxGrad => "softmax_grad",
             Op::LogSoftmax => "log_softmax",

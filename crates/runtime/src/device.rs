@@ -42,7 +42,7 @@ impl Device {
         static CPU: OnceLock<Device> = OnceLock::new();
         let make = || {
             let driver = Arc::new(HostDriver::new());
-            match DeviceOptions::from_env() {
+            match DeviceOptions::from_env(DeviceKind::Cpu) {
                 Ok(options) => Device::build(driver, options, None),
                 Err(e) => Device::build(driver, DeviceOptions::default(), Some(e)),
             }
@@ -142,11 +142,24 @@ impl Device {
         let free = own.and_then(|arena| arena.take(bytes));
         let (block, counted) = match free {
             _ if bytes == 0 => (None, 0),
-            Some((block, counted)) => (Some(block), counted),
-            None => (Some(self.0.pool.alloc(id, bytes)?), bytes),
+            Some((block, counted)) => (Some(Memory::Pool(block)), counted),
+            None => (Some(Memory::Pool(self.0.pool.alloc(id, bytes)?)), bytes),
         };
         let others = Mutex::new(Vec::new());
         Ok(Buffer { block, len: bytes, counted, device: self.clone(), arena, stream, others })
+    }
+
+    /// Memory of someone else as a buffer of the default stream, which keeps `owner` until nothing uses the memory any
+    /// more. It counts for no limit.
+    ///
+    /// # Safety
+    /// Until `owner` is dropped, the `len` bytes at `ptr` are initialised memory that this device reaches, as the host
+    /// does if the device is one with host memory. Whoever else uses them is ordered before and after the uses of this
+    /// buffer.
+    pub unsafe fn adopt(&self, ptr: DevicePtr, len: usize, owner: Box<dyn Send + Sync>) -> Buffer {
+        let others = Mutex::new(Vec::new());
+        let block = (len > 0).then_some(Memory::Adopted(Adopted { ptr, _owner: owner }));
+        Buffer { block, len, counted: 0, device: self.clone(), arena: None, stream: None, others }
     }
 
     /// Returns a block to the pool.
@@ -296,13 +309,34 @@ impl fmt::Debug for Device {
     }
 }
 
+/// Where a buffer's memory is from.
+enum Memory {
+    Pool(Block),
+    Adopted(Adopted),
+}
+
+/// Memory that is someone else's.
+struct Adopted {
+    ptr: DevicePtr,
+    _owner: Box<dyn Send + Sync>,
+}
+
+impl Memory {
+    fn ptr(&self) -> DevicePtr {
+        match self {
+            Memory::Pool(block) => block.ptr,
+            Memory::Adopted(adopted) => adopted.ptr,
+        }
+    }
+}
+
 /// Memory of a device; goes back to the device's pool when dropped.
 ///
 /// **Streams.** It belongs to the stream it was allocated for. Work on another stream that uses it must be ordered by
 /// events, and [`record_use`](Buffer::record_use) must be told, so that the memory is not reused too early.
 pub struct Buffer {
     /// `None` if the length is 0, and after drop took it.
-    block: Option<Block>,
+    block: Option<Memory>,
     len: usize,
     /// The bytes that the pool counts for the block.
     counted: usize,
@@ -336,7 +370,7 @@ impl Buffer {
 
     /// The address of the first byte; aligned, and never null.
     pub fn ptr(&self) -> DevicePtr {
-        self.block.as_ref().map_or(NOWHERE, |block| block.ptr)
+        self.block.as_ref().map_or(NOWHERE, Memory::ptr)
     }
 
     /// The address as a pointer, if the host can read and write it; aligned, and never null.
@@ -474,7 +508,15 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(block) = self.block.take() else { return };
+        let block = match self.block.take() {
+            None => return,
+            Some(Memory::Pool(block)) => block,
+            Some(Memory::Adopted(_owner)) => {
+                // Nobody says when its memory is used again. An error here is of work that someone else will ask for.
+                let _ = self.wait_for_users().and_then(|()| self.device.synchronize());
+                return;
+            }
+        };
         let others = std::mem::take(self.others.get_mut().unwrap_or_else(|e| e.into_inner()));
         let held = Held { block, counted: self.counted, stream: self.stream.take(), others };
         // What a capture may have used stays with it, though it was allocated before.

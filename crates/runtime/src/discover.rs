@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::cuda::{CudaDriver, Physical, library};
 use crate::device::Device;
+use crate::driver::DeviceKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::jit::{Compiler, Program, Tier};
 
@@ -104,7 +105,7 @@ impl Device {
         if let Some(device) = devices.get(&ordinal) {
             return Ok(device.clone());
         }
-        let options = crate::DeviceOptions::from_env()?;
+        let options = crate::DeviceOptions::from_env(DeviceKind::Cuda(ordinal))?;
         let device = Device::with_options(Arc::new(CudaDriver::new(ordinal)?), options);
         devices.insert(ordinal, device.clone());
         Ok(device)

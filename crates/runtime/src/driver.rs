@@ -147,11 +147,21 @@ pub struct LaunchConfig {
     pub cluster: [u32; 3],
     /// Whether all blocks must be resident at once, for grid-wide synchronisation.
     pub cooperative: bool,
+    /// Whether the kernel waits for the one before by itself (`griddepcontrol.wait`, compute capability 9.0), so that the
+    /// driver may start its blocks early. Without clusters and cooperation only.
+    pub overlaps: bool,
 }
 
 impl Default for LaunchConfig {
     fn default() -> LaunchConfig {
-        LaunchConfig { grid: [1; 3], block: [1; 3], shared_bytes: 0, cluster: [1; 3], cooperative: false }
+        LaunchConfig {
+            grid: [1; 3],
+            block: [1; 3],
+            shared_bytes: 0,
+            cluster: [1; 3],
+            cooperative: false,
+            overlaps: false,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a device handles its memory, and the environment variables that say so.
 
+use crate::driver::DeviceKind;
 use crate::error::{Error, Result};
 
 /// How a device handles its memory.
@@ -13,20 +14,22 @@ pub struct DeviceOptions {
 }
 
 impl DeviceOptions {
-    /// What `BULLET_MEMORY_LIMIT` (a size such as `2GiB`, `512MB` or `1000000`) and `BULLET_POISON` (1 or 0) say.
+    /// What `BULLET_MEMORY_LIMIT` (a size such as `2GiB`, `512MB` or `1000000` for each device, or sizes by kind such as
+    /// `cuda=2GiB,cpu=8GiB`) and `BULLET_POISON` (1 or 0) say for a device of this kind.
     ///
     /// # Errors
-    /// If a variable is set to what is neither.
-    pub fn from_env() -> Result<DeviceOptions> {
-        DeviceOptions::from_vars(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
+    /// If a variable is set to what is neither, be it for devices of another kind.
+    pub fn from_env(kind: DeviceKind) -> Result<DeviceOptions> {
+        let var = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        DeviceOptions::from_vars(kind, var)
     }
 
-    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<DeviceOptions> {
+    fn from_vars(kind: DeviceKind, var: impl Fn(&str) -> Option<String>) -> Result<DeviceOptions> {
         let memory_limit = match var("BULLET_MEMORY_LIMIT").as_deref().map(str::trim) {
             None | Some("") => None,
-            Some(text) => Some(parse_bytes(text).map_err(|e| {
+            Some(text) => limit_of(kind, text).map_err(|e| {
                 Error::invalid(format!("the environment variable BULLET_MEMORY_LIMIT is wrong: {e}"))
-            })?),
+            })?,
         };
         let poison = match var("BULLET_POISON").as_deref().map(str::trim) {
             None | Some("" | "0") => false,
@@ -39,6 +42,34 @@ impl DeviceOptions {
         };
         Ok(DeviceOptions { memory_limit, poison })
     }
+}
+
+/// The limit that `text` sets for devices of this kind: one size for all, or one a kind.
+fn limit_of(kind: DeviceKind, text: &str) -> Result<Option<usize>> {
+    if !text.contains('=') {
+        return parse_bytes(text).map(Some);
+    }
+    let (mut cpu, mut cuda) = (None, None);
+    for part in text.split(',') {
+        let (name, size) = part.split_once('=').unwrap_or((part, ""));
+        let limit = match name.trim() {
+            "cpu" => &mut cpu,
+            "cuda" => &mut cuda,
+            _ => {
+                return Err(Error::invalid(format!(
+                    "'{}' sets no limit for cpu or cuda; expected such as cuda=2GiB, cpu=8GiB, or cuda=2GiB,cpu=8GiB",
+                    part.trim()
+                )));
+            }
+        };
+        if limit.replace(parse_bytes(size)?).is_some() {
+            return Err(Error::invalid(format!("{} has two limits; leave one out", name.trim())));
+        }
+    }
+    Ok(match kind {
+        DeviceKind::Cpu => cpu,
+        DeviceKind::Cuda(_) => cuda,
+    })
 }
 
 /// The number of bytes that a size such as `2GiB`, `1.5 GB`, `512M` or `4096` means.
@@ -102,22 +133,50 @@ mod tests {
         }
     }
 
+    fn from(limit: &'static str, poison: &'static str, kind: DeviceKind) -> Result<DeviceOptions> {
+        DeviceOptions::from_vars(kind, |name| match name {
+            "BULLET_MEMORY_LIMIT" => Some(limit.to_string()),
+            "BULLET_POISON" => Some(poison.to_string()),
+            _ => None,
+        })
+    }
+
     #[test]
     fn settings_come_from_the_environment() {
-        let vars = |limit: &'static str, poison: &'static str| {
-            move |name: &str| match name {
-                "BULLET_MEMORY_LIMIT" => Some(limit.to_string()),
-                "BULLET_POISON" => Some(poison.to_string()),
-                _ => None,
-            }
-        };
-        let options = DeviceOptions::from_vars(vars("1MiB", "1")).unwrap();
+        let options = from("1MiB", "1", DeviceKind::Cpu).unwrap();
         assert_eq!(options, DeviceOptions { memory_limit: Some(1 << 20), poison: true });
-        assert_eq!(DeviceOptions::from_vars(vars("", "0")).unwrap(), DeviceOptions::default());
-        assert_eq!(DeviceOptions::from_vars(|_| None).unwrap(), DeviceOptions::default());
-        assert!(
-            DeviceOptions::from_vars(vars("much", "")).unwrap_err().message.contains("BULLET_MEMORY_LIMIT")
-        );
-        assert!(DeviceOptions::from_vars(vars("", "yes")).unwrap_err().message.contains("BULLET_POISON"));
+        assert_eq!(from("", "0", DeviceKind::Cpu).unwrap(), DeviceOptions::default());
+        assert_eq!(DeviceOptions::from_vars(DeviceKind::Cpu, |_| None).unwrap(), DeviceOptions::default());
+        let wrong = from("much", "", DeviceKind::Cpu).unwrap_err();
+        assert!(wrong.message.contains("BULLET_MEMORY_LIMIT") && wrong.message.contains("'much'"), "{wrong}");
+        assert!(from("", "yes", DeviceKind::Cpu).unwrap_err().message.contains("BULLET_POISON"));
+    }
+
+    #[test]
+    fn kinds_of_devices_have_limits_of_their_own() {
+        for (text, cpu, cuda) in [
+            ("1MiB", Some(1 << 20), Some(1 << 20)),
+            ("cuda=1MiB", None, Some(1 << 20)),
+            ("cpu=2M", Some(2 << 20), None),
+            (" cuda = 1 MiB , cpu=2MiB ", Some(2 << 20), Some(1 << 20)),
+        ] {
+            for (kind, limit) in [(DeviceKind::Cpu, cpu), (DeviceKind::Cuda(1), cuda)] {
+                assert_eq!(from(text, "", kind).unwrap().memory_limit, limit, "{text} for {kind}");
+            }
+        }
+        for (text, part) in [
+            ("gpu=1MiB", "'gpu=1MiB' sets no limit for cpu or cuda"),
+            ("cuda=1MiB,", "'' sets no limit"),
+            ("cuda=1MiB,2MiB", "'2MiB' sets no limit"),
+            ("cuda=", "'' is not a size"),
+            ("cpu=lots,cuda=1MiB", "'lots' is not a size"),
+            ("cuda=1MiB,cuda=2MiB", "cuda has two limits"),
+        ] {
+            // What is wrong for one kind is an error for all.
+            for kind in [DeviceKind::Cpu, DeviceKind::Cuda(0)] {
+                let e = from(text, "", kind).unwrap_err();
+                assert!(e.message.contains("BULLET_MEMORY_LIMIT") && e.message.contains(part), "{text}: {e}");
+            }
+        }
     }
 }

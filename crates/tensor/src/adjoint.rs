@@ -3,11 +3,12 @@
 //! Elementwise ops take theirs from the op table, as expressions. The others are one arm of a match each, in terms of
 //! other ops. [`reads`] says what an adjoint reads; the tape keeps that and nothing else.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use bullet_ops::expr::Expr;
 use bullet_ops::table::Adjoint;
 use bullet_ops::{Activation, DType, Map, Meta, Op, Reduce, RopeSpec};
+use smallvec::smallvec;
 
 use crate::dispatch::{Few, execute, run_expr};
 use crate::error::Result;
@@ -19,15 +20,18 @@ pub(crate) struct Context<'a> {
     outputs: &'a [Meta],
     needs: &'a [bool],
     saved: Vec<Option<Tensor>>,
-    later: Cell<Option<BiasSum>>,
+    later: RefCell<Few<Deferred>>,
 }
 
-/// The gradient of a bias that is still to be summed: the tape does several at once ([`Op::LinearBiasGrad`]).
-pub(crate) struct BiasSum {
-    /// The operand of the node that is the bias.
+/// A gradient that is still to be computed, by an op that computes several at once: [`Op::LinearBiasGrad`],
+/// [`Op::LinearWeightGrad`].
+pub(crate) struct Deferred {
+    /// The operand of the node whose gradient it is.
     pub(crate) operand: usize,
-    /// What its gradient is the sum of, over all axes but the last.
-    pub(crate) rows: Tensor,
+    /// What computes it,
+    pub(crate) op: Op,
+    /// of these.
+    pub(crate) of: Few<Tensor>,
 }
 
 impl<'a> Context<'a> {
@@ -37,12 +41,18 @@ impl<'a> Context<'a> {
         needs: &'a [bool],
         saved: Vec<Option<Tensor>>,
     ) -> Context<'a> {
-        Context { inputs, outputs, needs, saved, later: Cell::default() }
+        Context { inputs, outputs, needs, saved, later: RefCell::default() }
     }
 
-    /// What the adjoint left to be summed.
-    pub(crate) fn take_later(&self) -> Option<BiasSum> {
+    /// What the adjoint left to be computed.
+    pub(crate) fn take_later(&self) -> Few<Deferred> {
         self.later.take()
+    }
+
+    fn defer(&self, operand: usize, op: Op, of: Few<Tensor>) {
+        if self.needs.get(operand) == Some(&true) {
+            self.later.borrow_mut().push(Deferred { operand, op, of });
+        }
     }
 
     /// Operand `i`, which [`reads`] asked for.
@@ -115,6 +125,7 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         | Op::RmsNormGrad
         | Op::AddNormGrad { .. }
         | Op::LinearBiasGrad
+        | Op::LinearWeightGrad
         | Op::EmbeddingGrad { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::AttentionGrad(_)
@@ -242,6 +253,7 @@ pub(crate) fn adjoint(
         | Op::RmsNormGrad
         | Op::AddNormGrad { .. }
         | Op::LinearBiasGrad
+        | Op::LinearWeightGrad
         | Op::EmbeddingGrad { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::AttentionGrad(_)
@@ -385,16 +397,11 @@ fn linear_adjoint(activation: Activation, cx: &Context<'_>, g: Tensor) -> Result
         }
         flat.matmul(cx.x(1))?.reshape_to(cx.inputs[0].shape)
     })?;
-    let dw = cx.if_needed(1, || {
-        if g.numel() == 0 || cx.inputs[0].shape.numel() == 0 {
-            return Tensor::zeros(&cx.inputs[1].shape, g.dtype(), g.device());
-        }
-        flat.transpose(0, 1)?.matmul(&rows(cx.x(0))?)
-    })?;
-    if cx.needs.get(2) == Some(&true) {
-        cx.later.set(Some(BiasSum { operand: 2, rows: g }));
+    if cx.needs.get(1) == Some(&true) {
+        cx.defer(1, Op::LinearWeightGrad, smallvec![g.clone(), cx.x(0).clone()]);
     }
-    let mut grads = vec![dx, dw, None];
+    cx.defer(2, Op::LinearBiasGrad, smallvec![g]);
+    let mut grads = vec![dx, None, None];
     grads.truncate(cx.inputs.len());
     Ok(grads)
 }

@@ -224,6 +224,12 @@ pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
                 .into(),
         ));
     }
+    if target.storage().is_read_only() {
+        return Err(bullet_ops::Error::argument(
+            "assignment destination is read-only: the memory belongs to an array that may not be written; copy() it first",
+        )
+        .into());
+    }
     let strides = target.layout().strides().iter().zip(&target.shape()[..]);
     if strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
         return Err(Error::Autograd(

@@ -349,8 +349,8 @@ impl Tensor {
         if p == 0.0 {
             return Ok(self.clone());
         }
-        let stream = generator.next_stream();
-        run_one(Op::Dropout(DropoutSpec { p, stream }), &[self, generator.state()])
+        let (stream, state) = (generator.next_stream(), generator.state_on(self.device())?);
+        run_one(Op::Dropout(DropoutSpec { p, stream }), &[self, state])
     }
 
     /// Mean cross-entropy of these logits (.., classes) against class indices (..): a scalar.
@@ -413,7 +413,9 @@ impl Tensor {
         let drop = dropout.map(|(p, generator)| DropoutSpec { p, stream: generator.next_stream() });
         let spec = AttentionSpec { causal, scale: 1.0 / (d as f64).sqrt(), dropout: drop };
         let mut operands: Few<&Tensor> = smallvec![self];
-        operands.extend(dropout.map(|(_, generator)| generator.state()));
+        if let Some((_, generator)) = dropout {
+            operands.push(generator.state_on(self.device())?);
+        }
         run_one(Op::AttentionPacked { spec, heads, kv_heads }, &operands)
     }
 

@@ -12,15 +12,16 @@ use bullet_ops::{DType, Meta, Shape};
 use bullet_runtime::Device;
 
 use crate::dispatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// Source of randomness for one model in training.
 ///
-/// Its state (seed, step) lives on the device. Each use within a step draws from its own stream, numbered in the order
-/// of calls since [`Generator::begin_step`].
+/// Its state (seed, step) lives on the device, or on each of several. Each use within a step draws from its own stream,
+/// numbered in the order of calls since [`Generator::begin_step`], so that the numbers don't depend on which device draws.
 pub struct Generator {
-    state: Tensor,
+    /// i64 (seed, step), one a device.
+    states: Vec<Tensor>,
     seed: u64,
     stream: AtomicU64,
 }
@@ -28,8 +29,14 @@ pub struct Generator {
 impl Generator {
     /// A generator at step 0.
     pub fn new(seed: u64, device: &Device) -> Result<Generator> {
-        let state = Tensor::from_slice(&[seed as i64, 0], &[2], device)?;
-        Ok(Generator { state, seed, stream: AtomicU64::new(0) })
+        Generator::across(seed, std::slice::from_ref(device))
+    }
+
+    /// As [`Generator::new`], for a model that lies on several devices.
+    pub fn across(seed: u64, devices: &[Device]) -> Result<Generator> {
+        let state = |device| Tensor::from_slice(&[seed as i64, 0], &[2], device);
+        let states = devices.iter().map(state).collect::<Result<_>>()?;
+        Ok(Generator { states, seed, stream: AtomicU64::new(0) })
     }
 
     /// The seed it was made with.
@@ -40,12 +47,18 @@ impl Generator {
     /// Moves to training step `step`, and to its first stream.
     pub fn begin_step(&self, step: u64) -> Result<()> {
         self.stream.store(0, Ordering::Relaxed);
-        self.state.send_(&[self.seed as i64, step as i64])
+        self.states.iter().try_for_each(|state| state.send_(&[self.seed as i64, step as i64]))
     }
 
-    /// The device tensor that random ops read: i64 (seed, step).
-    pub fn state(&self) -> &Tensor {
-        &self.state
+    /// The tensor that random ops on `device` read: i64 (seed, step).
+    ///
+    /// # Errors
+    /// The generator was made for other devices.
+    pub fn state_on(&self, device: &Device) -> Result<&Tensor> {
+        self.states.iter().find(|state| state.device() == device).ok_or_else(|| {
+            let made_for: Vec<String> = self.states.iter().map(|state| state.device().to_string()).collect();
+            Error::DeviceMismatch(device.to_string(), made_for.join(" and "))
+        })
     }
 
     /// Takes the next stream of this step.
@@ -99,5 +112,33 @@ impl Tensor {
     /// Standard normal numbers.
     pub fn randn(shape: &[usize], dtype: DType, device: &Device, seed: u64) -> Result<Tensor> {
         Tensor::random(Distribution::Normal { mean: 0.0, std: 1.0 }, shape, dtype, device, (seed, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bullet_runtime::HostDriver;
+
+    use super::*;
+
+    #[test]
+    fn every_device_draws_the_same_numbers() -> Result<()> {
+        let [here, there, elsewhere] = [(); 3].map(|()| Device::with_driver(Arc::new(HostDriver::new())));
+        let generator = Generator::across(7, &[here.clone(), there.clone()])?;
+        let draw = |device: &Device, stream| {
+            generator.set_streams(stream);
+            Tensor::ones(&[300], DType::F32, device)?.dropout(0.5, &generator)?.to_vec::<f32>()
+        };
+        for step in [0, 5] {
+            generator.begin_step(step)?;
+            assert_eq!(draw(&here, 0)?, draw(&there, 0)?);
+            // Streams are numbered across devices.
+            assert_eq!(generator.streams(), 1);
+            assert_ne!(draw(&here, 0)?, draw(&there, 1)?);
+        }
+        assert!(matches!(draw(&elsewhere, 0), Err(Error::DeviceMismatch(..))));
+        Ok(())
     }
 }

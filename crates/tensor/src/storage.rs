@@ -25,6 +25,8 @@ pub(crate) struct Storage {
     buffer: Buffer,
     access: RwLock<()>,
     version: AtomicU64,
+    /// It belongs to someone who allows no writes.
+    read_only: bool,
 }
 
 impl Storage {
@@ -47,14 +49,24 @@ impl Storage {
                 unsafe { capture::record(device, fill)? };
             }
         }
-        Ok(Arc::new(Storage { buffer, access: RwLock::new(()), version: AtomicU64::new(0) }))
+        Ok(Storage::around(buffer, false))
+    }
+
+    /// The storage of a buffer.
+    pub(crate) fn around(buffer: Buffer, read_only: bool) -> Arc<Storage> {
+        Arc::new(Storage { buffer, access: RwLock::new(()), version: AtomicU64::new(0), read_only })
+    }
+
+    /// Whether nothing may be written to it.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// A storage that holds `data`.
     pub(crate) fn of(device: &Device, data: &[u8]) -> Result<Arc<Storage>> {
         let mut buffer = device.alloc(data.len())?;
         buffer.write(0, data)?;
-        Ok(Arc::new(Storage { buffer, access: RwLock::new(()), version: AtomicU64::new(0) }))
+        Ok(Storage::around(buffer, false))
     }
 
     pub(crate) fn device(&self) -> &Device {

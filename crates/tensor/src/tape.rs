@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bullet_ops::{DType, Meta, Op};
 use bullet_runtime::DeviceKind;
 
-use crate::adjoint::{self, BiasSum, Context};
-use crate::dispatch::execute;
+use crate::adjoint::{self, Context, Deferred};
+use crate::dispatch::{Few, execute};
 use crate::error::{Error, Result};
 use crate::shadow::Shadow;
 use crate::tensor::Tensor;
@@ -189,8 +189,8 @@ impl Node {
         saved.into_iter().map(check).collect()
     }
 
-    /// The gradient of each input that needs one; one may be left to be summed.
-    fn adjoint(&self, grads: Vec<Option<Tensor>>) -> Result<(Vec<Option<Tensor>>, Option<BiasSum>)> {
+    /// The gradient of each input that needs one; some may be left to be computed.
+    fn adjoint(&self, grads: Vec<Option<Tensor>>) -> Result<(Vec<Option<Tensor>>, Few<Deferred>)> {
         let saved = self.take_saved()?;
         let needs: Vec<bool> = self.edges.iter().map(Option::is_some).collect();
         match &self.step {
@@ -199,8 +199,8 @@ impl Node {
                 let grads = adjoint::adjoint(op, &cx, grads)?;
                 Ok((grads, cx.take_later()))
             }
-            Step::View(view) => Ok((view.adjoint(&self.inputs, &self.outputs, grads)?, None)),
-            Step::Custom(function) => Ok((function.backward(grads)?, None)),
+            Step::View(view) => Ok((view.adjoint(&self.inputs, &self.outputs, grads)?, Few::new())),
+            Step::Custom(function) => Ok((function.backward(grads)?, Few::new())),
         }
     }
 }
@@ -244,59 +244,72 @@ impl Ord for Pending {
 struct Walk {
     heap: BinaryHeap<Pending>,
     grads: HashMap<u64, Vec<Option<Tensor>>>,
-    later: Later,
+    later: Vec<Waiting>,
 }
 
-/// Gradients of biases that wait for company, as one launch sums many: leaves, and what is to be summed for them.
-#[derive(Default)]
-struct Later {
-    waiting: Vec<(Autograd, Tensor)>,
+/// Gradients of leaves that wait for company, as one launch computes many of them.
+struct Waiting {
+    op: Op,
+    leaves: Vec<Autograd>,
+    /// Of all of them, one behind the other; `bytes` in sum.
+    operands: Vec<Tensor>,
     bytes: usize,
 }
 
-impl Later {
+impl Waiting {
     /// What waits is kept in memory, and is to be in a GPU's second-level cache still.
     const BYTES: usize = 32 << 20;
-    /// A launch takes so many.
-    const MANY: usize = 64;
 
-    fn is_full(&self) -> bool {
-        self.bytes >= Later::BYTES || self.waiting.len() >= Later::MANY
+    /// The bytes of one of them above which it fills a GPU alone, and how many a launch takes.
+    fn limits(op: &Op) -> (usize, usize) {
+        if *op == Op::LinearWeightGrad { (Waiting::BYTES / 4, 32) } else { (Waiting::BYTES, 64) }
     }
 
-    fn push(&mut self, to: Autograd, rows: Tensor) {
-        self.bytes += rows.numel() * rows.dtype().size();
-        self.waiting.push((to, rows));
+    fn is_full(&self) -> bool {
+        self.bytes >= Waiting::BYTES || self.leaves.len() >= Waiting::limits(&self.op).1
     }
 }
 
 impl Walk {
-    /// Sums the rows of a bias's gradient: at once where nothing is gained by waiting, or someone waits for it.
-    fn sum_later(&mut self, to: &Autograd, rows: Tensor) -> Result<()> {
-        let alone = !matches!((to, rows.device().kind()), (Autograd::Leaf(_), DeviceKind::Cuda(_)));
-        if alone {
-            let sum = execute(&Op::LinearBiasGrad, &[&rows])?.swap_remove(0);
-            return self.deliver(to, sum);
+    /// Computes a gradient: at once where nothing is gained by waiting, or someone waits for it.
+    fn compute_later(&mut self, to: &Autograd, Deferred { op, of, .. }: Deferred) -> Result<()> {
+        let bytes: usize = of.iter().map(|t| t.numel() * t.dtype().size()).sum();
+        let (dtype, device) = (of[0].dtype(), of[0].device().clone());
+        let waits = matches!((to, device.kind()), (Autograd::Leaf(_), DeviceKind::Cuda(_)));
+        if !waits || bytes > Waiting::limits(&op).0 {
+            let operands: Few<&Tensor> = of.iter().collect();
+            let grad = execute(&op, &operands)?.swap_remove(0);
+            return self.deliver(to, grad);
         }
-        let alike = |(_, other): &(Autograd, Tensor)| {
-            other.dtype() == rows.dtype() && other.device() == rows.device()
+        let at = match self.later.iter().position(|waiting| waiting.op == op) {
+            Some(at) => at,
+            None => {
+                self.later.push(Waiting { op, leaves: Vec::new(), operands: Vec::new(), bytes: 0 });
+                self.later.len() - 1
+            }
         };
-        if !self.later.waiting.iter().all(alike) {
-            self.flush()?;
+        let alike = |other: &Tensor| other.dtype() == dtype && *other.device() == device;
+        if !self.later[at].operands.iter().all(alike) {
+            self.flush(at)?;
         }
-        self.later.push(to.clone(), rows);
-        if self.later.is_full() { self.flush() } else { Ok(()) }
+        let waiting = &mut self.later[at];
+        waiting.bytes += bytes;
+        waiting.leaves.push(to.clone());
+        waiting.operands.extend(of);
+        if waiting.is_full() { self.flush(at) } else { Ok(()) }
     }
 
-    /// Sums what waits.
-    fn flush(&mut self) -> Result<()> {
-        let waiting = std::mem::take(&mut self.later).waiting;
-        if waiting.is_empty() {
+    /// Computes what waits at `at`.
+    fn flush(&mut self, at: usize) -> Result<()> {
+        let waiting = &mut self.later[at];
+        waiting.bytes = 0;
+        let (leaves, operands) = (std::mem::take(&mut waiting.leaves), std::mem::take(&mut waiting.operands));
+        if leaves.is_empty() {
             return Ok(());
         }
-        let rows: Vec<&Tensor> = waiting.iter().map(|(_, rows)| rows).collect();
-        let sums = execute(&Op::LinearBiasGrad, &rows)?;
-        waiting.iter().zip(sums).try_for_each(|((to, _), sum)| self.deliver(to, sum))
+        let all: Vec<&Tensor> = operands.iter().collect();
+        let grads = execute(&waiting.op, &all)?;
+        leaves.iter().zip(grads).try_for_each(|(to, grad)| self.deliver(to, grad))
     }
 
     fn deliver(&mut self, to: &Autograd, grad: Tensor) -> Result<()> {
@@ -349,13 +362,13 @@ pub(crate) fn backward(root: &Tensor, grad: Tensor) -> Result<()> {
                     walk.deliver(edge, grad)?;
                 }
             }
-            if let Some(BiasSum { operand, rows }) = later
-                && let Some(edge) = &node.edges[operand]
-            {
-                walk.sum_later(edge, rows)?;
+            for deferred in later {
+                if let Some(edge) = &node.edges[deferred.operand] {
+                    walk.compute_later(edge, deferred)?;
+                }
             }
         }
-        walk.flush()
+        (0..walk.later.len()).try_for_each(|at| walk.flush(at))
     })
 }
 

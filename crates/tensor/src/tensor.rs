@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
-use bullet_runtime::Device;
+use bullet_runtime::{Device, DevicePtr};
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -202,6 +202,34 @@ impl Tensor {
         Tensor::from_parts(self.0.storage.clone(), layout, self.0.dtype, autograd)
     }
 
+    /// A view of memory that belongs to someone else, and that `owner` keeps; `strides` are in elements.
+    ///
+    /// # Errors
+    /// Too many axes or elements.
+    ///
+    /// # Safety
+    /// Until `owner` is dropped, `at` is the address of the element whose indices are all 0, and every element that the
+    /// strides reach from there is an initialised, aligned and valid `dtype` in memory that `device` can use. No one writes
+    /// it while a kernel works on it.
+    pub unsafe fn adopt(
+        at: u64,
+        (shape, strides): (&[usize], &[isize]),
+        dtype: DType,
+        device: &Device,
+        owner: Box<dyn Send + Sync>,
+        read_only: bool,
+    ) -> Result<Tensor> {
+        let shape = Shape::new(shape)?;
+        // Strides may be negative: the memory begins at the lowest address.
+        let below: isize = shape.iter().zip(strides).map(|(&d, &s)| (d as isize - 1).max(0) * s.min(0)).sum();
+        let layout = Layout::strided(shape, strides, below.unsigned_abs());
+        let len = layout.bounds().map_or(0, |(_, highest)| highest + 1) * dtype.size();
+        let start = DevicePtr(at - (below.unsigned_abs() * dtype.size()) as u64);
+        // SAFETY: by the caller's promise, these are the bytes from the lowest element to the highest.
+        let buffer = unsafe { device.adopt(start, len, owner) };
+        Ok(Tensor::from_parts(Storage::around(buffer, read_only), layout, dtype, None))
+    }
+
     /// The same memory as a leaf of the tape: [`Tensor::backward`] fills its [`Tensor::grad`].
     ///
     /// # Errors
@@ -371,14 +399,39 @@ impl Tensor {
         if self.device() == device {
             return Ok(self.clone());
         }
-        let bytes = self.to_bytes()?;
-        let moved = Tensor::from_bytes(&bytes, self.dtype(), self.shape(), device)?;
+        let moved = self.copy_to(device)?;
         if !(grad_enabled() && self.is_tracked() && self.dtype().is_float()) {
             return Ok(moved);
         }
         let step = Step::Custom(Box::new(MoveBack(self.device().clone())));
         let node = Node::record(step, &[self], vec![moved.meta()], Vec::new());
         Ok(moved.view_as(*moved.layout(), Some(Autograd::Node(node, 0))))
+    }
+
+    /// A row-major copy in the memory of another device. Where the host reaches the memory of one of them, nothing lies
+    /// in between.
+    fn copy_to(&self, device: &Device) -> Result<Tensor> {
+        let moved = Tensor::empty(self.meta(), device)?;
+        let (target, bytes) = (moved.storage().buffer(), self.numel() * self.dtype().size());
+        if let Some(to) = target.host_ptr() {
+            // Work that was queued before may still use this memory.
+            device.synchronize()?;
+            // SAFETY: memory of this length, initialised as all of the pool's, that no one else can name yet.
+            self.read_bytes(unsafe { std::slice::from_raw_parts_mut(to, bytes) })?;
+            return Ok(moved);
+        }
+        if self.storage().buffer().host_ptr().is_none() {
+            target.put(0, &self.to_bytes()?)?;
+            return Ok(moved);
+        }
+        let dense = no_grad(|| self.contiguous())?;
+        let _guards = Guards::take(&[dense.storage()], &[]);
+        dense.device().synchronize()?;
+        let from = dense.storage().base().wrapping_add(dense.layout().offset * self.dtype().size());
+        // SAFETY: a contiguous tensor has its elements there, and the guard keeps writers out.
+        let data = unsafe { std::slice::from_raw_parts(from, bytes) };
+        target.put(0, data)?;
+        Ok(moved)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `bullet devices`.
 
 use bullet_kernels::cpu::simd::{Isa, isa};
+use bullet_nn::train::HYBRID;
 use bullet_runtime::jit::cache::{Cache, CacheReport, Stats};
 use bullet_runtime::{CudaReport, Error, ErrorKind, GpuReport, JitReport, gpus, hardware};
 use bullet_tensor::{Device, par};
@@ -20,19 +21,33 @@ fn summary(device: &Device) -> String {
     format!("{}: {threads} thread{s} on {} usable cores, {}", cpu.model, cpu.usable_cores, isa().name())
 }
 
-/// Says what computes, unless `quiet`, and in any case why `auto` passes over a GPU that only lacks something.
+/// The device of this name to train on; of `hybrid` the one that comes first, which is that of `auto`.
+pub(crate) fn first(name: &str) -> Result<Device, Error> {
+    Device::parse(if name == HYBRID { "auto" } else { name })
+}
+
+/// Says what computes, unless `quiet`, and in any case why `auto` or `hybrid` passes over a GPU that only lacks something.
 pub(crate) fn announce(name: &str, device: &Device, quiet: bool) {
     if let Some(why) = why_not_a_gpu(name) {
         warn(format_args!("the GPU is not used: {}", why.message));
     }
-    if !quiet {
-        note(summary(device));
+    if quiet {
+        return;
+    }
+    note(summary(device));
+    if name == HYBRID && device.gpu().is_some() {
+        note(summary(&Device::cpu()));
     }
 }
 
-/// Why `auto` chose the CPU, where there is a GPU.
+/// Says where the parts of a model are.
+pub(crate) fn announce_plan(plan: &str) {
+    note(format_args!("{HYBRID}: {plan}"));
+}
+
+/// Why `auto` or `hybrid` chose the CPU, where there is a GPU.
 fn why_not_a_gpu(name: &str) -> Option<Error> {
-    let why = if name == "auto" { Device::auto().ok()?.1? } else { return None };
+    let why = if name == "auto" || name == HYBRID { Device::auto().ok()?.1? } else { return None };
     (!matches!(why.kind, ErrorKind::DriverMissing | ErrorKind::NoDevice)).then_some(why)
 }
 

@@ -9,7 +9,7 @@ pub(crate) mod train;
 
 use std::path::{Path, PathBuf};
 
-use bullet_nn::train::{LoadedModel, RunFolder, load_model};
+use bullet_nn::train::{HYBRID, LoadedModel, RunFolder, load_model};
 use bullet_tensor::Device;
 
 use crate::failure::Failure;
@@ -37,12 +37,25 @@ fn no_checkpoint(path: &Path) -> Failure {
         .or_hint("name a run folder or a .bullet file; `bullet train --out FOLDER` makes one")
 }
 
-/// The device that `--device` names.
+/// The one device that `--device` names.
 pub(crate) fn device(name: &str) -> Result<Device, Failure> {
-    Device::parse(name).map_err(|e| {
-        Failure::usage(format!("`--device` = {name}: {e}"))
-            .or_hint("`bullet devices` lists what there is; auto and cpu go on without a GPU")
-    })
+    if name == HYBRID {
+        return Err(Failure::usage(format!(
+            "`--device` = {HYBRID}: that is for training, which takes several times the memory of the weights alone"
+        ))
+        .or_hint("give auto, cpu, cuda or cuda:N; a model that was trained on two devices runs on any one"));
+    }
+    Device::parse(name).map_err(|e| no_device(name, e))
+}
+
+/// As [`device`], for training: of `hybrid` the first one.
+pub(crate) fn first_device(name: &str) -> Result<Device, Failure> {
+    devices::first(name).map_err(|e| no_device(name, e))
+}
+
+fn no_device(name: &str, e: bullet_runtime::Error) -> Failure {
+    Failure::usage(format!("`--device` = {name}: {e}"))
+        .or_hint("`bullet devices` lists what there is; auto and cpu go on without a GPU")
 }
 
 /// The model in a file or run folder.

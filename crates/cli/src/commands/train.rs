@@ -5,7 +5,6 @@ use std::path::Path;
 use bullet_nn::config::Config;
 use bullet_nn::train::{Ending, Report, RunFolder, Trainer, TrainerBuilder};
 use bullet_nn::{LanguageModel, Module};
-use bullet_tensor::Device;
 use serde_json::{Value, json};
 
 use super::{checkpoint_path, devices};
@@ -31,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let named = builder.config_mut().train.device.clone();
     // Before the text is read, which may take a while; a device that cannot be used is the builder's to report.
-    if let Ok(device) = Device::parse(&named) {
+    if let Ok(device) = devices::first(&named) {
         devices::announce(&named, &device, args.quiet);
     }
     let mut trainer =
@@ -152,6 +151,9 @@ fn introduce(trainer: &Trainer) {
         count(data.train.len() as f64),
         count(data.validation.len() as f64),
     ));
+    if let Some(plan) = trainer.plan() {
+        devices::announce_plan(plan);
+    }
     let from = trainer.train_step().steps();
     let start = if from > 0 {
         format!("steps {from} to {}", config.train.steps)

@@ -9,13 +9,13 @@ use bullet_nn::config::{Config, ScheduleKind};
 use bullet_nn::data::TokenDataset;
 use bullet_nn::format::{AtomicFile, BulletFile, Header, TensorRef, write as write_file};
 use bullet_nn::generate::Sampler;
+use bullet_nn::place::Placement;
 use bullet_nn::tokenizer::Tokenizer;
-use bullet_nn::train::{Ending, Report, TINY_SHAKESPEARE, Trainer, load_model, tokenizer};
-use bullet_nn::{Module, Transformer};
-use bullet_tensor::Device;
+use bullet_nn::train::{Ending, Report, TINY_SHAKESPEARE, Trainer, load_model, place, tokenizer};
+use bullet_nn::{Module, Transformer, TransformerConfig};
 
 use crate::args::DemoArgs;
-use crate::commands::{device, devices, generate, train};
+use crate::commands::{devices, first_device, generate, train};
 use crate::failure::Failure;
 use crate::output::{self, clock, count, note, shell, shown};
 use crate::progress::Screen;
@@ -41,13 +41,18 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     let json = args.json;
     let stop = Stop::listen(move || train::untrained("demo", None, json));
-    let device = device(&args.device)?;
-    devices::announce(&args.device, &device, false);
+    devices::announce(&args.device, &first_device(&args.device)?, false);
     let mut config = settings(args);
     let (tokenizer, data) = prepare(&config)?;
     config.model.vocab = tokenizer.vocab_size();
-    pick_steps(args, &mut config, &data, &device)?;
-    let builder = Trainer::builder(config).device(device.clone()).text(TINY_SHAKESPEARE).tokenizer(tokenizer);
+    let (placement, plan) =
+        place(&config, &TransformerConfig::from_settings(&config.model, data.vocab_size))?;
+    if let Some(plan) = plan {
+        devices::announce_plan(&plan);
+    }
+    pick_steps(args, &mut config, &data, &placement)?;
+    let builder = Trainer::builder(config).placement(placement.clone());
+    let builder = builder.text(TINY_SHAKESPEARE).tokenizer(tokenizer);
     let builder = builder.callback(Screen::new(false)).callback(stop.watch()).stop_flag(stop.flag());
     let mut trainer = builder.build()?;
     note(format_args!("model: {} parameters", count(trainer.model().num_parameters() as f64)));
@@ -62,7 +67,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         return Err(train::interrupted(&report));
     }
     save_for_inference(&report.last, &args.out)?;
-    let loaded = load_model(&args.out, &device)?;
+    let loaded = load_model(&args.out, &placement.head)?;
     finish(args, &report, &loaded.model, &loaded.tokenizer)
 }
 
@@ -96,6 +101,7 @@ fn settings(args: &DemoArgs) -> Config {
     config.optim.weight_decay = 0.1;
     config.optim.decay_min_rank = 2;
     config.optim.grad_clip = 1.0;
+    config.train.device = args.device.clone();
     config.train.seed = args.seed;
     config.train.name = "demo".into();
     if args.quick {
@@ -125,13 +131,13 @@ fn pick_steps(
     args: &DemoArgs,
     config: &mut Config,
     data: &TokenDataset,
-    device: &Device,
+    placement: &Placement,
 ) -> Result<(), Failure> {
     let steps = match args.steps {
         Some(steps) => steps.into(),
         None if args.quick => QUICK_STEPS,
         None => {
-            let step = speed::measure(config, data, device)?;
+            let step = speed::measure(config, data, placement)?;
             let steps = ((args.seconds / step.as_secs_f64()) as usize).clamp(LEAST_STEPS, MOST_STEPS);
             let time = clock(Duration::from_secs_f64(step.as_secs_f64() * steps as f64));
             note(format_args!(

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bullet_nn::TransformerConfig;
 use bullet_nn::config::Config;
 use bullet_nn::data::{Sampler, TokenDataset};
-use bullet_nn::init::Init;
-use bullet_nn::train::{TrainStep, optimizer, step_options};
-use bullet_nn::{Transformer, TransformerConfig};
-use bullet_tensor::{DType, Device};
+use bullet_nn::place::Placement;
+use bullet_nn::train::{TrainStep, model, optimizer, step_options};
 
 use crate::failure::Failure;
 
@@ -16,11 +15,15 @@ const WARM_UP: u64 = 3;
 const TIMED: u64 = 12;
 
 /// The median time of a step of `config` on a model that is thrown away.
-pub(super) fn measure(config: &Config, data: &TokenDataset, device: &Device) -> Result<Duration, Failure> {
+pub(super) fn measure(
+    config: &Config,
+    data: &TokenDataset,
+    placement: &Placement,
+) -> Result<Duration, Failure> {
     let settings = TransformerConfig::from_settings(&config.model, data.vocab_size);
-    let model = Transformer::new(settings, &Init::new(config.train.seed, DType::F32, device))?;
+    let model = model(config, settings, placement)?;
     let optimizer = optimizer(config, &model)?;
-    let mut step = TrainStep::new(model, optimizer, step_options(config), device)?;
+    let mut step = TrainStep::new(model, optimizer, step_options(config), &placement.head)?;
     let sampler = Sampler::new(config.train.seed, Sampler::TRAIN, config.train.batch_size, config.model.seq)?;
     let mut timed = |i: u64| -> bullet_nn::Result<Duration> {
         let start = Instant::now();

@@ -221,6 +221,30 @@ fn sizes_beyond_memory_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn hybrid_is_for_training() {
+    let place = Place::new("hybrid");
+    place.trained("a", 2);
+    for command in ["generate runs/a -n 3", "eval runs/a"] {
+        let said = place.run(&format!("{command} --device hybrid"));
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        for words in ["`--device` = hybrid", "for training", "hint: give auto, cpu"] {
+            assert!(said.err.contains(words), "{command}: {}", said.err);
+        }
+    }
+    let message = refused(&place, 2, "--device hybird");
+    assert!(message.contains("`train.device` = hybird") && message.contains("or to hybrid"), "{message}");
+    let report =
+        place.json(&format!("train --data text.txt --out runs/b {TINY} --steps 3 --device hybrid -q"));
+    assert_eq!(report["ending"], "completed");
+    // A run remembers it.
+    let saved = place.json("info runs/b/last.bullet");
+    assert_eq!(saved["training"]["config"]["train"]["device"], "hybrid");
+    place.ok("train --resume runs/b --steps 5 -q");
+    let huge = refused(&place, 2, "--layers 1000000000000 --device hybrid");
+    assert!(huge.contains("layers = 1000000000000") && huge.contains("GiB"), "{huge}");
+}
+
+#[test]
 fn environment_variables_that_mean_nothing_are_refused() {
     let place = Place::new("environment");
     for (name, value, words) in [
@@ -229,6 +253,8 @@ fn environment_variables_that_mean_nothing_are_refused() {
         ("BULLET_THREADS", "99999", "from 1 to 256"),
         ("BULLET_ISA", "AVX9", "portable"),
         ("BULLET_MEMORY_LIMIT", "nonsense", "nonsense"),
+        ("BULLET_MEMORY_LIMIT", "gpu=2GiB", "cpu or cuda"),
+        ("BULLET_MEMORY_LIMIT", "cuda=lots", "'lots' is not a size"),
         ("BULLET_TIER", "sm_99", "sm_35, sm_70"),
         ("BULLET_CACHE", "maybe", "1 or 0"),
         ("BULLET_CACHE_LIMIT", "much", "'much'"),

@@ -326,6 +326,7 @@ pub unsafe fn run(gpu: &Gpu, way: &Way, model: &Model, request: &Request, out: D
         shared_bytes: way.shared_bytes as u32,
         cluster: if way.meeting == Meeting::Cluster { [way.blocks, 1, 1] } else { [1; 3] },
         cooperative: way.meeting == Meeting::Grid,
+        overlaps: false,
     };
     // SAFETY: the arguments are the kernel's; what they point to is as the caller says, and the scratch memory.
     unsafe { gpu.launch_shaped(function, config, &args) }

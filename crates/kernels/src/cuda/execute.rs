@@ -37,6 +37,7 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::MatMul => gemm::matmul(gpu, x, out),
         Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
         Op::LinearBiasGrad => bias_grad::bias_grad(gpu, x, out),
+        Op::LinearWeightGrad => gemm::weight_grads(gpu, x, out),
         Op::Softmax => softmax::softmax(gpu, false, x, out),
         Op::LogSoftmax => softmax::softmax(gpu, true, x, out),
         Op::SoftmaxGrad => softmax::softmax_grad(gpu, false, x, out),

@@ -163,6 +163,8 @@ pub struct Gpu {
     functions: RwLock<HashMap<u64, Vec<Loaded>>>,
     generated: RwLock<HashMap<Box<[u8]>, FunctionId>>,
     fault: FaultCell,
+    /// Kernels wait for the one before by themselves (`begin_kernel` of the prelude), so launches may overlap.
+    overlaps: bool,
 }
 
 impl Gpu {
@@ -188,6 +190,7 @@ impl Gpu {
             functions: RwLock::default(),
             generated: RwLock::default(),
             fault,
+            overlaps: info.tier >= Tier::Sm90a,
         });
         *cell = Some(gpu.clone());
         Ok(gpu)
@@ -297,8 +300,13 @@ impl Gpu {
         if grid.contains(&0) {
             return Ok(());
         }
-        let config =
-            LaunchConfig { grid, block: [block, 1, 1], shared_bytes: shared, ..LaunchConfig::default() };
+        let config = LaunchConfig {
+            grid,
+            block: [block, 1, 1],
+            shared_bytes: shared,
+            overlaps: self.overlaps,
+            ..LaunchConfig::default()
+        };
         // SAFETY: by the caller's promise.
         unsafe { self.launch_shaped(function, config, args) }
     }

@@ -458,6 +458,7 @@ impl Kernel<'_> {
             text,
             "
 KERNEL __launch_bounds__({BLOCK}) {name}({out} *out{params}{space}, i64 points, i64 step, i64 span{tail}) {{
+    begin_kernel();
 {once}    for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {{
 {at}{groups}#pragma unroll
         for (int u = 0; u < {unroll}; ++u) {{

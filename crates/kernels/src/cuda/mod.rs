@@ -31,7 +31,6 @@ pub mod random;
 mod reduce;
 mod rope;
 mod rows;
-pub mod sample;
 mod softmax;
 
 use bullet_runtime::jit::Tier;
@@ -65,8 +64,33 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         random::units,
         reduce::units,
         rope::units,
-        sample::units,
         softmax::units,
     ];
     families.into_iter().flat_map(|units| units()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The text behind each kernel's opening brace.
+    fn bodies(text: &str) -> impl Iterator<Item = &str> {
+        text.split("\nKERNEL ").skip(1).map(|kernel| kernel.split_once("{\n").map_or("", |(_, body)| body))
+    }
+
+    #[test]
+    fn every_kernel_waits_for_the_one_before() {
+        let own = units().into_iter().map(|(unit, _)| (unit.name.to_string(), unit.text(Tier::Sm90a)));
+        for (name, text) in own.chain(sample_sources(Tier::Sm90a)) {
+            assert!(bodies(&text).count() > 0, "{name} has no kernel");
+            for body in bodies(&text) {
+                assert!(body.trim_start().starts_with("begin_kernel();"), "{name}:\n{body}");
+            }
+            assert_eq!(
+                text.matches("__global__").count(),
+                1,
+                "{name}: only KERNEL of the prelude says __global__"
+            );
+        }
+    }
 }

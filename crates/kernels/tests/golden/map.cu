@@ -11,6 +11,7 @@ DEVICE float silu_f16_value(float x0) {
 }
 
 KERNEL __launch_bounds__(256) silu_f16(f16 *out, const f16 *p0, i64 points, i64 step, i64 span, i64 elements) {
+    begin_kernel();
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         Pack<f16, 8> group0[2];
 #pragma unroll
@@ -50,6 +51,7 @@ DEVICE float silu_f16_adjoint0_value(float x0, float x2) {
 }
 
 KERNEL __launch_bounds__(256) silu_f16_adjoint0(f16 *out, const f16 *p0, const f16 *p1, i64 points, i64 step, i64 span, i64 elements) {
+    begin_kernel();
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         Pack<f16, 8> group0[2];
         Pack<f16, 8> group1[2];
@@ -83,6 +85,7 @@ DEVICE float map_layouts_1_0_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_1_0(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         Pack<float, 1> group0[8];
@@ -115,6 +118,7 @@ DEVICE float map_layouts_4_0_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_4_0(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, i64 points, i64 step, i64 span, i64 elements) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         Pack<float, 4> group0[2];
@@ -149,6 +153,7 @@ DEVICE float map_layouts_1_1_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_1_1(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, Space<4, 1> space, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         i64 at[8][4];
@@ -183,6 +188,7 @@ DEVICE float map_layouts_4_2_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_4_2(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, Space<4, 2> space, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         i64 at[4][4];
@@ -217,6 +223,7 @@ DEVICE float map_layouts_1_3_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_1_3(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, Space<4, 3> space, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         i64 at[8][4];
@@ -251,6 +258,7 @@ DEVICE float map_layouts_4_8_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_4_8(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, Space<4, 8> space, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         i64 at[4][4];
@@ -285,6 +293,7 @@ DEVICE float map_layouts_1_8_wide_value(float x0, float x1, float x2) {
 }
 
 KERNEL __launch_bounds__(256) map_layouts_1_8_wide(f16 *out, const float *p0, const bf16 *p1, const boolean *p2, Space<4, 8> space, i64 points, i64 step, i64 span) {
+    begin_kernel();
     const float once2 = load<float>(*p2);
     for (i64 first = blockIdx.x * span + threadIdx.x; first < points; first += gridDim.x * span) {
         i64 at[8][4];

@@ -312,7 +312,7 @@ config! {
     train: TrainConfig {
         /// Optimizer steps.
         steps: usize = 1000;
-        /// Where to train: cpu, cuda, cuda:N, or auto for the first GPU that can be used, else the CPU.
+        /// Where to train: cpu, cuda, cuda:N, auto for the first GPU that can be used, else the CPU, or hybrid for both.
         device: String = "auto".to_string();
         /// Sequences of a batch.
         batch_size: usize = 16;

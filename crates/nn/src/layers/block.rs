@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bullet_tensor::{Error as TensorError, Tensor, grad_enabled, recompute};
+use bullet_tensor::{Device, Error as TensorError, Tensor, grad_enabled, recompute};
 
 use super::{Attention, AttentionConfig, LayerCache, Mlp, NormLayer, Stream};
 use crate::config::{FeedForward, Norm};
@@ -57,6 +57,11 @@ impl TransformerBlock {
         })
     }
 
+    /// Where its parameters are, and so where its input must be.
+    pub fn device(&self) -> &Device {
+        self.ln1.device()
+    }
+
     /// (batch, sequence, dim) to the same.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.forward_stream(&Stream::new(x.clone()), pass)?.sum()
@@ -67,6 +72,14 @@ impl TransformerBlock {
         let (normed, x) = self.ln1.forward_stream(stream, pass)?;
         let attended = self.attn.forward(&normed, pass)?;
         self.feed_forward(&Stream { x, added: Some(pass.dropout(&attended, self.dropout)?) }, pass)
+    }
+
+    /// As [`TransformerBlock::forward_stream`], recomputed in backward if the pass says so.
+    pub fn forward_in_model(self: &Arc<Self>, stream: Stream, pass: &Pass) -> Result<Stream> {
+        match pass.recompute {
+            true => Ok(Stream::new(self.forward_recomputed(&stream.sum()?, pass)?)),
+            false => self.forward_stream(&stream, pass),
+        }
     }
 
     /// As [`TransformerBlock::forward`] for positions `past..`; see [`Attention::forward_cached`].

@@ -1,7 +1,7 @@
 //! [`LayerNorm`], [`RmsNorm`], and [`NormLayer`], either of them.
 
-use bullet_tensor::Tensor;
 use bullet_tensor::decode::Affine;
+use bullet_tensor::{Device, Tensor};
 
 use crate::config::Norm;
 use crate::error::Result;
@@ -99,6 +99,14 @@ impl Stream {
         Stream { x, added: None }
     }
 
+    /// The stream on `device`: itself if it is there, else its sum, which is less to move.
+    pub fn to_device(self, device: &Device) -> Result<Stream> {
+        if self.x.device() == device {
+            return Ok(self);
+        }
+        Ok(Stream::new(self.sum()?.to_device(device)?))
+    }
+
     /// The stream as one tensor.
     pub fn sum(&self) -> Result<Tensor> {
         Ok(match &self.added {
@@ -131,6 +139,14 @@ impl NormLayer {
         match self {
             NormLayer::Layer(norm) => (norm.weight.clone(), norm.bias.clone()),
             NormLayer::Rms(norm) => (norm.weight.clone(), None),
+        }
+    }
+
+    /// Where its parameters are.
+    pub fn device(&self) -> &Device {
+        match self {
+            NormLayer::Layer(norm) => norm.weight.device(),
+            NormLayer::Rms(norm) => norm.weight.device(),
         }
     }
 

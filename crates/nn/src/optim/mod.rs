@@ -1,14 +1,15 @@
 //! Optimizers (SGD, Adam, AdamW), parameter groups, learning-rate schedules, loss scaling.
 //!
 //! **Nothing here reads from the device.** Step count, learning rate, clipping factor and loss scale are device tensors
-//! that kernels read; a step whose gradients are not finite skips itself there.
+//! that kernels read; a step whose gradients are not finite skips itself there. Parameters may be on several devices: each
+//! device's are updated by calls of its own, and the norms of their gradients are brought together through the host.
 
 mod scaler;
 mod schedule;
 mod state;
 
 use bullet_tensor::optim::{Adam, GradientScale, Sgd, Slot, StepState, adam_step, gradient_scale, sgd_step};
-use bullet_tensor::{DType, Tensor, no_grad};
+use bullet_tensor::{DType, Device, Tensor, no_grad};
 
 pub use scaler::LossScaler;
 pub use schedule::{Decay, Schedule};
@@ -16,6 +17,7 @@ pub use state::StateEntries;
 
 use crate::error::{Error, Result};
 use crate::module::StateDict;
+use crate::place::distinct;
 
 /// An update rule with what is common to all parameters; learning rate and weight decay are of the group.
 ///
@@ -124,7 +126,7 @@ struct Member {
     moments: Vec<Tensor>,
 }
 
-/// Parameters that are stepped by one call, with the scalars that the call reads on the device.
+/// Parameters of one device that are stepped by one call, with the scalars that the call reads there.
 struct Group {
     options: GroupOptions,
     /// f32, no axes.
@@ -132,6 +134,12 @@ struct Group {
     /// i64, no axes: steps taken, skipped ones not counted.
     step: Tensor,
     members: Vec<Member>,
+}
+
+impl Group {
+    fn device(&self) -> &Device {
+        self.lr.device()
+    }
 }
 
 /// An update rule, the parameters it updates in place, and its state.
@@ -142,7 +150,7 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// An optimizer of `parameters` (as [`Module::named_parameters`](crate::Module::named_parameters) gives them);
-    /// those for which `options` says the same make a group. The learning rate is 0 until [`Optimizer::set_lr`].
+    /// those on one device for which `options` says the same make a group. The learning rate is 0 until [`Optimizer::set_lr`].
     ///
     /// # Errors
     /// No parameters; a hyper-parameter out of range; out of memory.
@@ -164,7 +172,7 @@ impl Optimizer {
             let moments = rule.moments().iter().map(|_| zeros()).collect::<Result<_, _>>()?;
             let device = param.device().clone();
             let member = Member { name, param, moments };
-            match groups.iter_mut().find(|g| g.options == options) {
+            match groups.iter_mut().find(|g| g.options == options && *g.device() == device) {
                 Some(group) => group.members.push(member),
                 None => groups.push(Group {
                     options,
@@ -213,7 +221,13 @@ impl Optimizer {
         self.members().for_each(|m| m.param.set_grad(None));
     }
 
-    /// The global norm of the gradients and the factor that undoes the loss scale, then clips to `max_norm`.
+    /// The devices that its parameters are on.
+    pub fn devices(&self) -> Vec<Device> {
+        distinct(self.groups.iter().map(Group::device))
+    }
+
+    /// The global norm of the gradients and the factor that undoes the loss scale, then clips to `max_norm`; all are where
+    /// the loss scale is. Of gradients on several devices the norms are brought together there, for which the host waits.
     ///
     /// # Errors
     /// No parameter has a gradient.
@@ -227,6 +241,10 @@ impl Optimizer {
             return Err(Error::argument(
                 "optimizer: no parameter has a gradient; run the forward pass and call backward on the loss first",
             ));
+        }
+        let devices = distinct(grads.iter().map(Tensor::device));
+        if devices.len() > 1 {
+            return joint_scale(&grads, &devices, loss_scale, max_norm);
         }
         Ok(gradient_scale(&grads.iter().collect::<Vec<_>>(), loss_scale, max_norm)?)
     }
@@ -252,8 +270,8 @@ impl Optimizer {
         let state = StepState {
             step: &group.step,
             lr: &group.lr,
-            grad_scale: &scale.factor,
-            skip: &scale.non_finite,
+            grad_scale: &scale.factor.to_device(group.device())?,
+            skip: &scale.non_finite.to_device(group.device())?,
         };
         let weight_decay = group.options.weight_decay;
         match self.rule {
@@ -304,6 +322,25 @@ impl Optimizer {
         self.groups[1..].iter().try_for_each(|g| g.step.copy_(self.steps_taken()))?;
         Ok(())
     }
+}
+
+/// As [`gradient_scale`], of gradients on several devices.
+fn joint_scale(
+    grads: &[Tensor],
+    devices: &[Device],
+    loss_scale: Option<&Tensor>,
+    max_norm: Option<f64>,
+) -> Result<GradientScale> {
+    let norm_on = |device: &Device| {
+        let here: Vec<&Tensor> = grads.iter().filter(|g| g.device() == device).collect();
+        Ok(gradient_scale(&here, None, None)?.norm)
+    };
+    // All are begun before one is waited for.
+    let norms: Vec<Tensor> = devices.iter().map(norm_on).collect::<Result<_>>()?;
+    let home = loss_scale.map_or(&devices[0], Tensor::device);
+    let norms: Vec<Tensor> = norms.iter().map(|n| n.to_device(home)).collect::<Result<_, _>>()?;
+    // The norm of norms is the norm of all, and not finite if one of them is not.
+    Ok(gradient_scale(&norms.iter().collect::<Vec<_>>(), loss_scale, max_norm)?)
 }
 
 fn check_options(name: &str, options: GroupOptions) -> Result<()> {

@@ -10,9 +10,11 @@ use crate::format::BulletFile;
 use crate::init::Init;
 use crate::module::{Module, Pass};
 use crate::optim::{Decay, GroupOptions, Optimizer, Rule, Schedule};
+use crate::place::{Placement, plan};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{LanguageModel, Transformer, TransformerConfig};
 
+use super::probe::measure;
 use super::step::{Objective, StepOptions};
 
 impl Objective for Transformer {
@@ -52,15 +54,28 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
     })
 }
 
-/// The device that `config` names.
+/// The name of both, GPU and CPU: for `train.device`.
+pub const HYBRID: &str = "hybrid";
+
+/// Where a model of these settings is trained, by the device that `config` names; under [`HYBRID`] the plan in words, unless
+/// there is no GPU that can be used: then it is the CPU, as under `auto`.
 ///
 /// # Errors
-/// There is no such device, or it cannot be used.
-pub(super) fn device(config: &Config) -> Result<Device> {
-    Device::parse(&config.train.device).map_err(|e| {
-        let hint = "set it to auto or cpu to go on without a GPU";
-        Error::argument(format!("`train.device` = {}: {e}; {hint}", config.train.device))
-    })
+/// There is no such device, or it cannot be used; the model fits neither device nor both.
+pub fn place(config: &Config, settings: &TransformerConfig) -> Result<(Placement, Option<String>)> {
+    let name = &config.train.device;
+    let wrong = |e: bullet_tensor::runtime::Error| {
+        let hint = "set it to auto or cpu to go on without a GPU, or to hybrid for GPU and CPU together";
+        Error::argument(format!("`train.device` = {name}: {e}; {hint}"))
+    };
+    let alone = Device::parse(if name == HYBRID { "auto" } else { name }).map_err(wrong)?;
+    if name != HYBRID || alone.gpu().is_none() {
+        return Ok((settings.on(&alone, weights(config))?, None));
+    }
+    let cpu = Device::cpu();
+    settings.check_memory(weights(config), &[alone.clone(), cpu.clone()])?;
+    let plan = plan(&measure(config, settings, &alone, &cpu)?)?;
+    Ok((plan.placement(&alone, &cpu), Some(plan.describe(&alone, &cpu))))
 }
 
 /// How `config` wants its steps.
@@ -89,7 +104,7 @@ fn compute(precision: Precision) -> Option<DType> {
 }
 
 /// The dtype that weights are kept in.
-fn weights(config: &Config) -> DType {
+pub(super) fn weights(config: &Config) -> DType {
     match compute(config.train.precision) {
         Some(half) if !config.train.master_weights => half,
         Some(_) | None => DType::F32,
@@ -97,8 +112,9 @@ fn weights(config: &Config) -> DType {
 }
 
 /// A new model, initialised from the seed of `config`.
-pub(super) fn model(config: &Config, settings: TransformerConfig, device: &Device) -> Result<Transformer> {
-    Transformer::new(settings, &Init::new(config.train.seed, weights(config), device))
+pub fn model(config: &Config, settings: TransformerConfig, placement: &Placement) -> Result<Transformer> {
+    let init = Init::new(config.train.seed, weights(config), &placement.head);
+    Transformer::placed(settings, &init, placement)
 }
 
 /// The tokenizer that `config` names, or one made from `text`.

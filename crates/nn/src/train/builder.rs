@@ -11,6 +11,7 @@ use crate::data::TokenDataset;
 use crate::error::{Error, Result};
 use crate::format::BulletFile;
 use crate::module::Module;
+use crate::place::Placement;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{Transformer, TransformerConfig};
 
@@ -28,6 +29,7 @@ pub struct TrainerBuilder {
     text: Option<String>,
     tokenizer: Option<Tokenizer>,
     device: Option<Device>,
+    placement: Option<Placement>,
     callbacks: Vec<Box<dyn Callback>>,
     stop: Arc<AtomicBool>,
     resume: Option<Resume>,
@@ -47,6 +49,7 @@ impl TrainerBuilder {
             text: None,
             tokenizer: None,
             device: None,
+            placement: None,
             callbacks: Vec::new(),
             stop: Arc::default(),
             resume: None,
@@ -99,6 +102,12 @@ impl TrainerBuilder {
         self
     }
 
+    /// Trains with the parts of the model on these devices, whatever `train.device` says.
+    pub fn placement(mut self, placement: Placement) -> TrainerBuilder {
+        self.placement = Some(placement);
+        self
+    }
+
     /// Adds hooks.
     pub fn callback(mut self, callback: impl Callback + 'static) -> TrainerBuilder {
         self.callbacks.push(Box::new(callback));
@@ -123,11 +132,12 @@ impl TrainerBuilder {
         let settings = TransformerConfig::from_settings(&self.config.model, tokenizer.vocab_size());
         check_vocabulary(settings.vocab, &tokenizer)?;
         self.check_length(&text.data)?;
-        let device = match &self.device {
-            Some(device) => device.clone(),
-            None => build::device(&self.config)?,
+        let (placement, plan) = match (self.placement.take(), &self.device) {
+            (Some(placement), _) => (placement, None),
+            (None, Some(device)) => (settings.on(device, build::weights(&self.config))?, None),
+            (None, None) => build::place(&self.config, &settings)?,
         };
-        let step = self.build_step(settings, &device)?;
+        let step = self.build_step(settings, &placement)?;
         let folder = self.folder()?;
         let resumed = self.resume.as_ref().map(|r| r.state.step);
         folder.prepare(&self.config)?;
@@ -147,7 +157,8 @@ impl TrainerBuilder {
             data: text.data,
             data_checksum: text.checksum,
             text: text.place,
-            device,
+            device: placement.head,
+            plan,
             folder,
             record,
             callbacks,
@@ -238,12 +249,19 @@ impl TrainerBuilder {
     }
 
     /// Model, optimizer and their state.
-    fn build_step(&self, settings: TransformerConfig, device: &Device) -> Result<TrainStep<Transformer>> {
+    fn build_step(
+        &self,
+        settings: TransformerConfig,
+        placement: &Placement,
+    ) -> Result<TrainStep<Transformer>> {
         let config = &self.config;
-        let model = build::model(config, settings, device)?;
+        let model = build::model(config, settings, placement)?;
         let optimizer = build::optimizer(config, &model)?;
-        let mut step = TrainStep::new(model, optimizer, build::step_options(config), device)?;
+        let mut step = TrainStep::new(model, optimizer, build::step_options(config), &placement.head)?;
         let Some(resume) = &self.resume else { return Ok(step) };
+        // All of a model that lies on two devices may be too much for either one.
+        let host = Device::cpu();
+        let device = if placement.devices().len() > 1 { &host } else { &placement.head };
         let load = || -> Result<()> {
             step.model().load_state_dict(&checkpoint::tensors(&resume.file, "model.", true, device)?)?;
             let state = checkpoint::tensors(&resume.file, "optim.", false, device)?;

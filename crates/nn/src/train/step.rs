@@ -3,7 +3,8 @@
 //! **A step reads nothing back to the host.** Batches, learning rate and random state are written to tensors that stay
 //! where they are ([`TrainStep::begin`]); all the rest is device work on those, the model and the optimizer's state
 //! ([`TrainStep::compute`]), so that it can be captured once and replayed. Loss, gradient norm, loss scale and step
-//! count wait on the device until someone asks ([`TrainStep::read`]).
+//! count wait on the device until someone asks ([`TrainStep::read`]). A model that lies on several devices is the exception:
+//! what moves between them, activations and the norm of gradients, goes through the host, so that its step is not captured.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -81,6 +82,12 @@ enum Replay {
     Captured(Graph),
 }
 
+impl Replay {
+    fn planned(captured: bool) -> Replay {
+        if captured { Replay::After(2) } else { Replay::Never }
+    }
+}
+
 /// Does a captured step.
 fn replay(graph: &Graph) -> bullet_tensor::Result<()> {
     // SAFETY: what the step uses belongs to the `TrainStep` that holds the graph: model, optimizer, scaler, generator and
@@ -102,7 +109,7 @@ pub struct Reading {
 }
 
 impl<M: Objective> TrainStep<M> {
-    /// Ready for step 0.
+    /// Ready for step 0. `device` is where the loss is computed: that of the model, or of its last part.
     ///
     /// # Errors
     /// A size is 0; out of memory.
@@ -118,7 +125,8 @@ impl<M: Objective> TrainStep<M> {
                 options.accumulation, options.batch[0], options.batch[1]
             )));
         }
-        let generator = Arc::new(Generator::new(options.seed, device)?);
+        let devices = optimizer.devices();
+        let generator = Arc::new(Generator::across(options.seed, &devices)?);
         let pass = Pass {
             training: true,
             compute: options.compute,
@@ -139,7 +147,7 @@ impl<M: Objective> TrainStep<M> {
             share: scalar(share)?,
             latest: Mutex::new(Latest { loss: scalar(0.0)?, norm: scalar(0.0)? }),
             step: 0,
-            replay: if device.gpu().is_some() { Replay::After(2) } else { Replay::Never },
+            replay: Replay::planned(devices.len() == 1 && device.gpu().is_some()),
             not_captured: None,
             model,
             optimizer,
@@ -206,9 +214,9 @@ impl<M: Objective> TrainStep<M> {
     }
 
     /// Whether steps are captured into a graph and replayed, if the device can: by default on a GPU. The first two are
-    /// done op by op in any case, as they compile kernels and fill the memory pool.
+    /// done op by op in any case, as they compile kernels and fill the memory pool. Steps on several devices never are.
     pub fn set_captured(&mut self, captured: bool) {
-        self.replay = if captured { Replay::After(2) } else { Replay::Never };
+        self.replay = Replay::planned(captured && self.optimizer.devices().len() == 1);
         self.not_captured = None;
     }
 

@@ -31,7 +31,10 @@ pub struct Trainer {
     pub(super) data_checksum: String,
     /// See [`TrainingState::text`].
     pub(super) text: Option<String>,
+    /// Where the loss is computed.
     pub(super) device: Device,
+    /// See [`Trainer::plan`].
+    pub(super) plan: Option<String>,
     pub(super) folder: RunFolder,
     pub(super) record: Record,
     pub(super) callbacks: Vec<Box<dyn Callback>>,
@@ -99,6 +102,10 @@ impl Trainer {
     /// Where the run leaves its files.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
+    }
+    /// Where the parts of the model are, in words, if that was planned: with `train.device` = `hybrid`.
+    pub fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
     }
     /// One optimizer step with its state.
     pub fn train_step(&self) -> &TrainStep<Transformer> {

@@ -36,6 +36,14 @@ impl Drop for Scratch {
     }
 }
 
+/// The devices under test: those that `BULLET_TEST_DEVICES` names (`cpu,cuda:0`), else the CPU.
+pub fn devices() -> Vec<Device> {
+    let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
+    let parse =
+        |name: &str| Device::parse(name).unwrap_or_else(|e| panic!("BULLET_TEST_DEVICES: {name}: {e}"));
+    names.split(',').map(parse).collect()
+}
+
 /// Text with some structure to learn.
 pub fn text() -> String {
     let words = ["the cat ", "sat on ", "a mat; ", "who saw ", "it there? ", "not I, ", "said the dog.\n"];

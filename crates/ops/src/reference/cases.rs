@@ -178,6 +178,7 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         | Op::RmsNorm { .. }
         | Op::AddNorm { .. }
         | Op::LinearBiasGrad
+        | Op::LinearWeightGrad
         | Op::Embedding
         | Op::EmbeddingGrad { .. }
         | Op::Gather { .. }
@@ -223,6 +224,7 @@ fn kernel_cases(name: &str, d: &mut Draw<'_>) -> Vec<Case> {
         "add_layer_norm" | "add_layer_norm_grad" => add_norms(false, name, d),
         "add_rms_norm" | "add_rms_norm_grad" => add_norms(true, name, d),
         "linear_bias_grad" => bias_grads(d),
+        "linear_weight_grad" => weight_grads(d),
         "embedding" | "embedding_grad" => embeddings(name, d),
         "gather" | "scatter_add" | "index_select" | "index_add" => indexing(name, d),
         "concat" => concats(d),
@@ -421,6 +423,29 @@ fn bias_grads(d: &mut Draw<'_>) -> Vec<Pair> {
         .map(|list| (Op::LinearBiasGrad, list.iter().map(|dims| d.tensor(dims)).collect()))
         .collect();
     cases.push((Op::LinearBiasGrad, many.iter().map(|dims| d.tensor(dims)).collect()));
+    cases
+}
+
+fn weight_grads(d: &mut Draw<'_>) -> Vec<Pair> {
+    // Leading axes, outputs and inputs of each pair.
+    type Sizes<'a> = (&'a [usize], usize, usize);
+    let lists: &[&[Sizes<'_>]] = &[
+        &[(&[], 3, 2)],
+        &[(&[1], 1, 1)],
+        &[(&[0], 3, 2), (&[4], 0, 2), (&[4], 2, 0), (&[2, 3], 33, 17)],
+        &[(&[70], 64, 72), (&[2, 35], 128, 64), (&[70], 8, 200), (&[33], 40, 24)],
+        &[(&[300], 37, 41), (&[129], 65, 3), (&[300], 3, 65)],
+    ];
+    let pair = |d: &mut Draw<'_>, (lead, outputs, inputs): Sizes<'_>| {
+        [outputs, inputs].map(|width| d.tensor(&[lead, &[width]].concat()))
+    };
+    let mut cases: Vec<Pair> = lists
+        .iter()
+        .map(|list| (Op::LinearWeightGrad, list.iter().flat_map(|&sizes| pair(d, sizes)).collect()))
+        .collect();
+    // More than one launch takes.
+    let many = (0..40).flat_map(|i| pair(d, (&[i % 7 + 60], i % 3 * 32 + 16, 24))).collect();
+    cases.push((Op::LinearWeightGrad, many));
     cases
 }
 

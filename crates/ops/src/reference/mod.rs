@@ -181,6 +181,13 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::MatMul => vec![product::matmul(&x[0], &x[1], out[0])],
         Op::Linear { activation } => product::linear(*activation, x, out[0]),
         Op::LinearBiasGrad => x.iter().zip(&out).map(|(g, out)| rows::column_sums(g, *out)).collect(),
+        Op::LinearWeightGrad => x
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .zip(&out)
+            .map(|([g, x], out)| product::weight_grad(g, x, *out))
+            .collect(),
         Op::Softmax => vec![rows::softmax(&x[0])],
         Op::SoftmaxGrad => vec![rows::softmax_grad(&x[0], &x[1])],
         Op::LogSoftmax => vec![rows::log_softmax(&x[0])],
@@ -272,6 +279,7 @@ fn is_multilinear(op: &Op) -> bool {
             | Op::MatMul
             | Op::Linear { activation: Activation::Identity }
             | Op::LinearBiasGrad
+            | Op::LinearWeightGrad
             | Op::EmbeddingGrad { .. }
             | Op::ScatterAdd { .. }
             | Op::IndexAdd { .. }

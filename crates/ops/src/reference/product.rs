@@ -41,6 +41,15 @@ pub(super) fn linear(activation: Activation, x: &[Array], out: Meta) -> Vec<Arra
     }
 }
 
+/// `dw[j, i] = sum over rows of g[.., j] * x[.., i]`.
+pub(super) fn weight_grad(g: &Array, x: &Array, out: Meta) -> Array {
+    let (outputs, inputs) = (out.shape[0], out.shape[1]);
+    Array::from_fn(out, |index| {
+        let terms = g.data.chunks(outputs).zip(x.data.chunks(inputs));
+        sum(terms.map(|(g, x)| g[index[0]] * x[index[1]]))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Array, eval};

@@ -104,7 +104,14 @@ impl CudaDriver {
         let function: CUfunction = std::ptr::with_exposed_provenance_mut(function.raw() as usize);
         with_pointers(args, |params| {
             let blocks: u32 = config.cluster.iter().product();
-            let (call, result) = if blocks != 1 {
+            let (call, result) = if config.overlaps && blocks == 1 && self.overlap() {
+                let id = LaunchAttribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+                let mut attribute = no_attribute();
+                attribute.id = id;
+                attribute.value.programmaticStreamSerializationAllowed = 1;
+                // SAFETY: by this function's contract.
+                ("cuLaunchKernelEx", unsafe { launch_ex(stream, function, config, &mut [attribute], params) })
+            } else if blocks != 1 {
                 // SAFETY: by this function's contract.
                 ("cuLaunchKernelEx", unsafe { self.launch_clusters(stream, function, config, params)? })
             } else {
@@ -138,14 +145,13 @@ impl CudaDriver {
         config: &LaunchConfig,
         params: *mut *mut c_void,
     ) -> Result<CUresult> {
-        if !self.library.launch_ex || self.gpu.capability < (9, 0) {
+        if !(self.library.launch_ex && self.gpu.capability >= (9, 0)) {
             return Err(Error::unsupported(format!(
                 "cannot launch clusters of {:?} blocks on {}: that needs compute capability 9.0 and a driver for CUDA 11.8",
                 config.cluster, self.info.name
             )));
         }
-        // SAFETY: integers only, for which zeroes are values; the driver wants what is unused to be 0.
-        let mut attributes: [CUlaunchAttribute; 2] = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut attributes = [no_attribute(); 2];
         let [x, y, z] = config.cluster;
         attributes[0].id = LaunchAttribute::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
         attributes[0].value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z };
@@ -156,20 +162,13 @@ impl CudaDriver {
             // SAFETY: the caller vouches for the function.
             check(unsafe { sys::cuFuncSetAttribute(function, large, 1) }, "cuFuncSetAttribute")?;
         }
-        let launch = CUlaunchConfig {
-            gridDimX: config.grid[0],
-            gridDimY: config.grid[1],
-            gridDimZ: config.grid[2],
-            blockDimX: config.block[0],
-            blockDimY: config.block[1],
-            blockDimZ: config.block[2],
-            sharedMemBytes: config.shared_bytes,
-            hStream: stream,
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
-        };
-        // SAFETY: the caller vouches for function and arguments; the attributes live here.
-        Ok(unsafe { sys::cuLaunchKernelEx(&launch, function, params, std::ptr::null_mut()) })
+        // SAFETY: by this function's contract.
+        Ok(unsafe { launch_ex(stream, function, config, &mut attributes, params) })
+    }
+
+    /// Whether launches can overlap here.
+    fn overlap(&self) -> bool {
+        self.library.launch_ex && self.gpu.capability >= (9, 0)
     }
 
     /// The error of a launch, with its shape if that is what may be wrong.
@@ -187,6 +186,39 @@ impl CudaDriver {
         }
         e
     }
+}
+
+/// An attribute to be filled in: the driver wants what is unused to be 0.
+fn no_attribute() -> CUlaunchAttribute {
+    // SAFETY: integers only, for which zeroes are values.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// `cuLaunchKernelEx`.
+///
+/// # Safety
+/// The driver has it. As [`launch_kernel`](CudaDriver::launch_kernel); `params` are its arguments.
+unsafe fn launch_ex(
+    stream: CUstream,
+    function: CUfunction,
+    config: &LaunchConfig,
+    attributes: &mut [CUlaunchAttribute],
+    params: *mut *mut c_void,
+) -> CUresult {
+    let launch = CUlaunchConfig {
+        gridDimX: config.grid[0],
+        gridDimY: config.grid[1],
+        gridDimZ: config.grid[2],
+        blockDimX: config.block[0],
+        blockDimY: config.block[1],
+        blockDimZ: config.block[2],
+        sharedMemBytes: config.shared_bytes,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
+    };
+    // SAFETY: the caller vouches for function and arguments; the attributes live behind the call.
+    unsafe { sys::cuLaunchKernelEx(&launch, function, params, std::ptr::null_mut()) }
 }
 
 /// Calls `launch` with an array of pointers to each argument, as the driver takes them.

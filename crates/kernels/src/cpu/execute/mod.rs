@@ -64,6 +64,7 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         Op::AttentionGrad(spec) => models::attention_takes(*spec, 6, i, layout),
         Op::Softmax
         | Op::SoftmaxGrad
+        | Op::LinearWeightGrad
         | Op::LogSoftmax
         | Op::LogSoftmaxGrad
         | Op::LayerNorm { .. }
@@ -115,6 +116,12 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
         Op::LinearBiasGrad => {
             for (g, db) in x.iter().zip(out) {
                 reduce::reduce(Reduce::Sum, g, AxisSet::leading(g.layout().shape.rank() - 1), db)?;
+            }
+        }
+        Op::LinearWeightGrad => {
+            for (pair, dw) in x.as_chunks::<2>().0.iter().zip(out) {
+                let (g, x) = (pair[0].as_rows(true), pair[1].as_rows(false));
+                with_float!(dtype, T => products::matmul::<T>(&g, &x, dw))?;
             }
         }
         Op::Embedding => indexing::embedding(x, &mut out[0])?,

@@ -236,13 +236,23 @@ impl Tile {
         }
     }
 
+    /// Tiles of a result.
+    pub(super) fn tiles(&self, m: usize, n: usize) -> usize {
+        m.div_ceil(self.size.0) * n.div_ceil(self.size.1)
+    }
+
     /// Estimated microseconds.
     fn cost(&self, case: &Case, splits: usize, gpu: &GpuInfo) -> f64 {
-        let (bm, bn) = self.size;
-        let blocks = case.m.div_ceil(bm) * case.n.div_ceil(bn) * case.batch * splits;
-        let steps = case.k.div_ceil(self.bk(case.dtype)).div_ceil(splits) as f64;
+        let steps = case.k.div_ceil(self.bk(case.dtype)).div_ceil(splits);
+        let blocks = self.tiles(case.m, case.n) * case.batch * splits;
+        self.time(case.dtype, (blocks, steps), splits, gpu)
+    }
+
+    /// Estimated microseconds of so many blocks of so many steps, if a tile is split over at most `splits` of them.
+    fn time(&self, dtype: DType, (blocks, steps): (usize, usize), splits: usize, gpu: &GpuInfo) -> f64 {
+        let ((bm, bn), steps) = (self.size, steps as f64);
         let each = blocks.div_ceil(gpu.multiprocessors.max(1) as usize);
-        let slower = if self.engine == Engine::Mma && case.dtype == DType::F32 { TF32 } else { 1.0 };
+        let slower = if self.engine == Engine::Mma && dtype == DType::F32 { TF32 } else { 1.0 };
         let waves = each.div_ceil(self.resident) as f64;
         let alone = waves * (START + steps * self.alone * slower);
         let full = each as f64 * (self.done + steps * self.full * slower) + START;
@@ -259,9 +269,11 @@ pub(super) fn acc_bytes(dtype: DType) -> usize {
     }
 }
 
-/// The numbers of shares of k worth trying for a tile.
+/// The numbers of shares of k worth trying.
+const SPLITS: [usize; 13] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128];
+
+/// Those for a tile.
 fn shares(tile: &Tile, case: &Case) -> impl Iterator<Item = (usize, usize)> {
-    const SPLITS: [usize; 13] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128];
     let (bk, k) = (tile.bk(case.dtype), case.k);
     let tiles = case.m.div_ceil(tile.size.0) * case.n.div_ceil(tile.size.1) * case.batch;
     let bytes = tiles * tile.size.0 * tile.size.1 * acc_bytes(case.dtype);
@@ -304,6 +316,45 @@ fn automatic(case: &Case, gpu: &GpuInfo, precision: Precision) -> Plan {
             let cost = tile.cost(case, splits, gpu);
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, Plan { tile, splits, k_split }));
+            }
+        }
+    }
+    best.expect("the scalar 32x32 tile takes every product").1
+}
+
+/// What is to be launched for several products at once: a tile, and the k that a block takes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct GroupPlan {
+    pub tile: &'static Tile,
+    pub k_split: usize,
+}
+
+/// The plan for several products of one dtype in one launch.
+pub(super) fn choose_group(cases: &[Case], gpu: &GpuInfo) -> GroupPlan {
+    let precision = precision();
+    let dtype = cases[0].dtype;
+    let usable = |t: &&Tile| {
+        // The widest tile is for products that fill a GPU alone.
+        t.engine != Engine::Skinny && t.size.1 <= 128 && t.supports(dtype, gpu, precision)
+    };
+    let tensor_cores = TILES.iter().filter(usable).any(|t| t.engine == Engine::Mma);
+    let longest = cases.iter().map(|c| c.k).max().unwrap_or(0);
+    let mut best: Option<(f64, GroupPlan)> = None;
+    for tile in TILES.iter().filter(usable).filter(|t| !tensor_cores || t.engine == Engine::Mma) {
+        for splits in SPLITS {
+            let (splits, k_split) = share(longest, tile.bk(dtype), splits);
+            let (mut tiles, mut blocks) = (0, 0);
+            for c in cases {
+                tiles += tile.tiles(c.m, c.n);
+                blocks += tile.tiles(c.m, c.n) * c.k.div_ceil(k_split).max(1);
+            }
+            let bytes = blocks * tile.size.0 * tile.size.1 * acc_bytes(dtype);
+            if splits > 1 && (tiles > COUNTERS || bytes > PARTIAL_MOST || k_split < 2 * tile.bk(dtype)) {
+                continue;
+            }
+            let cost = tile.time(dtype, (blocks, k_split.div_ceil(tile.bk(dtype))), splits, gpu);
+            if best.is_none_or(|(least, _)| cost < least) {
+                best = Some((cost, GroupPlan { tile, k_split }));
             }
         }
     }

@@ -52,7 +52,7 @@ pub(super) struct Access {
 
 impl Side {
     /// How it can be loaded. Strides of axes of length 1 become 0, as nothing is to be multiplied by them.
-    fn access(&mut self, k: usize, lead: &[usize], dtype: DType) -> Access {
+    pub(super) fn access(&mut self, k: usize, lead: &[usize], dtype: DType) -> Access {
         if self.rows == 1 {
             self.row = 0;
         }
@@ -211,7 +211,7 @@ fn grid(tiles: Option<usize>, p: &Product) -> Result<u32> {
 }
 
 /// Elements of a result row that can be stored at once.
-fn vector_of(p: &Product, n: usize) -> usize {
+pub(super) fn vector_of(p: &Product, n: usize) -> usize {
     let size = p.dtype.size();
     let aligned = |at: DevicePtr, v: usize| at.0.is_multiple_of((v * size) as u64);
     let fits = |v: usize| {
@@ -284,7 +284,7 @@ fn launch(
 
 /// Counters of tiles that are split over k: 0 between launches. Made at the first use, and kept, so that a captured graph
 /// finds them where they were.
-fn counters(gpu: &Gpu) -> Result<Arc<Buffer>> {
+pub(super) fn counters(gpu: &Gpu) -> Result<Arc<Buffer>> {
     struct Counters(Mutex<Option<Arc<Buffer>>>);
     let cell = gpu.device().extension(|| Counters(Mutex::new(None)));
     let mut cell = cell.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,9 +299,16 @@ fn counters(gpu: &Gpu) -> Result<Arc<Buffer>> {
 /// The entry point of all sources.
 pub(super) const ENTRY: &str = "gemm";
 
-const SIMT: &str =
-    concat!(include_str!("../../../cuda/gemm.cuh"), include_str!("../../../cuda/gemm_simt.cu"));
-const MMA: &str = concat!(include_str!("../../../cuda/gemm.cuh"), include_str!("../../../cuda/gemm_mma.cu"));
+const SIMT: &str = concat!(
+    include_str!("../../../cuda/gemm.cuh"),
+    include_str!("../../../cuda/gemm_simt.cu"),
+    include_str!("../../../cuda/gemm_entry.cuh")
+);
+const MMA: &str = concat!(
+    include_str!("../../../cuda/gemm.cuh"),
+    include_str!("../../../cuda/gemm_mma.cu"),
+    include_str!("../../../cuda/gemm_entry.cuh")
+);
 const FEW: &str =
     concat!(include_str!("../../../cuda/gemm.cuh"), include_str!("../../../cuda/gemm_skinny.cu"));
 

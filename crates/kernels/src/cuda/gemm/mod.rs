@@ -8,6 +8,7 @@
 //! Results are the same bits every time: shares of a split k are added in their order, by whichever block comes last.
 
 mod choose;
+mod group;
 mod launch;
 
 use bullet_ops::{Activation, DType, Layout};
@@ -100,6 +101,38 @@ pub fn linear(activation: Activation, gpu: &Gpu, x: &[View<'_>], out: &mut [View
     launch::run(gpu, product)
 }
 
+/// `dw = g^T x` for each pair of operands g (.., outputs) and x (.., inputs), both contiguous, of one floating-point dtype;
+/// small ones share launches.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn weight_grads(gpu: &Gpu, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+    let side = |v: &View<'_>| Side {
+        at: DevicePtr(v.bytes() as u64),
+        rows: v.layout().shape[1],
+        row: 1,
+        k: v.layout().shape[1] as isize,
+        lead: [0; LEAD],
+    };
+    let product = |(pair, dw): (&[View<'_>; 2], &mut ViewMut<'_>)| {
+        let [g, x] = [pair[0].as_rows(false), pair[1].as_rows(false)];
+        Product {
+            dtype: g.dtype(),
+            k: g.layout().shape[0],
+            a: side(&g),
+            b: side(&x),
+            lead: [1; LEAD],
+            lead_rank: 0,
+            c: DevicePtr(dw.bytes() as u64),
+            pre: None,
+            bias: None,
+            activation: Activation::Identity,
+        }
+    };
+    let pairs = x.as_chunks::<2>().0.iter();
+    group::run(gpu, pairs.zip(out).map(product).collect())
+}
+
 const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
 const INTS: [DType; 6] = [DType::Bool, DType::U8, DType::I8, DType::I16, DType::I32, DType::I64];
 
@@ -153,5 +186,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         }
         units.push(launch::skinny_unit(dtype, Identity, 2, 1, Some((8, 4))));
     }
-    units.into_iter().map(|unit| (unit, vec![ENTRY])).collect()
+    let mut units: Vec<_> = units.into_iter().map(|unit| (unit, vec![ENTRY])).collect();
+    units.extend(group::units().into_iter().map(|unit| (unit, vec![group::ENTRY])));
+    units
 }

@@ -1,14 +1,13 @@
 //! Models on a GPU against the CPU: logits, generated tokens, training. Without a GPU nothing is tested.
 
-mod common;
-mod models;
-
-use bullet_nn::config::{FeedForward, Norm, Positions};
+use bullet_nn::config::{Config, FeedForward, Norm, Positions};
 use bullet_nn::generate::{Sampler, TokenStream};
+use bullet_nn::train::{TINY_SHAKESPEARE, Trainer};
 use bullet_nn::{LanguageModel, Module, Pass, Transformer, TransformerConfig};
 use bullet_tensor::{DType, Device, no_grad};
-use common::{Scratch, Seen, builder, config_with};
-use models::{ids, max_difference, model, small, variations};
+
+use crate::common::{Scratch, Seen, builder, config_with};
+use crate::models::{ids, max_difference, model, small, variations};
 
 /// The GPU, or `None` where there is none; a GPU that does not work is a failure.
 fn gpu() -> Option<Device> {
@@ -253,6 +252,31 @@ fn training_follows_the_cpu() {
             assert!((got - want).abs() < 1e-3 * want, "{pairs}: step {step}: {got} instead of {want}");
         }
     }
+}
+
+/// The demo's model, text and settings, for as many steps as it makes on a GPU.
+#[test]
+fn f16_reaches_the_validation_loss_of_f32_on_the_demo() {
+    let Some(device) = gpu() else { return };
+    let loss = |precision: &str| {
+        let scratch = Scratch::new(&format!("cuda-demo-{precision}"));
+        let mut config = Config::default();
+        for pair in [
+            "optim.lr=0.002 optim.min_lr=0.0001 optim.schedule=cosine optim.beta2=0.99 optim.weight_decay=0.1",
+            "optim.decay_min_rank=2 optim.grad_clip=1 train.steps=2500 train.eval_interval=0 train.save_interval=0",
+        ]
+        .iter()
+        .flat_map(|pairs| pairs.split_whitespace())
+        {
+            config.set_pair(pair).unwrap();
+        }
+        config.set_pair(&format!("train.precision={precision}")).unwrap();
+        config.train.runs = scratch.path().display().to_string();
+        let trainer = Trainer::builder(config).text(TINY_SHAKESPEARE).device(device.clone());
+        trainer.build().unwrap().run().unwrap().evaluation.unwrap().loss
+    };
+    let (single, half) = (loss("f32"), loss("f16"));
+    assert!(single < 4.5 && (half - single).abs() < 0.01 * single, "f32 {single}, f16 {half}");
 }
 
 #[test]

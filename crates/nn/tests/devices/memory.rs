@@ -3,8 +3,6 @@
 //!
 //! On the host driver posing as a device; with `BULLET_TEST_DEVICES=cuda:0` on that GPU.
 
-mod common;
-
 use std::sync::Arc;
 
 use bullet_nn::train::TrainStep;
@@ -13,7 +11,8 @@ use bullet_tensor::Device;
 use bullet_tensor::runtime::{
     Call, CudaDriver, DeviceOptions, Driver, FaultDriver, Faults, HostDriver, MemoryStats,
 };
-use common::{batches, train_step};
+
+use crate::common::{batches, train_step};
 
 fn on_gpu() -> bool {
     std::env::var("BULLET_TEST_DEVICES").is_ok_and(|names| names.contains("cuda:0"))
