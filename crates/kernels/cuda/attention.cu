@@ -141,16 +141,14 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
     __shared__ alignas(16) C weights[BR * WEIGHT_PITCH];
     i64 block = block_index();
     if (block >= p.blocks) return;
-    const int tiles = ((int)p.queries + BR - 1) / BR;
-    // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)remainder(block, tiles)) * BR;
-    const i64 head = quotient(block, tiles);
-    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
-    const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
+    const Place place = place_of_queries(p, block, BR);
+    const i64 b = place.b, h = place.h, kv = kv_head(p, h);
+    const int first = place.first;
+    const T *k = head_of(p.k, p.ks, b, kv), *v = head_of(p.v, p.vs, b, kv);
     const int keys = (int)p.keys, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
     const C factor = (C)(p.scale * LOG2E);
     const i64 mask = mask_at(p, b, h);
-    load_tile(p, rows, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, first, (int)p.queries);
+    load_tile(p, rows, head_of(p.q, p.qs, b, h), p.qs.row, first, (int)p.queries);
     C top[R], sum[R], out[R][PER_LANE];
 #pragma unroll
     for (int r = 0; r < R; ++r) {
@@ -160,6 +158,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
         for (int d = 0; d < PER_LANE; ++d) out[r][d] = (C)0;
     }
     const int end = visible_below(p, first + BR);
+    const Coins coins = coins_of(p, b, h);
     for (int at = 0; at < end; at += BC) {
         __syncthreads();
         load_tile(p, cols, k, p.ks.row, at, keys);
@@ -185,6 +184,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
             for (int n = 0; n < N; ++n) {
                 s[r][n] = power2(s[r][n] - base);
                 sum[r] += s[r][n];
+                if (DROP) s[r][n] = is_kept(coins, i, at + lane + n * LANES) ? s[r][n] : (C)0;
             }
 #pragma unroll
             for (int d = 0; d < PER_LANE; ++d) out[r][d] *= fix;
@@ -205,8 +205,8 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
         const int i = first + row + r;
         const C total = lanes_all<Sum>(sum[r]);
         if (i < (int)p.queries) {
-            T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head + i * p.outs[0].row;
-            store_row(p, to, out[r], total == (C)0 ? (C)0 : (C)1 / total);
+            T *to = head_of(p.out[0], p.outs[0], b, h) + i * p.outs[0].row;
+            store_row(p, to, out[r], total == (C)0 ? (C)0 : left_factor(p) / total);
             if (lane == 0) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[r], total);
         }
     }
@@ -217,13 +217,14 @@ struct Heads {
     const T *q, *k, *v, *o, *g;
     const C *lse;
     i64 mask;
+    Coins coins;
 };
 
 DEVICE Heads heads_of(const Attention &p, i64 b, i64 h) {
     i64 kv = kv_head(p, h), at = b * p.os.batch + h * p.os.head;
-    Heads x = {p.q + b * p.qs.batch + h * p.qs.head, p.k + b * p.ks.batch + kv * p.ks.head,
-               p.v + b * p.vs.batch + kv * p.vs.head, p.o + at, p.g + at, p.lse + (b * p.heads + h) * p.queries,
-               mask_at(p, b, h)};
+    Heads x = {head_of(p.q, p.qs, b, h), head_of(p.k, p.ks, b, kv),
+               head_of(p.v, p.vs, b, kv), p.o + at, p.g + at, p.lse + (b * p.heads + h) * p.queries,
+               mask_at(p, b, h), coins_of(p, b, h)};
     return x;
 }
 
@@ -241,10 +242,65 @@ struct Tiles {
     C *row_a, *row_b, *col_a, *col_b, *weights, *lse, *mean;
 };
 
+// Rows of two tensors: queries and gradients of the result, or keys and values.
+struct Operands {
+    const T *a, *b;
+    i64 a_row, b_row;
+    int count;
+};
+
+DEVICE Operands queries_of(const Attention &p, const Heads &x) {
+    Operands y = {x.q, x.g, p.qs.row, p.os.row, (int)p.queries};
+    return y;
+}
+DEVICE Operands keys_of(const Attention &p, const Heads &x) {
+    Operands y = {x.k, x.v, p.ks.row, p.vs.row, (int)p.keys};
+    return y;
+}
+
+DEVICE void load_rows(const Attention &p, const Tiles &t, const Operands &x, int first) {
+    if (!KEEP) return;
+    load_tile(p, t.row_a, x.a, x.a_row, first, x.count);
+    load_tile(p, t.row_b, x.b, x.b_row, first, x.count);
+}
+
+// s = a . a and d = b . b of the block's rows and the columns from `at` on. All have left the last tile.
+DEVICE void products(const Attention &p, const Tiles &t, const Operands &rows, int first, const Operands &cols, int at,
+                     C (&s)[R][N], C (&d)[R][N]) {
+    if (!KEEP) load_tile(p, t.row_a, rows.a, rows.a_row, first, rows.count);
+    load_tile(p, t.col_a, cols.a, cols.a_row, at, cols.count);
+    if (KEEP) load_tile(p, t.col_b, cols.b, cols.b_row, at, cols.count);
+    __syncthreads();
+    dots(s, t.row_a, t.col_a);
+    if (!KEEP) {
+        __syncthreads();
+        load_tile(p, t.row_b, rows.b, rows.b_row, first, rows.count);
+        load_tile(p, t.col_b, cols.b, cols.b_row, at, cols.count);
+        __syncthreads();
+    }
+    dots(d, t.row_b, t.col_b);
+}
+
+// Adds a of the columns, weighted by `w`.
+DEVICE void accumulate_a(const Attention &p, const Tiles &t, const Operands &cols, int at, C (&sum)[R][PER_LANE],
+                         const C (&w)[R][N]) {
+    put_weights(t.weights, w);
+    if (KEEP) {
+        __syncwarp();
+    } else {
+        __syncthreads();
+        load_tile(p, t.col_a, cols.a, cols.a_row, at, cols.count);
+        __syncthreads();
+    }
+    accumulate(sum, t.weights, t.col_a);
+}
+
 // dq of BR queries of one head.
-DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, h = place.h;
+    const int first = place.first;
     const Heads x = heads_of(p, b, h);
-    const int keys = (int)p.keys, queries = (int)p.queries, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
+    const int queries = (int)p.queries, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
     const C factor = (C)(p.scale * LOG2E);
     C lse[R], mean[R], dq[R][PER_LANE];
 #pragma unroll
@@ -255,50 +311,29 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 #pragma unroll
         for (int d = 0; d < PER_LANE; ++d) dq[r][d] = (C)0;
     }
-    if (KEEP) {
-        load_tile(p, t.row_a, x.q, p.qs.row, first, queries);
-        load_tile(p, t.row_b, x.g, p.os.row, first, queries);
-    }
+    const Operands rows = queries_of(p, x), cols = keys_of(p, x);
+    load_rows(p, t, rows, first);
     const int end = visible_below(p, first + BR);
     for (int at = 0; at < end; at += BC) {
         C s[R][N], ds[R][N];
         __syncthreads();
-        if (!KEEP) load_tile(p, t.row_a, x.q, p.qs.row, first, queries);
-        load_tile(p, t.col_a, x.k, p.ks.row, at, keys);
-        if (KEEP) load_tile(p, t.col_b, x.v, p.vs.row, at, keys);
-        __syncthreads();
-        dots(s, t.row_a, t.col_a);
-        if (!KEEP) {
-            __syncthreads();
-            load_tile(p, t.row_b, x.g, p.os.row, first, queries);
-            load_tile(p, t.col_b, x.v, p.vs.row, at, keys);
-            __syncthreads();
-        }
-        dots(ds, t.row_b, t.col_b);
+        products(p, t, rows, first, cols, at, s, ds);
 #pragma unroll
         for (int r = 0; r < R; ++r) {
             const int i = first + row + r, seen = lse[r] == (C)INF_F ? 0 : visible(p, i);
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 const int j = at + lane + n * LANES;
-                ds[r][n] = j < seen ? weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]) * (ds[r][n] - mean[r])
-                                    : (C)0;
+                const C w = weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]);
+                ds[r][n] = j < seen ? w * (left_of(p, ds[r][n], is_kept(x.coins, i, j)) - mean[r]) : (C)0;
             }
         }
-        put_weights(t.weights, ds);
-        if (!KEEP) {
-            __syncthreads();
-            load_tile(p, t.col_a, x.k, p.ks.row, at, keys);
-            __syncthreads();
-        } else {
-            __syncwarp();
-        }
-        accumulate(dq, t.weights, t.col_a);
+        accumulate_a(p, t, cols, at, dq, ds);
     }
 #pragma unroll
     for (int r = 0; r < R; ++r) {
         const int i = first + row + r;
-        T *to = p.out[0] + b * p.outs[0].batch + h * p.outs[0].head + i * p.outs[0].row;
+        T *to = head_of(p.out[0], p.outs[0], b, h) + i * p.outs[0].row;
         if (i < queries) store_row(p, to, dq[r], (C)p.scale);
     }
 }
@@ -306,14 +341,12 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
 // Adds to dk and dv of BR keys what the queries of one head give.
 DEVICE void keys_of_head(const Attention &p, const Tiles &t, const Heads &x, int first, C (&dk)[R][PER_LANE],
                          C (&dv)[R][PER_LANE]) {
-    const int keys = (int)p.keys, queries = (int)p.queries, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
+    const Operands rows = keys_of(p, x), cols = queries_of(p, x);
+    const int queries = (int)p.queries, lane = threadIdx.x % LANES, row = threadIdx.x / LANES * R;
     const C factor = (C)(p.scale * LOG2E);
     for (int at = first_query(p, first) / BC * BC; at < queries; at += BC) {
         C s[R][N], ds[R][N];
         __syncthreads();
-        if (!KEEP) load_tile(p, t.row_a, x.k, p.ks.row, first, keys);
-        load_tile(p, t.col_a, x.q, p.qs.row, at, queries);
-        if (KEEP) load_tile(p, t.col_b, x.g, p.os.row, at, queries);
         for (int c = threadIdx.x / LANES; c < BC; c += THREADS / LANES) {
             const C mean = weighted_mean(p, x, at + c);
             if (lane == 0) {
@@ -321,15 +354,7 @@ DEVICE void keys_of_head(const Attention &p, const Tiles &t, const Heads &x, int
                 t.lse[c] = at + c < queries ? saved_lse(x.lse[at + c]) : (C)INF_F;
             }
         }
-        __syncthreads();
-        dots(s, t.row_a, t.col_a);
-        if (!KEEP) {
-            __syncthreads();
-            load_tile(p, t.row_b, x.v, p.vs.row, first, keys);
-            load_tile(p, t.col_b, x.g, p.os.row, at, queries);
-            __syncthreads();
-        }
-        dots(ds, t.row_b, t.col_b);
+        products(p, t, rows, first, cols, at, s, ds);
 #pragma unroll
         for (int r = 0; r < R; ++r) {
             const int j = first + row + r;
@@ -339,49 +364,41 @@ DEVICE void keys_of_head(const Attention &p, const Tiles &t, const Heads &x, int
                 const C lse = t.lse[c];
                 const bool seen = lse != (C)INF_F && j < visible(p, i);
                 s[r][n] = seen ? weight(score(p, s[r][n], factor, x.mask, i, j), lse) : (C)0;
-                ds[r][n] = seen ? s[r][n] * (ds[r][n] - t.mean[c]) : (C)0;
+                const bool kept = is_kept(x.coins, i, j);
+                ds[r][n] = seen ? s[r][n] * (left_of(p, ds[r][n], kept) - t.mean[c]) : (C)0;
+                s[r][n] = kept ? s[r][n] : (C)0;
             }
         }
         put_weights(t.weights, s);
         __syncwarp();
         accumulate(dv, t.weights, t.col_b);
         __syncwarp();
-        put_weights(t.weights, ds);
-        if (!KEEP) {
-            __syncthreads();
-            load_tile(p, t.col_a, x.q, p.qs.row, at, queries);
-            __syncthreads();
-        } else {
-            __syncwarp();
-        }
-        accumulate(dk, t.weights, t.col_a);
+        accumulate_a(p, t, cols, at, dk, ds);
     }
 }
 
 // dk and dv of BR keys, summed over the query heads that share them.
-DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
+DEVICE void key_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, kv = place.h;
+    const int first = place.first;
     const i64 group = group_of(p);
     C dk[R][PER_LANE], dv[R][PER_LANE];
 #pragma unroll
     for (int r = 0; r < R; ++r)
 #pragma unroll
         for (int d = 0; d < PER_LANE; ++d) dk[r][d] = dv[r][d] = (C)0;
-    if (KEEP) {
-        load_tile(p, t.row_a, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, first, (int)p.keys);
-        load_tile(p, t.row_b, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, first, (int)p.keys);
-    }
+    load_rows(p, t, keys_of(p, heads_of(p, b, kv * group)), first);
     for (i64 h = kv * group; h < (kv + 1) * group; ++h) keys_of_head(p, t, heads_of(p, b, h), first, dk, dv);
 #pragma unroll
     for (int r = 0; r < R; ++r) {
         const int j = first + threadIdx.x / LANES * R + r;
         if (j < (int)p.keys) {
-            store_row(p, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head + j * p.outs[1].row, dk[r], (C)p.scale);
-            store_row(p, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head + j * p.outs[2].row, dv[r], (C)1);
+            store_row(p, head_of(p.out[1], p.outs[1], b, kv) + j * p.outs[1].row, dk[r], (C)p.scale);
+            store_row(p, head_of(p.out[2], p.outs[2], b, kv) + j * p.outs[2].row, dv[r], left_factor(p));
         }
     }
 }
 
-// Blocks of keys (they have more to do) come before blocks of queries.
 KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
     begin_kernel();
     __shared__ alignas(16) C memory[(KEEP ? 4 : 2) * TILE + BR * WEIGHT_PITCH + 2 * BC];
@@ -389,17 +406,8 @@ KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
     t.weights = memory + (KEEP ? 4 : 2) * TILE;
     t.lse = t.weights + BR * WEIGHT_PITCH;
     t.mean = t.lse + BC;
-    i64 block = block_index();
+    const i64 block = block_index(), of_keys = blocks_of_keys(p, BR);
     if (block >= p.blocks) return;
-    const i64 key_tiles = ((int)p.keys + BR - 1) / BR, query_tiles = ((int)p.queries + BR - 1) / BR;
-    const i64 of_keys = p.batch * p.kv_heads * key_tiles;
-    if (block < of_keys) {
-        i64 head = quotient(block, key_tiles);
-        const int tile = (int)remainder(block, key_tiles);
-        key_gradient(p, t, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * BR);
-    } else {
-        block -= of_keys;
-        i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
-        query_gradient(p, t, quotient(head, p.heads), remainder(head, p.heads), (int)tile * BR);
-    }
+    if (block < of_keys) key_gradient(p, t, place_of_keys(p, block, BR));
+    else query_gradient(p, t, place_of_queries(p, block - of_keys, BR));
 }

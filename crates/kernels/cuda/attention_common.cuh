@@ -6,12 +6,19 @@
 // Scores are kept in units of log 2, so that the exponentials are powers of two. A row that sees no key has the
 // log-sum-exp -inf and zeros as its result and in its gradients; a NaN or +inf among the scores makes its row NaN.
 
-// MASKED is 0 where the host knows that there is no mask and that the scale is positive.
+// MASKED is 0 where the host knows that there is no mask and that the scale is positive; WHOLE is 1 where it knows that
+// heads have HEAD elements and every row of every tensor starts at a multiple of 16 bytes; DROP is 1 with dropout.
 
 typedef ComputeOf<T>::Type C;
 
 #ifndef MASKED
 #define MASKED 1
+#endif
+#ifndef WHOLE
+#define WHOLE 0
+#endif
+#ifndef DROP
+#define DROP 0
 #endif
 
 #define LOG2E 1.4426950408889634
@@ -46,7 +53,14 @@ struct Attention {
     i64 splits, span;   // decoding: parts of the keys, and keys in a part
     i64 blocks;         // of the grid; there may be more, to fill its rows
     double scale;
+    double left;        // dropout: what is left is multiplied by this,
+    i64 threshold;      // what is dropped has 16 bits below this,
+    i64 stream;
+    const i64 *state;   // seed and step
 };
+
+// Whether `count` elements from `d` of a head on can be moved as one.
+DEVICE bool together(const Attention &p, int d, int count) { return WHOLE || (p.aligned && d + count <= (int)p.dim); }
 
 DEVICE i64 block_index() { return (i64)blockIdx.y * gridDim.x + blockIdx.x; }
 
@@ -92,6 +106,39 @@ DEVICE int first_query(const Attention &p, int key) {
     return p.causal ? most(0, key - (int)p.keys + (int)p.queries) : 0;
 }
 
+// Where the rows of a head begin.
+template <typename E> DEVICE E *head_of(E *x, const Strides &strides, i64 b, i64 h) {
+    return x + b * strides.batch + h * strides.head;
+}
+
+// The tile of a head that a block works on, from row `first` on.
+struct Place {
+    i64 b, h;
+    int first;
+};
+
+// Of all tiles of `rows` rows among `count`, those of one head after the other; with LAST_FIRST from the end of each.
+template <bool LAST_FIRST> DEVICE Place place_of(i64 block, i64 heads, i64 count, int rows) {
+    const int tiles = ((int)count + rows - 1) / rows;
+    const i64 head = quotient(block, tiles), b = quotient(head, heads);
+    const int tile = (int)(block - head * tiles);
+    Place x = {b, head - b * heads, (LAST_FIRST ? tiles - 1 - tile : tile) * rows};
+    return x;
+}
+
+// Of queries: the last see the most keys, so they come first.
+DEVICE Place place_of_queries(const Attention &p, i64 block, int rows) {
+    return place_of<true>(block, p.heads, p.queries, rows);
+}
+
+// Blocks of keys come before blocks of queries, as they have more to do: how many there are, and where one is.
+DEVICE i64 blocks_of_keys(const Attention &p, int rows) {
+    return p.batch * p.kv_heads * (((int)p.keys + rows - 1) / rows);
+}
+DEVICE Place place_of_keys(const Attention &p, i64 block, int rows) {
+    return place_of<false>(block, p.kv_heads, p.keys, rows);
+}
+
 DEVICE i64 mask_at(const Attention &p, i64 b, i64 h) { return b * p.mask_strides[0] + h * p.mask_strides[1]; }
 
 // The score of a query and a key that it sees as far as causality says, in units of log 2. `factor` is scale * log2 e.
@@ -116,3 +163,88 @@ DEVICE C weight(C s, C lse) {
 
 // A saved log-sum-exp in units of log 2; +inf for a row that sees nothing, so that its weights are 0.
 DEVICE C saved_lse(C x) { return x == (C)-INF_F ? (C)INF_F : x * (C)LOG2E; }
+
+// Where the bits that dropout compares are drawn from for the weights of one head: `WeightDropout` of `bullet_ops::random`.
+struct Coins {
+    Counter counter;
+    u64 first, row;     // its first block, and blocks of a query
+    u32 threshold;
+};
+
+DEVICE Coins coins_of(const Attention &p, i64 b, i64 h) {
+    Coins c = Coins();
+    if (DROP) {
+        c.counter.seed = (u64)p.state[0], c.counter.stream = (u64)p.stream, c.counter.step = (u64)p.state[1];
+        c.row = (u64)(p.keys + 15) / 16 * 4;
+        c.first = (u64)(b * p.heads + h) * ((u64)(p.queries + 15) / 16 * 8) * c.row;
+        c.threshold = (u32)p.threshold;
+    }
+    return c;
+}
+
+DEVICE Words coins_at(const Coins &c, int i, int j) {
+    return c.counter.block(c.first + (u64)(i / 16 * 8 + i % 8) * c.row + (u64)(j / 16 * 4 + j % 8 / 2));
+}
+
+// Whether the weight of query `i` and key `j` is kept.
+DEVICE bool is_kept(const Coins &c, int i, int j) {
+    if (!DROP) return true;
+    const Words w = coins_at(c, i, j);
+    const u32 upper = j & 8 ? w.at[1] : w.at[0], lower = j & 8 ? w.at[3] : w.at[2], word = i & 8 ? lower : upper;
+    return (j & 1 ? word >> 16 : word & 0xffffu) >= c.threshold;
+}
+
+// Which of a lane's weights are kept, of 16 x 16 as two products of a tensor core left them: `row` and `row` + 8, columns
+// `even` and `odd` and 8 behind them. Rows are queries and columns keys, or, TURNED, the other way round.
+//
+// With SHARED 0 all are of one block. Else two lanes, whose numbers differ in that bit, need halves of two blocks, by the
+// parity of their key, which is that bit: each draws one of them, and they exchange halves.
+template <bool TURNED, int SHARED>
+DEVICE void find_kept(const Coins &c, bool (&kept)[2][4], int row, int even, int odd) {
+    u32 bits[2][2] = {{0, 0}, {0, 0}};  // [column][row], of the keys or queries 8 behind in the upper half
+    if (DROP) {
+        const bool second = SHARED && (threadIdx.x & SHARED);
+        const int col = second ? odd : even;
+        const Words w = TURNED ? coins_at(c, col, row) : coins_at(c, row, col);
+        const u32 a = w.at[0], x = TURNED ? w.at[2] : w.at[1], y = TURNED ? w.at[1] : w.at[2], z = w.at[3];
+        // Halves of the four words, low and high: of row and of row + 8, each with column and column + 8.
+        const u32 low[2] = {__byte_perm(a, x, 0x5410), __byte_perm(y, z, 0x5410)};
+        const u32 high[2] = {__byte_perm(a, x, 0x7632), __byte_perm(y, z, 0x7632)};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            if (SHARED) {
+                const u32 mine = second ? high[half] : low[half];
+                const u32 other = __shfl_xor_sync(FULL_MASK, second ? low[half] : high[half], SHARED);
+                bits[0][half] = second ? other : mine;
+                bits[1][half] = second ? mine : other;
+            } else {
+                bits[0][half] = low[half];
+                bits[1][half] = high[half];
+            }
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const u32 pair = bits[e % 2][e / 2];
+            kept[n][e] = !DROP || (n ? pair >> 16 : pair & 0xffffu) >= c.threshold;
+        }
+}
+
+// What dropout leaves of the gradient of a weight, and what the result is multiplied by.
+DEVICE C left_of(const Attention &p, C x, bool kept) { return !DROP ? x : kept ? x * (C)p.left : (C)0; }
+DEVICE C left_factor(const Attention &p) { return DROP ? (C)p.left : (C)1; }
+
+#if TIER >= 80
+// What the kernels for tensor cores share besides: four lanes have a row of a product.
+DEVICE float quad_sum(float x) {
+    x += __shfl_xor_sync(FULL_MASK, x, 1);
+    return x + __shfl_xor_sync(FULL_MASK, x, 2);
+}
+DEVICE float quad_larger(float x) {
+    x = larger(x, __shfl_xor_sync(FULL_MASK, x, 1));
+    return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
+}
+DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#endif

@@ -7,7 +7,7 @@
 // result has one writer, and sums have one order. What a product leaves in registers is the next one's left operand
 // without any exchange between lanes, because the order in which an inner dimension is summed is free:
 // - of an inner dimension, slots t and t + 4 of a group of 8 are its elements 2t and 2t + 1, which one load fetches;
-// - columns 2t and 2t + 1 of a group of 8 scores are rows t and (t + 2) % 4 + 4 of the tile (`place`), so that neither
+// - columns 2t and 2t + 1 of a group of 8 scores are rows t and (t + 2) % 4 + 4 of the tile (`slot`), so that neither
 //   the loads of those rows along the head nor those across it meet in a bank, at a pitch of 8 more than a multiple of 32;
 // - column g of the result's group c of 8, among 32 elements of the head, is element 4g + c: 16 bytes fetch four columns
 //   of a right operand, and a lane's results are 32 bytes in a row.
@@ -60,14 +60,14 @@ template <int W> DEVICE void add(float (*c)[4], const float (&x)[4], const float
 }
 
 // The row of a tile, among 8, that column `c` of a group of scores belongs to.
-DEVICE int place(int c) { return c % 2 == 0 ? c / 2 : (c / 2 + 2) % 4 + 4; }
+DEVICE int slot(int c) { return c % 2 == 0 ? c / 2 : (c / 2 + 2) % 4 + 4; }
 
 // 16 rows from `first` on as left operands; zeros below `limit` and beyond `dim`.
 DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from, i64 stride, int first, int limit) {
     const int lane = threadIdx.x % WARP, row = first + lane / 4, dim = (int)p.dim;
     const bool there[2] = {row < limit, row + 8 < limit};
     const float *at[2] = {from + row * stride + lane % 4 * 2, from + (row + 8) * stride + lane % 4 * 2};
-    if (p.aligned && dim == HEAD) {
+    if (WHOLE || (p.aligned && dim == HEAD)) {
 #pragma unroll
         for (int s = 0; s < STEPS; ++s)
 #pragma unroll
@@ -77,18 +77,16 @@ DEVICE void own_rows(const Attention &p, float (&a)[STEPS][4], const float *from
                 a[s][half] = x.at[0];
                 a[s][2 + half] = x.at[1];
             }
-        return;
+    } else {
+#pragma unroll
+        for (int s = 0; s < STEPS; ++s)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int d = s * 8 + e / 2;
+                a[s][e] = there[e % 2] && d + lane % 4 * 2 < dim ? at[e % 2][d] : 0.f;
+            }
     }
-#pragma unroll
-    for (int s = 0; s < STEPS; ++s)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            const int d = s * 8 + e / 2;
-            a[s][e] = there[e % 2] && d + lane % 4 * 2 < dim ? at[e % 2][d] : 0.f;
-        }
 }
-
-DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Rows `begin` to `end` (multiples of BAND) of a tile, which is at row `first` of memory, on their way into shared memory;
 // zeros below `limit` and beyond `dim`. `wait_for_copies` and a barrier must follow.
@@ -99,7 +97,7 @@ DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stri
     float *at = to + (begin + threadIdx.x / EACH) * PITCH + d;
     const i64 jump = STEP * stride;
     int left = limit - first - begin - (int)threadIdx.x / EACH;
-    if (p.aligned && d + 4 <= dim) {
+    if (together(p, d, 4)) {
         for (int band = begin; band < end; band += BAND)
 #pragma unroll
             for (int r = 0; r < BAND; r += STEP) {
@@ -125,7 +123,7 @@ DEVICE void load_tile(const Attention &p, float *to, const float *from, i64 stri
 // c = left rows times W groups of 8 rows of a tile from `row` on
 template <int W> DEVICE void along(float (*c)[4], const float (&a)[STEPS][4], const float *tile, int row) {
     const int lane = threadIdx.x % WARP;
-    const float *at = tile + (row + place(lane / 4)) * PITCH + lane % 4 * 2;
+    const float *at = tile + (row + slot(lane / 4)) * PITCH + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < W; ++n)
 #pragma unroll
@@ -159,7 +157,7 @@ DEVICE void across(float (&out)[STEPS][4], const float (&w)[4], const float *til
 DEVICE void store_rows(const Attention &p, const float (&x)[STEPS][4], float upper, float lower, float *to, i64 stride,
                        int first, int limit) {
     const int lane = threadIdx.x % WARP, dim = (int)p.dim;
-    const bool whole = p.aligned && dim == HEAD;
+    const bool whole = WHOLE || (p.aligned && dim == HEAD);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = first + lane / 4 + half * 8;
@@ -187,14 +185,6 @@ DEVICE void store_rows(const Attention &p, const float (&x)[STEPS][4], float upp
     }
 }
 
-DEVICE float quad_sum(float x) {
-    x += __shfl_xor_sync(FULL_MASK, x, 1);
-    return x + __shfl_xor_sync(FULL_MASK, x, 2);
-}
-DEVICE float quad_larger(float x) {
-    x = larger(x, __shfl_xor_sync(FULL_MASK, x, 1));
-    return larger(x, __shfl_xor_sync(FULL_MASK, x, 2));
-}
 DEVICE void clear(float (&x)[STEPS][4]) {
 #pragma unroll
     for (int n = 0; n < STEPS; ++n)
@@ -229,18 +219,34 @@ DEVICE void online_softmax(float (&s)[COLS / 8][4], float (&top)[2], float (&sum
     }
 }
 
+// Which of a lane's weights in two groups of 8 columns from `col` on are kept; see `find_kept`.
+template <bool TURNED> DEVICE void find_kept(const Coins &coins, bool (&kept)[2][4], int row, int col) {
+    const int c = threadIdx.x % 4 * 2;
+    // Both columns have the parity of the lane, both rows that of its eights.
+    find_kept<TURNED, TURNED ? 4 : 1>(coins, kept, row, col + slot(c), col + slot(c + 1));
+}
+
+// Dropout of the weights of two groups of 8 keys from `at` on.
+DEVICE void drop(const Coins &coins, float (*s)[4], int query, int at) {
+    bool kept[2][4];
+    find_kept<false>(coins, kept, query, at);
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s[n][e] = kept[n][e] ? s[n][e] : 0.f;
+}
+
 KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
     begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *cols = (float *)memory, *values = cols + TILE;
     const i64 block = block_index();
     if (block >= p.blocks) return;
-    const int queries = (int)p.queries, keys = (int)p.keys, tiles = (queries + ROWS - 1) / ROWS;
-    // The last tiles see the most keys: they come first.
-    const int first = (tiles - 1 - (int)remainder(block, tiles)) * ROWS;
-    const i64 head = quotient(block, tiles);
-    const i64 b = quotient(head, p.heads), h = remainder(head, p.heads), kv = kv_head(p, h);
-    const T *k = p.k + b * p.ks.batch + kv * p.ks.head, *v = p.v + b * p.vs.batch + kv * p.vs.head;
+    const int queries = (int)p.queries, keys = (int)p.keys;
+    const Place place = place_of_queries(p, block, ROWS);
+    const i64 b = place.b, h = place.h, kv = kv_head(p, h);
+    const int first = place.first;
+    const T *k = head_of(p.k, p.ks, b, kv), *v = head_of(p.v, p.vs, b, kv);
     const int lane = threadIdx.x % WARP, own = first + threadIdx.x / WARP * 16, row = own + lane / 4;
     const float factor = (float)(p.scale * LOG2E);
     const i64 mask = mask_at(p, b, h);
@@ -248,12 +254,13 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
     const int warp_end = own < queries ? visible_below(p, own + 16) : 0;
     float q[STEPS][4], top[2] = {-INF_F, -INF_F}, sum[2] = {0.f, 0.f}, out[STEPS][4];
     clear(out);
+    const Coins coins = coins_of(p, b, h);
     for (int at = 0; at < end; at += COLS) {
         const int rows = least(round_up(end - at), COLS);
         if (at > 0) __syncthreads();
         load_tile(p, cols, k, p.ks.row, at, keys, 0, rows);
         load_tile(p, values, v, p.vs.row, at, keys, 0, rows);
-        if (at == 0) own_rows(p, q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, own, queries);
+        if (at == 0) own_rows(p, q, head_of(p.q, p.qs, b, h), p.qs.row, own, queries);
         wait_for_copies();
         __syncthreads();
         float s[COLS / 8][4];
@@ -264,7 +271,7 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
             for (int n = band / 8; n < (band + BAND) / 8; ++n)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const int j = at + n * 8 + place(lane % 4 * 2 + e % 2);
+                    const int j = at + n * 8 + slot(lane % 4 * 2 + e % 2);
                     s[n][e] = j < seen[e / 2] ? score(p, s[n][e], factor, mask, row + e / 2 * 8, j) : -INF_F;
                 }
         }
@@ -272,6 +279,9 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
 #pragma unroll
         for (int band = 0; band < COLS; band += BAND)
             if (at + band < warp_end) {
+                if (DROP)
+#pragma unroll
+                    for (int n = band; n < band + BAND; n += 16) drop(coins, s + n / 8, row, at + n);
 #pragma unroll
                 for (int n = band; n < band + BAND; n += 8) across(out, s[n / 8], values, n);
             }
@@ -281,10 +291,10 @@ KERNEL __launch_bounds__(THREADS) attention_forward(const Attention p) {
     for (int half = 0; half < 2; ++half) {
         const float total = quad_sum(sum[half]);
         const int i = row + half * 8;
-        inverse[half] = total == 0.f ? 0.f : 1.f / total;
+        inverse[half] = total == 0.f ? 0.f : left_factor(p) / total;
         if (lane % 4 == 0 && i < queries) p.out_lse[(b * p.heads + h) * p.queries + i] = log_sum(top[half], total);
     }
-    store_rows(p, out, inverse[0], inverse[1], p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row, own,
+    store_rows(p, out, inverse[0], inverse[1], head_of(p.out[0], p.outs[0], b, h), p.outs[0].row, own,
                queries);
 }
 
@@ -306,7 +316,7 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
         float sum = 0.f;
 #pragma unroll
         for (int d = lane * 4; d < HEAD; d += 32) {
-            if (i < (int)p.queries && p.aligned && d + 4 <= dim) {
+            if (i < (int)p.queries && together(p, d, 4)) {
                 const Vec<float, 4> x = *(const Vec<float, 4> *)(p.o + at + d), y = *(const Vec<float, 4> *)(p.g + at + d);
 #pragma unroll
                 for (int e = 0; e < 4; ++e) sum += x.at[e] * y.at[e];
@@ -324,7 +334,9 @@ DEVICE void load_statistics(const Attention &p, const Tiles &t, i64 b, i64 h, in
     }
 }
 
-DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int first) {
+DEVICE void key_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, kv = place.h;
+    const int first = place.first;
     const i64 group = group_of(p);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, from = first_query(p, first), warp_from = first_query(p, own);
@@ -332,15 +344,16 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
     float k[STEPS][4], v[STEPS][4], dk[STEPS][4], dv[STEPS][4];
     clear(dk);
     clear(dv);
-    own_rows(p, k, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, own, keys);
-    own_rows(p, v, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, own, keys);
+    own_rows(p, k, head_of(p.k, p.ks, b, kv), p.ks.row, own, keys);
+    own_rows(p, v, head_of(p.v, p.vs, b, kv), p.vs.row, own, keys);
     for (i64 h = kv * group; h < (kv + 1) * group; ++h)
         for (int at = from / COLS * COLS; at < queries; at += COLS) {
             const int begin = most(0, from - at) / BAND * BAND, end = least(COLS, round_up(queries - at));
             const i64 mask = mask_at(p, b, h);
+            const Coins coins = coins_of(p, b, h);
             __syncthreads();
-            load_tile(p, t.a, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, at, queries, begin, end);
-            load_tile(p, t.b, p.g + b * p.os.batch + h * p.os.head, p.os.row, at, queries, begin, end);
+            load_tile(p, t.a, head_of(p.q, p.qs, b, h), p.qs.row, at, queries, begin, end);
+            load_tile(p, t.b, head_of(p.g, p.os, b, h), p.os.row, at, queries, begin, end);
             load_statistics(p, t, b, h, at, begin, end);
             wait_for_copies();
             __syncthreads();
@@ -350,15 +363,21 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                 along<CHUNK>(s, k, t.a, c);
                 along<CHUNK>(d, v, t.b, c);
                 const bool all_see = !MASKED && at + c + 8 * CHUNK <= queries && own + 16 <= visible(p, at + c);
+                bool kept[CHUNK / 2][2][4];
+#pragma unroll
+                for (int n = 0; n < CHUNK; n += 2)
+                    find_kept<true>(coins, kept[n / 2], own + lane / 4, at + c + n * 8);
 #pragma unroll
                 for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
-                        const int col = c + n * 8 + place(lane % 4 * 2 + e % 2), i = at + col, j = own + lane / 4 + e / 2 * 8;
+                        const int col = c + n * 8 + slot(lane % 4 * 2 + e % 2), i = at + col, j = own + lane / 4 + e / 2 * 8;
                         const float lse = t.lse[col];
                         const bool seen = all_see || (lse != INF_F && j < visible(p, i));
                         s[n][e] = seen ? weight(score(p, s[n][e], factor, mask, i, j), lse) : 0.f;
-                        d[n][e] = seen ? s[n][e] * (d[n][e] - t.mean[col]) : 0.f;
+                        const bool stays = kept[n / 2][n % 2][e];
+                        d[n][e] = seen ? s[n][e] * (left_of(p, d[n][e], stays) - t.mean[col]) : 0.f;
+                        s[n][e] = stays ? s[n][e] : 0.f;
                     }
 #pragma unroll
                 for (int n = 0; n < CHUNK; ++n) {
@@ -367,14 +386,17 @@ DEVICE void key_gradient(const Attention &p, const Tiles &t, i64 b, i64 kv, int 
                 }
             }
         }
-    const float scale = (float)p.scale;
-    store_rows(p, dk, scale, scale, p.out[1] + b * p.outs[1].batch + kv * p.outs[1].head, p.outs[1].row, own, keys);
-    store_rows(p, dv, 1.f, 1.f, p.out[2] + b * p.outs[2].batch + kv * p.outs[2].head, p.outs[2].row, own, keys);
+    const float scale = (float)p.scale, left = left_factor(p);
+    store_rows(p, dk, scale, scale, head_of(p.out[1], p.outs[1], b, kv), p.outs[1].row, own, keys);
+    store_rows(p, dv, left, left, head_of(p.out[2], p.outs[2], b, kv), p.outs[2].row, own, keys);
 }
 
 // dq of the block's queries of one head; in shared memory are tiles of keys and values.
-DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int first) {
+DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &place) {
+    const i64 b = place.b, h = place.h;
+    const int first = place.first;
     const i64 kv = kv_head(p, h), result = b * p.os.batch + h * p.os.head, mask = mask_at(p, b, h);
+    const Coins coins = coins_of(p, b, h);
     const int queries = (int)p.queries, keys = (int)p.keys, lane = threadIdx.x % WARP;
     const int own = first + threadIdx.x / WARP * 16, row = own + lane / 4, end = visible_below(p, first + ROWS);
     const int warp_end = own < queries ? visible_below(p, own + 16) : 0;
@@ -384,8 +406,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
     clear(dq);
     // The first tile travels while the block's own rows do.
     if (end > 0) {
-        load_tile(p, t.a, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, 0, keys, 0, least(COLS, round_up(end)));
-        load_tile(p, t.b, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, 0, keys, 0, least(COLS, round_up(end)));
+        load_tile(p, t.a, head_of(p.k, p.ks, b, kv), p.ks.row, 0, keys, 0, least(COLS, round_up(end)));
+        load_tile(p, t.b, head_of(p.v, p.vs, b, kv), p.vs.row, 0, keys, 0, least(COLS, round_up(end)));
     }
     own_rows(p, g, p.o + result, p.os.row, own, queries);
     own_rows(p, q, p.g + result, p.os.row, own, queries);
@@ -396,7 +418,7 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
             mean[e % 2] += g[s][e] * q[s][e];
             g[s][e] = q[s][e];
         }
-    own_rows(p, q, p.q + b * p.qs.batch + h * p.qs.head, p.qs.row, own, queries);
+    own_rows(p, q, head_of(p.q, p.qs, b, h), p.qs.row, own, queries);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int i = row + half * 8;
@@ -408,8 +430,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
         if (at > 0) {
             const int rows = least(COLS, round_up(end - at));
             __syncthreads();
-            load_tile(p, t.a, p.k + b * p.ks.batch + kv * p.ks.head, p.ks.row, at, keys, 0, rows);
-            load_tile(p, t.b, p.v + b * p.vs.batch + kv * p.vs.head, p.vs.row, at, keys, 0, rows);
+            load_tile(p, t.a, head_of(p.k, p.ks, b, kv), p.ks.row, at, keys, 0, rows);
+            load_tile(p, t.b, head_of(p.v, p.vs, b, kv), p.vs.row, at, keys, 0, rows);
         }
         wait_for_copies();
         __syncthreads();
@@ -418,42 +440,34 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, i64 b, i64 h, int
             float s[CHUNK][4], d[CHUNK][4];
             along<CHUNK>(s, q, t.a, c);
             along<CHUNK>(d, g, t.b, c);
+            bool kept[CHUNK / 2][2][4];
+#pragma unroll
+            for (int n = 0; n < CHUNK; n += 2) find_kept<false>(coins, kept[n / 2], row, at + c + n * 8);
 #pragma unroll
             for (int n = 0; n < CHUNK; ++n)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + place(lane % 4 * 2 + e % 2);
-                    d[n][e] = j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) *
-                                                   (d[n][e] - mean[half])
-                                             : 0.f;
+                    const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + slot(lane % 4 * 2 + e % 2);
+                    const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
+                    d[n][e] = j < seen[half] ? w * (left_of(p, d[n][e], kept[n / 2][n % 2][e]) - mean[half]) : 0.f;
                 }
 #pragma unroll
             for (int n = 0; n < CHUNK; ++n) across(dq, d[n], t.a, c + n * 8);
         }
     }
     const float scale = (float)p.scale;
-    store_rows(p, dq, scale, scale, p.out[0] + b * p.outs[0].batch + h * p.outs[0].head, p.outs[0].row, own, queries);
+    store_rows(p, dq, scale, scale, head_of(p.out[0], p.outs[0], b, h), p.outs[0].row, own, queries);
 }
 
-// Blocks of keys (they have more to do) come before blocks of queries.
 KERNEL __launch_bounds__(THREADS) attention_backward(const Attention p) {
     begin_kernel();
     extern __shared__ Vec<u32, 4> memory[];
     float *m = (float *)memory;
     const Tiles t = {m, m + TILE, m + 2 * TILE, m + 2 * TILE + COLS};
-    i64 block = block_index();
+    const i64 block = block_index(), of_keys = blocks_of_keys(p, ROWS);
     if (block >= p.blocks) return;
-    const i64 key_tiles = ((int)p.keys + ROWS - 1) / ROWS, query_tiles = ((int)p.queries + ROWS - 1) / ROWS;
-    const i64 of_keys = p.batch * p.kv_heads * key_tiles;
-    if (block < of_keys) {
-        const i64 head = quotient(block, key_tiles);
-        const int tile = (int)remainder(block, key_tiles);
-        key_gradient(p, t, quotient(head, p.kv_heads), remainder(head, p.kv_heads), tile * ROWS);
-    } else {
-        block -= of_keys;
-        const i64 head = quotient(block, query_tiles), tile = query_tiles - 1 - remainder(block, query_tiles);
-        query_gradient(p, t, quotient(head, p.heads), remainder(head, p.heads), (int)tile * ROWS);
-    }
+    if (block < of_keys) key_gradient(p, t, place_of_keys(p, block, ROWS));
+    else query_gradient(p, t, place_of_queries(p, block - of_keys, ROWS));
 }
 #endif
 

@@ -60,7 +60,7 @@ fn attention(b: usize, h: usize, s: usize, d: usize) {
     let (mut o, mut lse, mut dqkv) =
         (vec![0f32; b * s * h * d], vec![0f32; b * h * s], vec![0f32; qkv.len()]);
     let part = |i: usize| HeadsRef::new(&qkv, i * h * d, packed).unwrap();
-    let spec = Attention { causal: true, scale: 1.0 / (d as f64).sqrt(), mask: Mask::None };
+    let spec = Attention { causal: true, scale: 1.0 / (d as f64).sqrt(), mask: Mask::None, dropout: None };
     let rounds = (200_000_000 / (b * h * s * s * d)).clamp(5, 500);
     let forward = best(rounds, || {
         let out = HeadsMut::new(&mut o, 0, by_position).unwrap();

@@ -212,7 +212,7 @@ fn check<T: Float<Compute: Real>>(rng: &mut Rng, isa: Isa, c: &Case) {
         1 => Mask::Attend(StridedMask::new(&attend, 0, c.mask_strides())),
         _ => Mask::Bias(StridedMask::new(&bias, 0, c.mask_strides())),
     };
-    let spec = Attention { causal: c.causal, scale: SCALE, mask };
+    let spec = Attention { causal: c.causal, scale: SCALE, mask, dropout: None };
     let nan = T::from_f64(f64::NAN);
     let mut o = vec![nan; size];
     let mut lse = vec![nan.up(); c.batch * c.heads * c.queries];
@@ -344,7 +344,7 @@ fn reference_gradients_are_finite_differences() {
 fn wrong_sizes_are_errors() {
     let x = [0f32; 64];
     let view = |heads, seq| HeadsRef::new(&x, 0, HeadsLayout::by_head(1, heads, seq, 4)).unwrap();
-    let spec = Attention { causal: true, scale: 1.0, mask: Mask::None };
+    let spec = Attention { causal: true, scale: 1.0, mask: Mask::None, dropout: None };
     let mut o = [0f32; 64];
     let mut lse = [0f32; 12];
     let out = HeadsMut::new(&mut o, 0, HeadsLayout::by_position(1, 3, 4, 4)).unwrap();

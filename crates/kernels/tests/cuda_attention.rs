@@ -7,7 +7,7 @@ use bullet_kernels::cuda::{Gpu, execute};
 use bullet_kernels::{View, ViewMut, cpu};
 use bullet_ops::reference::{self, Array, cases};
 use bullet_ops::table::TABLE;
-use bullet_ops::{AttentionSpec, ConvSpec, DType, Element, Layout, Meta, Op, RopeSpec};
+use bullet_ops::{AttentionSpec, ConvSpec, DType, DropoutSpec, Element, Layout, Meta, Op, RopeSpec};
 use bullet_runtime::{Buffer, Device};
 use half::{bf16, f16};
 
@@ -42,6 +42,7 @@ fn encode(dtype: DType, x: f64) -> Vec<u8> {
         DType::BF16 => bf16::from_f64(x).to_ne_bytes().to_vec(),
         DType::F32 => <f32 as Element>::from_f64(x).to_ne_bytes().to_vec(),
         DType::F64 => x.to_ne_bytes().to_vec(),
+        DType::I64 => (x as i64).to_ne_bytes().to_vec(),
         other => unreachable!("no op here takes {other}"),
     }
 }
@@ -226,7 +227,9 @@ fn mask(rng: &mut Rng, scores: [usize; 4], dtype: DType) -> Operand {
 /// One attention with its adjoint, with operands in some layout.
 fn attention(targets: &[Target], rng: &mut Rng, dtype: DType, sizes: [usize; 6]) {
     let [b, heads, kv_heads, queries, keys, dim] = sizes;
-    let spec = AttentionSpec { causal: rng.below(2) == 0, scale: (dim as f64).powf(-0.5) };
+    let dropout = (rng.below(3) == 0)
+        .then(|| DropoutSpec { p: rng.pick(&[0.0, 0.2, 0.9]), stream: rng.below(1000) as u64 });
+    let spec = AttentionSpec { causal: rng.below(2) == 0, scale: (dim as f64).powf(-0.5), dropout };
     let tensor = |rng: &mut Rng, heads: usize, seq: usize| {
         let array = random(rng, &[b, heads, seq, dim], dtype);
         // A cache longer than what is in it and an odd start leave rows that no vector load fits.
@@ -243,15 +246,21 @@ fn attention(targets: &[Target], rng: &mut Rng, dtype: DType, sizes: [usize; 6])
         1 => x.push(mask(rng, scores, DType::Bool)),
         _ => x.push(mask(rng, scores, dtype)),
     }
+    if dropout.is_some() {
+        // With it, masks are contiguous.
+        x[3..].iter_mut().for_each(|x| *x = Operand::dense(x.array.clone()));
+        let state = vec![rng.below(1 << 20) as f64, rng.below(1 << 20) as f64];
+        x.push(Operand::dense(Array::new(&[2], DType::I64, state).unwrap()));
+    }
     check(targets, &Op::Attention(spec), &x);
     let arrays: Vec<Array> = x.iter().map(|x| x.array.clone()).collect();
     let y: Vec<Array> =
         reference::eval(&Op::Attention(spec), &arrays).unwrap().iter().map(Array::rounded).collect();
     let g = random(rng, &y[0].shape, dtype);
-    let mask = x.split_off(3);
+    let rest = x.split_off(3);
     x.extend(y.into_iter().map(Operand::dense));
     x.push(Operand::dense(g));
-    x.extend(mask);
+    x.extend(rest);
     check(targets, &Op::AttentionGrad(spec), &x);
 }
 

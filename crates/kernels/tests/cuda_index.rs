@@ -11,7 +11,7 @@ use bullet_kernels::cpu::optim::{Adam, Scalars, Sgd};
 use bullet_kernels::cpu::random::{Counter, Distribution};
 use bullet_kernels::cuda::{Gpu, index, optim, random};
 use bullet_kernels::{View, ViewMut};
-use bullet_ops::{DType, Element, Layout, Op, Shape};
+use bullet_ops::{DType, DropoutSpec, Element, Layout, Op, Shape};
 use bullet_runtime::{Buffer, Device, DeviceKind, ErrorKind};
 use common::Rng;
 use half::{bf16, f16};
@@ -288,7 +288,7 @@ fn random_numbers_are_the_cpus() {
                 let held = Held::of(gpu, &x, &[n], shift);
                 let mut y = Held::poisoned::<T>(gpu, &[n], shift);
                 let operands = [held.view(), state.view()];
-                random::dropout(gpu, p, stream, &operands, &mut [y.view_mut()]).unwrap();
+                random::dropout(gpu, DropoutSpec { p, stream }, &operands, &mut [y.view_mut()]).unwrap();
                 same(&y.read::<T>(), &want, "dropout");
             }
             let mut want = vec![T::default(); n];

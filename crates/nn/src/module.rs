@@ -176,14 +176,25 @@ impl Pass {
     /// # Errors
     /// Training with `p > 0` without a generator; `p` outside 0..1.
     pub fn dropout(&self, x: &Tensor, p: f64) -> Result<Tensor> {
+        Ok(match self.dropout_of(p)? {
+            Some((p, generator)) => x.dropout(p, generator)?,
+            None => x.clone(),
+        })
+    }
+
+    /// What to drop with probability `p` from; `None` outside training and if `p` is 0.
+    ///
+    /// # Errors
+    /// Training with `p > 0` without a generator.
+    pub fn dropout_of(&self, p: f64) -> Result<Option<(f64, &Generator)>> {
         if !self.training || p == 0.0 {
-            return Ok(x.clone());
+            return Ok(None);
         }
         let generator = self.generator.as_ref().ok_or_else(|| {
             Error::argument(format!(
                 "dropout of {p} in training needs a random generator; make the pass with Pass::train(generator)"
             ))
         })?;
-        Ok(x.dropout(p, generator)?)
+        Ok(Some((p, generator)))
     }
 }

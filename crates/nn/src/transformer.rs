@@ -136,7 +136,7 @@ pub struct TransformerConfig {
     /// Whether the output layer shares the weights of the token embedding (Press and Wolf 2017).
     pub tie_embeddings: bool,
     /// Probability of dropping an element of the embeddings and of what each part adds to the residual stream, in
-    /// training. Attention weights, which are never stored, are not dropped.
+    /// training; and of dropping a weight of the attention.
     pub dropout: f64,
 }
 
@@ -319,6 +319,7 @@ impl TransformerConfig {
             rope: (self.positions == Positions::Rope).then_some(self.rope_base),
             bias: self.bias,
             out: Fill::residual(self.layers),
+            dropout: self.dropout,
         };
         BlockConfig {
             attention,

@@ -66,7 +66,8 @@ fn every_module(dtype: DType) -> Vec<Case> {
     ];
     for (causal, rope, kv_heads) in [(true, None, 4), (false, None, 2), (true, Some(100.0), 1)] {
         let out = Fill::residual(2);
-        let config = AttentionConfig { dim: 8, heads: 4, kv_heads, causal, rope, bias: true, out };
+        let config =
+            AttentionConfig { dim: 8, heads: 4, kv_heads, causal, rope, bias: true, out, dropout: 0.0 };
         let name = format!("attention causal={causal} rope={rope:?} kv_heads={kv_heads}");
         all.push(case(&name, Attention::new(init, config).unwrap(), move |m| {
             scalar(&m.forward(&x(), &eval())?)
@@ -268,6 +269,38 @@ fn dropout_is_for_training() {
     assert_ne!(dropped, run(&Pass::train(generator)));
     let error = model.forward(&tokens, &Pass { training: true, ..Pass::default() }).unwrap_err().message;
     assert!(error.contains("dropout of 0.3") && error.contains("generator"), "{error}");
+}
+
+/// Dropout leaves the mean as it is, and everything behind the weights is linear in them.
+#[test]
+fn attention_drops_weights_in_training() {
+    const STEPS: u64 = 4000;
+    let out = Fill::residual(1);
+    let sizes = AttentionConfig {
+        dim: 8,
+        heads: 2,
+        kv_heads: 1,
+        causal: true,
+        rope: None,
+        bias: true,
+        out,
+        dropout: 0.4,
+    };
+    let attention = Attention::new(&init(DType::F64), sizes).unwrap();
+    scramble(&attention);
+    let x = random(&[1, 5, 8], DType::F64, 5);
+    let run = |pass: &Pass| attention.forward(&x, pass).unwrap().to_f64_vec().unwrap();
+    let eval = run(&Pass::eval());
+    let generator = Arc::new(Generator::new(3, &Device::cpu()).unwrap());
+    assert!(max_difference(&eval, &run(&Pass::train(generator.clone()))) > 1e-3, "nothing is dropped");
+    let mut mean = vec![0.0; eval.len()];
+    for step in 0..STEPS {
+        generator.begin_step(step).unwrap();
+        let y = run(&Pass::train(generator.clone()));
+        mean.iter_mut().zip(y).for_each(|(mean, y)| *mean += y / STEPS as f64);
+    }
+    let spread = eval.iter().fold(0.0f64, |m, y| m.max(y.abs()));
+    assert!(max_difference(&eval, &mean) < 0.05 * spread, "{eval:?} but on average {mean:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::dtype::{DType, Kind};
 use crate::error::{Error, Result};
-use crate::op::{Activation, AttentionSpec, ConvSpec, Map, Op, Reduce};
+use crate::op::{Activation, AttentionSpec, ConvSpec, DropoutSpec, Map, Op, Reduce};
 use crate::shape::Shape;
 
 /// What is known of a tensor without its data.
@@ -173,16 +173,14 @@ impl Op {
                     x[0].shape.iter().zip(widths).map(|(d, (lo, hi))| d + lo + hi).collect();
                 one(x[0].with(Shape::new(&dims)?))
             }
-            Op::Dropout { p, .. } => {
+            Op::Dropout(spec) => {
                 self.need_float(x[0])?;
-                if !(0.0..1.0).contains(p) {
-                    return Err(Error::argument(format!("dropout probability must be in [0, 1), got {p}")));
-                }
+                check_dropout(*spec, x.get(1))?;
                 one(x[0])
             }
             Op::CrossEntropy { label_smoothing, .. } => infer_cross_entropy(*label_smoothing, x),
             Op::CrossEntropyGrad { .. } => one(x[0]),
-            Op::Attention(_) => infer_attention(x),
+            Op::Attention(spec) => infer_attention(*spec, x),
             Op::AttentionGrad(_) => Ok(x[..3].to_vec()),
             Op::AttentionPacked { spec, heads, kv_heads } => infer_packed(*spec, *heads, *kv_heads, x),
             Op::AttentionPackedGrad { .. } => one(x[0]),
@@ -426,7 +424,20 @@ fn infer_cross_entropy(label_smoothing: f64, x: &[Meta]) -> Result<Vec<Meta>> {
     Ok(vec![scalar, logits.statistic(target.shape), scalar])
 }
 
-fn infer_attention(x: &[Meta]) -> Result<Vec<Meta>> {
+fn check_dropout(spec: DropoutSpec, state: Option<&Meta>) -> Result<()> {
+    if !(0.0..1.0).contains(&spec.p) {
+        return Err(Error::argument(format!("dropout probability must be in [0, 1), got {}", spec.p)));
+    }
+    match state {
+        Some(state) if state.dtype == DType::I64 && state.shape[..] == [2] => Ok(()),
+        other => Err(Error::shape(format!(
+            "dropout needs its random state, seed and step (i64 of shape (2,)), got {}",
+            other.map_or("none".into(), |m| format!("{} of shape {}", m.dtype, m.shape))
+        ))),
+    }
+}
+
+fn infer_attention(spec: AttentionSpec, x: &[Meta]) -> Result<Vec<Meta>> {
     let (q, k, v) = (x[0].shape, x[1].shape, x[2].shape);
     same_dtype("attention", &x[..3])?;
     let ok = [q, k, v].iter().all(|s| s.rank() == 4)
@@ -441,7 +452,11 @@ fn infer_attention(x: &[Meta]) -> Result<Vec<Meta>> {
              dim) with kv heads dividing heads, got {q}, {k}, {v}"
         )));
     }
-    if let Some(mask) = x.get(3) {
+    let (mask, state) = spec.optional(&x[3..]);
+    if let Some(dropout) = spec.dropout {
+        check_dropout(dropout, state)?;
+    }
+    if let Some(mask) = mask {
         let scores = Shape::new(&[q[0], q[1], q[2], k[2]])?;
         let fits = scores.broadcast(&mask.shape).is_ok_and(|s| s == scores);
         if !fits || !(mask.dtype == DType::Bool || mask.dtype == x[0].dtype) {
@@ -455,7 +470,7 @@ fn infer_attention(x: &[Meta]) -> Result<Vec<Meta>> {
     Ok(vec![x[0].with(o), x[0].statistic(Shape::new(&q[..3])?)])
 }
 
-fn infer_packed(_: AttentionSpec, heads: usize, kv_heads: usize, x: &[Meta]) -> Result<Vec<Meta>> {
+fn infer_packed(spec: AttentionSpec, heads: usize, kv_heads: usize, x: &[Meta]) -> Result<Vec<Meta>> {
     let s = x[0].shape;
     let slots = heads + 2 * kv_heads;
     if s.rank() != 3
@@ -468,6 +483,9 @@ fn infer_packed(_: AttentionSpec, heads: usize, kv_heads: usize, x: &[Meta]) -> 
             "attention_packed takes (batch, sequence, ({heads} + 2 * {kv_heads}) * head dim) with kv heads dividing \
              heads, got {s}"
         )));
+    }
+    if let Some(dropout) = spec.dropout {
+        check_dropout(dropout, x.get(1))?;
     }
     let o = Shape::new(&[s[0], s[1], heads, s[2] / slots])?;
     Ok(vec![x[0].with(o), x[0].statistic(Shape::new(&[s[0], heads, s[1]])?)])
@@ -529,7 +547,7 @@ mod tests {
         let out =
             Op::Linear { activation: Activation::Relu }.infer(&[meta(&[2, 3], f), meta(&[5, 3], f)]).unwrap();
         assert_eq!(out.len(), 2);
-        let out = Op::Attention(AttentionSpec { causal: true, scale: 1.0 })
+        let out = Op::Attention(AttentionSpec { causal: true, scale: 1.0, dropout: None })
             .infer(&[meta(&[2, 4, 5, 8], f), meta(&[2, 2, 7, 8], f), meta(&[2, 2, 7, 8], f)])
             .unwrap();
         assert_eq!((out[0].shape[..].to_vec(), out[1].shape[..].to_vec()), (vec![2, 5, 4, 8], vec![2, 4, 5]));
@@ -545,7 +563,7 @@ mod tests {
             (Op::Softmax, vec![meta(&[3], DType::I32)], "floating-point"),
             (Op::Concat { axis: 0 }, vec![meta(&[2, 3], f), meta(&[2, 4], f)], "must match exactly"),
             (Op::Gather { axis: 0 }, vec![meta(&[2], f), meta(&[2], f)], "integers"),
-            (Op::Dropout { p: 1.0, stream: 0 }, vec![meta(&[2], f)], "[0, 1)"),
+            (Op::Dropout(DropoutSpec { p: 1.0, stream: 0 }), vec![meta(&[2], f)], "[0, 1)"),
             (Op::LayerNorm { eps: 1e-5 }, vec![meta(&[2, 3], f), meta(&[4], f)], "(3,)"),
         ];
         for (op, x, words) in cases {

@@ -107,6 +107,28 @@ pub struct AttentionSpec {
     pub causal: bool,
     /// Factor on the scores, usually 1 / sqrt(head dim).
     pub scale: f64,
+    /// Dropout of the weights, by [`WeightDropout`](crate::random::WeightDropout); the op's last operand is then the
+    /// random state, i64 (seed, step).
+    pub dropout: Option<DropoutSpec>,
+}
+
+impl AttentionSpec {
+    /// Which of the operands behind the ones that are always there are the mask and the random state.
+    pub fn optional<'a, T>(&self, rest: &'a [T]) -> (Option<&'a T>, Option<&'a T>) {
+        match (self.dropout, rest) {
+            (Some(_), [rest @ .., state]) => (rest.first(), Some(state)),
+            _ => (rest.first(), None),
+        }
+    }
+}
+
+/// Which elements dropout takes, and from what they are drawn.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct DropoutSpec {
+    /// Probability of a zero, in 0..1.
+    pub p: f64,
+    /// Which of the random streams of one training step this use draws from.
+    pub stream: u64,
 }
 
 /// How rotary embedding pairs the elements of a head, and which positions it gives them.
@@ -250,12 +272,7 @@ pub enum Op {
         value: f64,
     },
     /// Elements zeroed with probability `p`, the others scaled by `1 / (1 - p)` (Srivastava et al. 2014).
-    Dropout {
-        /// Probability of a zero, in 0..1.
-        p: f64,
-        /// Which of the random streams of one training step this use draws from.
-        stream: u64,
-    },
+    Dropout(DropoutSpec),
     /// Mean cross-entropy of logits against class indices, with the softmax fused in.
     CrossEntropy {
         /// Targets of this value count for nothing.

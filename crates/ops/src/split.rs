@@ -44,6 +44,15 @@ impl Op {
             Op::IndexAdd { axis } => these(*axis != 0, &[true, false, true]),
             Op::Pad { widths, .. } => all(widths[0] == (0, 0)),
             Op::CrossEntropyGrad { .. } => these(true, &[true, true, true]),
+            // Which weights are dropped depends on where they stand.
+            Op::Attention(spec)
+            | Op::AttentionGrad(spec)
+            | Op::AttentionPacked { spec, .. }
+            | Op::AttentionPackedGrad { spec, .. }
+                if spec.dropout.is_some() =>
+            {
+                None
+            }
             Op::Attention(_) => these(true, &[true, true, true, x.get(3).is_some_and(broadcast)]),
             Op::AttentionGrad(_) => {
                 let mask = x.get(6).is_some_and(broadcast);
@@ -57,7 +66,7 @@ impl Op {
             | Op::AddNormGrad { .. }
             | Op::LinearBiasGrad
             | Op::LinearWeightGrad
-            | Op::Dropout { .. }
+            | Op::Dropout(_)
             | Op::CrossEntropy { .. }
             | Op::Conv1dGradWeight { .. } => None,
         };

@@ -114,10 +114,10 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         | Op::ScatterAdd { .. }
         | Op::IndexSelect { .. }
         | Op::IndexAdd { .. } => mask(&[1], &[]),
-        Op::Dropout { .. } => mask(&[1], &[]),
+        Op::Dropout(_) => mask(&[1], &[]),
         Op::CrossEntropy { .. } => mask(&[0, 1], &[1, 2]),
-        Op::Attention(_) => mask(&[0, 1, 2, 3], &[0, 1]),
-        Op::AttentionPacked { .. } => mask(&[0], &[0, 1]),
+        Op::Attention(_) => mask(&[0, 1, 2, 3, 4], &[0, 1]),
+        Op::AttentionPacked { .. } => mask(&[0, 1], &[0, 1]),
         Op::ArgReduce { .. }
         | Op::SoftmaxGrad
         | Op::LogSoftmaxGrad
@@ -210,7 +210,7 @@ pub(crate) fn adjoint(
             vec![Some(dx)]
         }
         // Linear in x, with the same mask.
-        Op::Dropout { .. } => vec![execute(op, &[&g, cx.x(1)])?.pop(), None],
+        Op::Dropout(_) => vec![execute(op, &[&g, cx.x(1)])?.pop(), None],
         Op::CrossEntropy { ignore_index, label_smoothing } => {
             let grad =
                 Op::CrossEntropyGrad { ignore_index: *ignore_index, label_smoothing: *label_smoothing };
@@ -218,14 +218,19 @@ pub(crate) fn adjoint(
         }
         Op::Attention(spec) => {
             let mut operands = vec![cx.x(0), cx.x(1), cx.x(2), cx.y(0), cx.y(1), &g];
-            operands.extend(cx.saved[3].as_ref().filter(|_| cx.inputs.len() > 3));
+            // The mask and the random state, as far as there are any.
+            operands.extend((3..cx.inputs.len()).map(|i| cx.x(i)));
             let mut grads = some(execute(&Op::AttentionGrad(*spec), &operands)?);
             grads.resize(cx.inputs.len(), None);
             grads
         }
         Op::AttentionPacked { spec, heads, kv_heads } => {
             let grad = Op::AttentionPackedGrad { spec: *spec, heads: *heads, kv_heads: *kv_heads };
-            some(execute(&grad, &[cx.x(0), cx.y(0), cx.y(1), &g])?)
+            let mut operands = vec![cx.x(0), cx.y(0), cx.y(1), &g];
+            operands.extend((1..cx.inputs.len()).map(|i| cx.x(i)));
+            let mut grads = some(execute(&grad, &operands)?);
+            grads.resize(cx.inputs.len(), None);
+            grads
         }
         Op::Rope(spec) => some(execute(&Op::Rope(RopeSpec { inverse: !spec.inverse, ..*spec }), &[&g])?),
         Op::Conv1d(spec) => {

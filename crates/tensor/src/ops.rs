@@ -4,8 +4,8 @@
 //! what an op means is in its row of the op table.
 
 use bullet_ops::{
-    Activation, AttentionSpec, AxisSet, ConvSpec, DType, Error as OpError, Kind, Map, Op, Reduce, RopeSpec,
-    Shape,
+    Activation, AttentionSpec, AxisSet, ConvSpec, DType, DropoutSpec, Error as OpError, Kind, Map, Op,
+    Reduce, RopeSpec, Shape,
 };
 
 use smallvec::smallvec;
@@ -349,8 +349,8 @@ impl Tensor {
         if p == 0.0 {
             return Ok(self.clone());
         }
-        let state = generator.state_on(self.device())?;
-        run_one(Op::Dropout { p, stream: generator.next_stream() }, &[self, state])
+        let (stream, state) = (generator.next_stream(), generator.state_on(self.device())?);
+        run_one(Op::Dropout(DropoutSpec { p, stream }), &[self, state])
     }
 
     /// Mean cross-entropy of these logits (.., classes) against class indices (..): a scalar.
@@ -393,18 +393,30 @@ impl Tensor {
             ));
         }
         let d = self.shape().last().copied().unwrap_or(1);
-        let spec = AttentionSpec { causal, scale: scale.unwrap_or(1.0 / (d as f64).sqrt()) };
+        let spec = AttentionSpec { causal, scale: scale.unwrap_or(1.0 / (d as f64).sqrt()), dropout: None };
         let mut operands: Few<&Tensor> = smallvec![self, keys, values];
         operands.extend(mask);
         run_one(Op::Attention(spec), &operands)?.transpose(1, 2)
     }
 
     /// As [`Tensor::attention`], causal, on one tensor (batch, sequence, (heads + 2 kv_heads) * d) that packs queries, keys
-    /// and values; the result is (batch, sequence, heads, d).
-    pub fn attention_packed(&self, heads: usize, kv_heads: usize, causal: bool) -> Result<Tensor> {
+    /// and values; the result is (batch, sequence, heads, d). With `dropout`, weights are dropped with that probability.
+    pub fn attention_packed(
+        &self,
+        heads: usize,
+        kv_heads: usize,
+        causal: bool,
+        dropout: Option<(f64, &Generator)>,
+    ) -> Result<Tensor> {
         let d = self.shape().last().copied().unwrap_or(1) / (heads + 2 * kv_heads).max(1);
-        let spec = AttentionSpec { causal, scale: 1.0 / (d as f64).sqrt() };
-        run_one(Op::AttentionPacked { spec, heads, kv_heads }, &[self])
+        let dropout = dropout.filter(|&(p, _)| p != 0.0);
+        let drop = dropout.map(|(p, generator)| DropoutSpec { p, stream: generator.next_stream() });
+        let spec = AttentionSpec { causal, scale: 1.0 / (d as f64).sqrt(), dropout: drop };
+        let mut operands: Few<&Tensor> = smallvec![self];
+        if let Some((_, generator)) = dropout {
+            operands.push(generator.state_on(self.device())?);
+        }
+        run_one(Op::AttentionPacked { spec, heads, kv_heads }, &operands)
     }
 
     /// Rotary embedding of (batch, sequence, heads, d), with the first element at position `offset`.

@@ -201,10 +201,12 @@ fn recompute_gives_the_same_bits_and_replays_dropout() -> Result<()> {
         let generator = Arc::new(Generator::new(7, &cpu())?);
         generator.begin_step(3)?;
         let x = Tensor::randn(&[8, 16], DType::F32, &cpu(), 1)?.requires_grad()?;
-        let w = Tensor::randn(&[16, 16], DType::F32, &cpu(), 2)?.requires_grad()?;
+        let w = Tensor::randn(&[48, 16], DType::F32, &cpu(), 2)?.requires_grad()?;
         let (weight, random) = (w.clone(), generator.clone());
         let block = move |t: &[Tensor]| {
-            t[0].linear(&weight, None, Activation::GeluTanh)?.dropout(0.5, &random)?.add(&t[0])
+            let packed = t[0].linear(&weight, None, Activation::GeluTanh)?.reshape(&[2, 4, 48])?;
+            let attended = packed.attention_packed(2, 2, true, Some((0.4, &random)))?;
+            attended.reshape(&[8, 16])?.dropout(0.5, &random)?.add(&t[0])
         };
         let y =
             if again { recompute(block, &[&x], Some(generator))? } else { block(std::slice::from_ref(&x))? };

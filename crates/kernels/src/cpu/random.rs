@@ -1,57 +1,14 @@
-//! Random numbers by counter: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), dropout and fills.
+//! Random numbers by counter ([`bullet_ops::random`]): dropout and fills.
 //!
-//! The numbers of element `i` are a function of (seed, stream, step, i) alone: the same whatever the thread count, and
-//! drawn again rather than kept for an adjoint.
+//! The numbers of element `i` are a function of (seed, stream, step, i) alone, word `i % 4` of block `i / 4`.
 
-use bullet_ops::Compute;
+pub use bullet_ops::random::{Counter, philox};
+use bullet_ops::{Compute, DropoutSpec};
 
 use super::convert::Storage;
 use super::math::Real;
 use super::par::{self, SharedMut};
 use super::simd::{Isa, SimdOp, Target, dispatch_on, isa};
-
-/// Where in the space of random numbers a use draws from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Counter {
-    /// The key of the generator.
-    pub seed: u64,
-    /// Which use within one step.
-    pub stream: u64,
-    /// The step.
-    pub step: u64,
-}
-
-impl Counter {
-    /// The four words of block `block` (elements `4 block .. 4 block + 4`).
-    ///
-    /// The block takes the first counter word, and the rest of a block index above 2^32 goes into the second with the
-    /// stream; the step takes the third and, above 2^32, the fourth with the stream's upper half.
-    #[inline(always)]
-    fn words(self, block: u64) -> [u32; 4] {
-        let counter = [
-            block as u32,
-            (block >> 32) as u32 ^ (self.stream as u32),
-            self.step as u32,
-            (self.step >> 32) as u32 ^ (self.stream >> 32) as u32,
-        ];
-        philox(counter, [self.seed as u32, (self.seed >> 32) as u32])
-    }
-}
-
-/// Philox4x32-10.
-#[inline(always)]
-pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let (mut c, mut k) = (counter, key);
-    for round in 0..10 {
-        if round > 0 {
-            k = [k[0].wrapping_add(0x9E37_79B9), k[1].wrapping_add(0xBB67_AE85)];
-        }
-        let p0 = u64::from(c[0]) * 0xD251_1F53;
-        let p1 = u64::from(c[2]) * 0xCD9E_8D57;
-        c = [(p1 >> 32) as u32 ^ c[1] ^ k[0], p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k[1], p0 as u32];
-    }
-    c
-}
 
 /// Blocks of four that are drawn together.
 const BATCH: usize = 64;
@@ -86,9 +43,8 @@ pub fn dropout<S: Storage>(x: &[S], p: f64, counter: Counter, y: &mut [S]) {
 pub fn dropout_on<S: Storage>(isa: Isa, x: &[S], p: f64, counter: Counter, y: &mut [S]) {
     assert_eq!(x.len(), y.len());
     assert!((0.0..=1.0).contains(&p), "dropout probability {p} is not in 0..=1");
-    // Zero where the word is below this; 2^32 when p is 1.
-    let threshold = (p * 4_294_967_296.0) as u64;
-    let scale = if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 };
+    let spec = DropoutSpec { p, stream: counter.stream };
+    let (threshold, scale) = (spec.threshold(), spec.scale());
     for_batches(y, |first, at, y| {
         dispatch_on(isa, Dropout { x: &x[at..at + y.len()], threshold, scale, counter, first, y });
     });

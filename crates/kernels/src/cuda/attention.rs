@@ -1,10 +1,12 @@
 //! Attention and its adjoint, on separate and on packed operands.
 //!
-//! Four sources do the work: `attention_tensor` for f16 and bf16 and `attention_tf32` for f32 on tensor cores, `attention`
-//! for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of a head's elements, so packed
-//! operands are the same call. Nothing of the size queries x keys is in memory; every result has one writer.
+//! `attention_tensor` and `attention_tensor_grad` do the work for f16 and bf16 and `attention_tf32` for f32 on tensor cores,
+//! `attention` for everything else, and `attention_decode` for a few queries over many keys. All take any strides but that of
+//! a head's elements, so packed operands are the same call. Nothing of the size queries x keys is in memory; every result
+//! has one writer. Dropout of weights draws the same bits in both passes ([`WeightDropout`]).
 
-use bullet_ops::{AttentionSpec, DType, Layout};
+use bullet_ops::random::WeightDropout;
+use bullet_ops::{AttentionSpec, DType, DropoutSpec, Layout};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, Error, KernelArgs, Result};
 
@@ -12,26 +14,21 @@ use super::gemm::{Precision, precision};
 use super::gpu::{Define, Gpu, Unit};
 use crate::{View, ViewMut};
 
-const PLAIN: &str = concat!(
-    include_str!("../../cuda/attention_common.cuh"),
-    "\n#line 1 \"attention.cu\"\n",
-    include_str!("../../cuda/attention.cu")
-);
-const DECODE: &str = concat!(
-    include_str!("../../cuda/attention_common.cuh"),
-    "\n#line 1 \"attention_decode.cu\"\n",
-    include_str!("../../cuda/attention_decode.cu")
-);
-const TENSOR: &str = concat!(
-    include_str!("../../cuda/attention_common.cuh"),
-    "\n#line 1 \"attention_tensor.cu\"\n",
-    include_str!("../../cuda/attention_tensor.cu")
-);
-const TF32: &str = concat!(
-    include_str!("../../cuda/attention_common.cuh"),
-    "\n#line 1 \"attention_tf32.cu\"\n",
-    include_str!("../../cuda/attention_tf32.cu")
-);
+/// A source behind what all of them share, and what some do.
+macro_rules! source {
+    ($($file:literal),+) => {
+        concat!(
+            include_str!("../../cuda/philox.cuh"),
+            include_str!("../../cuda/attention_common.cuh"),
+            $("\n#line 1 \"", $file, "\"\n", include_str!(concat!("../../cuda/", $file))),+
+        )
+    };
+}
+const PLAIN: &str = source!("attention.cu");
+const DECODE: &str = source!("attention_decode.cu");
+const TENSOR: &str = source!("attention_tensor.cuh", "attention_tensor.cu");
+const TENSOR_GRAD: &str = source!("attention_tensor.cuh", "attention_tensor_grad.cu");
+const TF32: &str = source!("attention_tf32.cu");
 
 /// The head dimensions that kernels are compiled for; others take the next one.
 const HEADS: [usize; 5] = [16, 32, 64, 128, 256];
@@ -39,6 +36,8 @@ const HEADS: [usize; 5] = [16, 32, 64, 128, 256];
 const FEW_QUERIES: usize = 4;
 /// Queries of a block of `attention_statistics`.
 const STATISTICS_ROWS: usize = 64;
+/// Blocks of a grid along its second axis.
+const MOST_ROWS: usize = 65535;
 /// Rows of a tile on tensor cores.
 const TENSOR_ROWS: usize = 64;
 
@@ -97,6 +96,8 @@ struct Problem {
     g: Part,
     lse: u64,
     mask: Mask,
+    /// Seed and step, with dropout.
+    state: u64,
     /// o; or dq, dk, dv.
     out: [Part; 3],
     out_lse: u64,
@@ -128,6 +129,47 @@ impl Mask {
 }
 
 impl Problem {
+    /// Of queries, keys and values with heads of `dim` elements, and the operands that are not always there.
+    fn new(
+        spec: AttentionSpec,
+        dtype: DType,
+        [q, k, v]: [Part; 3],
+        dim: usize,
+        rest: &[View<'_>],
+    ) -> Problem {
+        let none = Part::default();
+        let (mask, state) = spec.optional(rest);
+        Problem {
+            dtype,
+            spec,
+            q,
+            k,
+            v,
+            o: none,
+            g: none,
+            lse: 0,
+            mask: Mask::of(mask),
+            state: state.map_or(0, address),
+            out: [none; 3],
+            out_lse: 0,
+            dim,
+        }
+    }
+
+    /// The forward pass to o and the log-sum-exp.
+    fn results(self, out: &mut [ViewMut<'_>]) -> Problem {
+        let [o, lse] = out else { unreachable!("attention has two results") };
+        let o = Part::by_position(o.bytes() as u64, o.layout());
+        Problem { out: [o, Part::default(), Part::default()], out_lse: lse.bytes() as u64, ..self }
+    }
+
+    /// The backward pass from o, the log-sum-exp and the gradient of o to dq, dk and dv.
+    fn gradients(self, saved: &[View<'_>], out: [Part; 3]) -> Problem {
+        let [o, lse, g] = saved else { unreachable!("attention's adjoint reads three tensors more") };
+        let [o, g] = [o, g].map(|x| Part::by_position(address(x), x.layout()));
+        Problem { o, g, lse: address(lse), out, ..self }
+    }
+
     fn batch(&self) -> usize {
         self.q.lens[0]
     }
@@ -176,12 +218,14 @@ impl Problem {
         self.mask.strides.iter().for_each(|&stride| push(stride as u64));
         let sizes = [self.batch(), self.heads(), self.kv_heads(), self.queries(), self.keys(), self.dim];
         sizes.iter().for_each(|&size| push(size as u64));
-        let all = [self.q, self.k, self.v, self.o, self.g, self.out[0], self.out[1], self.out[2]];
         push(u64::from(self.spec.causal));
         push(self.mask.kind);
-        push(u64::from(all.iter().all(|part| part.aligned(self.dtype))));
+        push(u64::from(self.aligned()));
         [splits, span, blocks].iter().for_each(|&n| push(n as u64));
         push(self.spec.scale.to_bits());
+        let dropout = self.spec.dropout.unwrap_or(DropoutSpec { p: 0.0, stream: 0 });
+        let (threshold, scale) = WeightDropout::rounded(dropout.p);
+        [scale.to_bits(), threshold.into(), dropout.stream, self.state].into_iter().for_each(push);
         let mut args = KernelArgs::new();
         args.push_bytes(&bytes, 8);
         args
@@ -191,9 +235,24 @@ impl Problem {
         self.batch() * self.heads() * self.queries()
     }
 
-    /// What the kernels need not look at: there is no mask, and larger products are larger scores.
-    fn masked(&self) -> bool {
-        self.mask.kind != 0 || self.spec.scale.is_nan() || self.spec.scale <= 0.0
+    /// Whether every row begins at a multiple of 16 bytes.
+    fn aligned(&self) -> bool {
+        let all = [self.q, self.k, self.v, self.o, self.g, self.out[0], self.out[1], self.out[2]];
+        all.iter().all(|part| part.aligned(self.dtype))
+    }
+
+    /// What its kernels need to look at.
+    fn traits(&self, engine: Engine) -> Traits {
+        // Without, larger products are larger scores.
+        let masked = self.mask.kind != 0 || self.spec.scale.is_nan() || self.spec.scale <= 0.0;
+        // One unit less to compile for what is slow by its mask.
+        let whole = !masked && self.dim == engine.head() && self.aligned();
+        Traits { masked, whole, drop: self.spec.dropout.is_some() }
+    }
+
+    /// Whether each head is one tile of queries and one of keys.
+    fn is_short(&self) -> bool {
+        self.queries().max(self.keys()) <= TENSOR_ROWS
     }
 
     /// The kernels for it, compiled for heads of up to `head` elements.
@@ -224,12 +283,20 @@ impl Problem {
     }
 }
 
+/// What kernels are specialised by besides dtype and sizes; see `attention_common.cuh`.
+#[derive(Clone, Copy, Default)]
+struct Traits {
+    masked: bool,
+    whole: bool,
+    drop: bool,
+}
+
 /// Kernels, as specialised for a problem.
 #[derive(Clone, Copy, Debug)]
 enum Engine {
     /// `attention.cu`, with so many rows and threads a block.
     Plain { head: usize, rows: usize, threads: u32 },
-    /// `attention_tensor.cu`
+    /// `attention_tensor.cu` and `attention_tensor_grad.cu`
     Half { head: usize, fold: usize, stages: usize },
     /// `attention_tf32.cu`
     Single { head: usize, passes: usize },
@@ -248,10 +315,13 @@ impl Engine {
         Engine::Plain { head, rows, threads: (rows / each * 8) as u32 }
     }
 
-    fn unit(self, dtype: DType, masked: bool) -> Unit {
+    fn unit(self, dtype: DType, traits: Traits, backward: bool) -> Unit {
         let int = |name: &'static str, value: usize| Define::Int(name, value as i64);
         let (name, source, since, more) = match self {
             Engine::Plain { .. } => ("attention", PLAIN, Tier::Sm35, vec![]),
+            Engine::Half { stages, .. } if backward => {
+                ("attention_tensor_grad", TENSOR_GRAD, Tier::Sm80, vec![int("STAGES", stages)])
+            }
             Engine::Half { fold, stages, .. } => {
                 ("attention_tensor", TENSOR, Tier::Sm80, vec![int("FOLD", fold), int("STAGES", stages)])
             }
@@ -259,10 +329,14 @@ impl Engine {
                 ("attention_tf32", TF32, Tier::Sm80, vec![int("PASSES", passes)])
             }
         };
-        // The plain kernels gain too little by it to be compiled twice.
-        let masked = masked || matches!(self, Engine::Plain { .. });
-        let mut defines =
-            vec![Define::Type("T", dtype), int("HEAD", self.head()), int("MASKED", masked.into())];
+        // The plain kernels gain too little by the others to be compiled for each.
+        let Traits { masked, whole, drop } = match self {
+            Engine::Plain { .. } => Traits { masked: true, whole: false, ..traits },
+            Engine::Half { .. } | Engine::Single { .. } => traits,
+        };
+        let mut defines = vec![Define::Type("T", dtype), int("HEAD", self.head())];
+        let traits = [("MASKED", masked), ("WHOLE", whole), ("DROP", drop)];
+        defines.extend(traits.map(|(name, is)| int(name, is.into())));
         defines.extend(more);
         Unit { name, source, defines, since }
     }
@@ -313,15 +387,22 @@ fn forward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     if problem.rows() == 0 {
         return Ok(());
     }
-    if problem.queries() <= FEW_QUERIES {
+    if problem.queries() <= FEW_QUERIES && problem.spec.dropout.is_none() {
         return decode(gpu, problem, head);
     }
     let engine = problem.engine(gpu, head, false);
-    let blocks = problem.batch() * problem.heads() * problem.queries().div_ceil(engine.rows());
-    let function = gpu.function(&engine.unit(problem.dtype, problem.masked()), "attention_forward")?;
+    let (batch, heads) = (problem.batch(), problem.heads());
+    let blocks = batch * heads * problem.queries().div_ceil(engine.rows());
+    let short =
+        matches!(engine, Engine::Half { .. }) && head <= 64 && problem.is_short() && batch <= MOST_ROWS;
+    let (entry, grid) = match short {
+        true => ("attention_forward_short", [heads as u32, batch as u32, 1]),
+        false => ("attention_forward", grid(blocks)),
+    };
+    let function = gpu.function(&engine.unit(problem.dtype, problem.traits(engine), false), entry)?;
     let args = problem.args(blocks, (1, 0), 0);
     // SAFETY: the arguments are the entry point's; operands and results fit the op, as the caller's views promise.
-    unsafe { gpu.launch(function, grid(blocks), engine.threads(), engine.shared(false), &args) }
+    unsafe { gpu.launch(function, grid, engine.threads(), engine.shared(false), &args) }
 }
 
 /// Parts of the keys, and keys in a part, so that `rows` rows fill a GPU of so many multiprocessors.
@@ -361,15 +442,14 @@ fn backward(gpu: &Gpu, problem: &Problem) -> Result<()> {
     let (queries, keys) = (problem.queries(), problem.keys());
     let engine = problem.engine(gpu, head, true);
     let half = matches!(engine, Engine::Half { .. });
-    let short =
-        half && queries.max(keys) <= TENSOR_ROWS && problem.heads() == problem.kv_heads() && head <= 64;
+    let short = half && problem.is_short() && problem.heads() == problem.kv_heads() && head <= 64;
     let rows = engine.rows();
     let tiles = problem.heads() * queries.div_ceil(rows) + problem.kv_heads() * keys.div_ceil(rows);
     let blocks = problem.batch() * if short { problem.heads() } else { tiles };
     if blocks == 0 {
         return Ok(());
     }
-    let unit = engine.unit(problem.dtype, problem.masked());
+    let unit = engine.unit(problem.dtype, problem.traits(engine), true);
     let mut parts = None;
     if half && !short && problem.rows() > 0 {
         let statistics = gpu.function(&unit, "attention_statistics")?;
@@ -390,60 +470,38 @@ fn address(x: &View<'_>) -> u64 {
     DevicePtr(x.bytes() as u64).0
 }
 
-/// [`Op::Attention`](bullet_ops::Op::Attention): q, k, v and an optional mask to o and the log-sum-exp.
+fn by_head(x: &[View<'_>]) -> [Part; 3] {
+    [0, 1, 2].map(|i| Part::by_head(address(&x[i]), x[i].layout()))
+}
+
+/// [`Op::Attention`](bullet_ops::Op::Attention): q, k, v, an optional mask and the random state of dropout to o and the
+/// log-sum-exp.
 pub(crate) fn attention(
     gpu: &Gpu,
     spec: AttentionSpec,
     x: &[View<'_>],
     out: &mut [ViewMut<'_>],
 ) -> Result<()> {
-    let [o, lse] = out else { unreachable!("attention has two results") };
-    let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| Part::by_head(address(x), x.layout()));
-    let problem = Problem {
-        dtype: x[0].dtype(),
-        spec,
-        q,
-        k,
-        v,
-        o: Part::default(),
-        g: Part::default(),
-        lse: 0,
-        mask: Mask::of(x.get(3)),
-        out: [Part::by_position(o.bytes() as u64, o.layout()), Part::default(), Part::default()],
-        out_lse: lse.bytes() as u64,
-        dim: x[0].layout().shape[3],
-    };
-    forward(gpu, &problem)
+    let dim = x[0].layout().shape[3];
+    forward(gpu, &Problem::new(spec, x[0].dtype(), by_head(x), dim, &x[3..]).results(out))
 }
 
-/// [`Op::AttentionGrad`](bullet_ops::Op::AttentionGrad): q, k, v, o, the log-sum-exp, the gradient of o and an optional
-/// mask to dq, dk, dv.
+/// [`Op::AttentionGrad`](bullet_ops::Op::AttentionGrad): q, k, v, o, the log-sum-exp, the gradient of o and what else the
+/// forward pass had to dq, dk, dv.
 pub(crate) fn attention_grad(
     gpu: &Gpu,
     spec: AttentionSpec,
     x: &[View<'_>],
     out: &mut [ViewMut<'_>],
 ) -> Result<()> {
-    let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| Part::by_head(address(x), x.layout()));
+    let dim = x[0].layout().shape[3];
     let [dq, dk, dv] = out else { unreachable!("attention_grad has three results") };
-    let problem = Problem {
-        dtype: x[0].dtype(),
-        spec,
-        q,
-        k,
-        v,
-        o: Part::by_position(address(&x[3]), x[3].layout()),
-        g: Part::by_position(address(&x[5]), x[5].layout()),
-        lse: address(&x[4]),
-        mask: Mask::of(x.get(6)),
-        out: [dq, dk, dv].map(|d| Part::by_head(d.bytes() as u64, d.layout())),
-        out_lse: 0,
-        dim: x[0].layout().shape[3],
-    };
-    backward(gpu, &problem)
+    let out = [dq, dk, dv].map(|d| Part::by_head(d.bytes() as u64, d.layout()));
+    backward(gpu, &Problem::new(spec, x[0].dtype(), by_head(x), dim, &x[6..]).gradients(&x[3..6], out))
 }
 
-/// [`Op::AttentionPacked`](bullet_ops::Op::AttentionPacked): one packed tensor to o and the log-sum-exp.
+/// [`Op::AttentionPacked`](bullet_ops::Op::AttentionPacked): one packed tensor and the random state of dropout to o and the
+/// log-sum-exp.
 pub(crate) fn attention_packed(
     gpu: &Gpu,
     spec: AttentionSpec,
@@ -451,28 +509,13 @@ pub(crate) fn attention_packed(
     x: &[View<'_>],
     out: &mut [ViewMut<'_>],
 ) -> Result<()> {
-    let [o, lse] = out else { unreachable!("attention_packed has two results") };
-    let dtype = x[0].dtype();
-    let [q, k, v] = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
-    let problem = Problem {
-        dtype,
-        spec,
-        q,
-        k,
-        v,
-        o: Part::default(),
-        g: Part::default(),
-        lse: 0,
-        mask: Mask::default(),
-        out: [Part::by_position(o.bytes() as u64, o.layout()), Part::default(), Part::default()],
-        out_lse: lse.bytes() as u64,
-        dim: o.layout().shape[3],
-    };
-    forward(gpu, &problem)
+    let (dtype, dim) = (x[0].dtype(), out[0].layout().shape[3]);
+    let parts = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
+    forward(gpu, &Problem::new(spec, dtype, parts, dim, &x[1..]).results(out))
 }
 
-/// [`Op::AttentionPackedGrad`](bullet_ops::Op::AttentionPackedGrad): the packed tensor, o, the log-sum-exp and the
-/// gradient of o to the packed gradient.
+/// [`Op::AttentionPackedGrad`](bullet_ops::Op::AttentionPackedGrad): the packed tensor, o, the log-sum-exp, the gradient of o
+/// and the random state of dropout to the packed gradient.
 pub(crate) fn attention_packed_grad(
     gpu: &Gpu,
     spec: AttentionSpec,
@@ -480,48 +523,48 @@ pub(crate) fn attention_packed_grad(
     x: &[View<'_>],
     out: &mut [ViewMut<'_>],
 ) -> Result<()> {
-    let dtype = x[0].dtype();
-    let [q, k, v] = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
-    let to = out[0].bytes() as u64;
-    let problem = Problem {
-        dtype,
-        spec,
-        q,
-        k,
-        v,
-        o: Part::by_position(address(&x[1]), x[1].layout()),
-        g: Part::by_position(address(&x[3]), x[3].layout()),
-        lse: address(&x[2]),
-        mask: Mask::default(),
-        out: Part::packed(to, out[0].layout(), dtype, heads, kv_heads),
-        out_lse: 0,
-        dim: x[1].layout().shape[3],
-    };
-    backward(gpu, &problem)
+    let (dtype, dim) = (x[0].dtype(), x[1].layout().shape[3]);
+    let parts = Part::packed(address(&x[0]), x[0].layout(), dtype, heads, kv_heads);
+    let to = Part::packed(out[0].bytes() as u64, out[0].layout(), dtype, heads, kv_heads);
+    backward(gpu, &Problem::new(spec, dtype, parts, dim, &x[4..]).gradients(&x[1..4], to))
 }
 
 /// The units that attention asks for: all dtypes, some of the head dimensions.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let mut units = Vec::new();
     let both = ["attention_forward", "attention_backward"];
+    let some = |masked, whole, drop| Traits { masked, whole, drop };
     for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
         for head in [32, 256] {
-            units.push((Engine::plain(dtype, head).unit(dtype, head == 256), both.to_vec()));
+            let traits = some(true, false, head == 32);
+            units.push((Engine::plain(dtype, head).unit(dtype, traits, false), both.to_vec()));
             units.push((decode_unit(dtype, head), vec!["attention_decode", "attention_combine"]));
         }
     }
     for dtype in [DType::F16, DType::BF16] {
-        for (head, fold, stages, masked) in [(32, 1, 1, true), (64, 1, 2, false), (128, 2, 2, false)] {
-            let mut entries = both.to_vec();
-            entries.push("attention_statistics");
+        for (head, fold, stages, traits) in [
+            (32, 1, 1, some(true, false, false)),
+            (32, 1, 1, some(false, true, false)),
+            (64, 1, 2, some(false, true, true)),
+            (128, 2, 2, some(false, false, false)),
+        ] {
+            let engine = Engine::Half { head, fold, stages };
+            let (mut there, mut back) =
+                (vec!["attention_forward"], vec!["attention_statistics", "attention_backward"]);
             if head <= 64 {
-                entries.push("attention_backward_short");
+                there.push("attention_forward_short");
+                back.push("attention_backward_short");
             }
-            units.push((Engine::Half { head, fold, stages }.unit(dtype, masked), entries));
+            units.push((engine.unit(dtype, traits, false), there));
+            units.push((engine.unit(dtype, traits, true), back));
         }
     }
-    for (head, passes, masked) in [(32, 1, false), (32, 3, true), (64, 1, false)] {
-        units.push((Engine::Single { head, passes }.unit(DType::F32, masked), both.to_vec()));
+    for (head, passes, traits) in [
+        (32, 1, some(false, true, false)),
+        (32, 3, some(true, false, true)),
+        (64, 1, some(false, false, false)),
+    ] {
+        units.push((Engine::Single { head, passes }.unit(DType::F32, traits, false), both.to_vec()));
     }
     units
 }

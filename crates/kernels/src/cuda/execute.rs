@@ -56,7 +56,7 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::IndexAdd { axis } => index::index_add(gpu, *axis, x, out),
         Op::Concat { axis } => copy::concat(gpu, *axis, x, &mut out[0]),
         Op::Pad { widths, value } => copy::pad(gpu, widths, *value, &x[0], &mut out[0]),
-        Op::Dropout { p, stream } => random::dropout(gpu, *p, *stream, x, out),
+        Op::Dropout(spec) => random::dropout(gpu, *spec, x, out),
         Op::CrossEntropy { ignore_index, label_smoothing } => {
             cross_entropy::cross_entropy(gpu, *ignore_index, *label_smoothing, x, out)
         }

@@ -1,6 +1,6 @@
 //! Random numbers by counter: launches of `random.cu`, which draws what [`crate::cpu::random`] draws.
 
-use bullet_ops::DType;
+use bullet_ops::{DType, DropoutSpec};
 use bullet_runtime::jit::Tier;
 use bullet_runtime::{DevicePtr, FunctionId, KernelArgs, Result};
 
@@ -8,7 +8,11 @@ use super::gpu::{Define, Gpu, Unit, args, blocks};
 use crate::cpu::random::{Counter, Distribution};
 use crate::{View, ViewMut};
 
-const SOURCE: &str = include_str!("../../cuda/random.cu");
+const SOURCE: &str = concat!(
+    include_str!("../../cuda/philox.cuh"),
+    "\n#line 1 \"random.cu\"\n",
+    include_str!("../../cuda/random.cu")
+);
 const THREADS: usize = 256;
 
 /// Every unit that this family asks for, with its entry points.
@@ -26,15 +30,12 @@ fn unit(dtype: DType) -> Unit {
 ///
 /// # Errors
 /// The kernel does not compile or cannot be launched.
-pub fn dropout(gpu: &Gpu, p: f64, stream: u64, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+pub fn dropout(gpu: &Gpu, spec: DropoutSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     let n = out[0].layout().shape.numel();
     let (from, to) = (x[0].bytes() as u64, out[0].bytes() as u64);
-    // A word is dropped if it is below this; 2^32 when p is 1.
-    let threshold = (p * 4_294_967_296.0) as u64;
-    let scale = if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 };
     let aligned = aligned(x[0].dtype(), from | to);
     let mut args = args![DevicePtr(from), DevicePtr(x[1].bytes() as u64), DevicePtr(to)];
-    args.push(n as u64).push(threshold).push(stream).push(scale).push(u32::from(aligned));
+    args.push(n as u64).push(spec.threshold()).push(spec.stream).push(spec.scale()).push(u32::from(aligned));
     let f = gpu.function(&unit(x[0].dtype()), "dropout")?;
     // SAFETY: operand and result have `n` elements of the unit's type, the state two i64.
     unsafe { launch(gpu, f, n, &args) }

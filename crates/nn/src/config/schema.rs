@@ -248,7 +248,7 @@ config! {
         bias: bool = true;
         /// Whether the output layer shares the weights of the token embedding.
         tied: bool = false;
-        /// Probability of dropping an activation in training.
+        /// Probability of dropping an activation, or a weight of the attention, in training.
         dropout: f64 = 0.0;
     }
 

@@ -24,6 +24,8 @@ pub struct AttentionConfig {
     pub bias: bool,
     /// What the output projection is drawn from.
     pub out: Fill,
+    /// Probability of dropping a weight, in training.
+    pub dropout: f64,
 }
 
 impl AttentionConfig {
@@ -82,13 +84,13 @@ impl Attention {
 
     /// (batch, sequence, dim) to the same; positions count from 0.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let AttentionConfig { dim, heads, kv_heads, causal, rope, .. } = self.config;
+        let AttentionConfig { dim, heads, kv_heads, causal, rope, dropout, .. } = self.config;
         let mut qkv = self.qkv.forward(x, pass)?;
         if let Some(base) = rope {
             let packed = [qkv.dim(0) as isize, qkv.dim(1) as isize, qkv.dim(2) as isize];
             qkv = self.heads_of(&qkv)?.rope_heads(base, 0, false, heads + kv_heads)?.reshape(&packed)?;
         }
-        let y = qkv.attention_packed(heads, kv_heads, causal)?;
+        let y = qkv.attention_packed(heads, kv_heads, causal, pass.dropout_of(dropout)?)?;
         let y = y.reshape(&[y.dim(0) as isize, y.dim(1) as isize, dim as isize])?;
         self.proj.forward(&y, pass)
     }

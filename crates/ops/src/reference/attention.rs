@@ -5,6 +5,7 @@ use super::{Array, indices};
 use crate::dtype::DType;
 use crate::infer::Meta;
 use crate::op::{AttentionSpec, RopeSpec};
+use crate::random::WeightDropout;
 use crate::shape::Shape;
 
 /// The scores of one query: `scale q . k_j`, plus or under the mask; -infinity where key `j` is not seen.
@@ -35,9 +36,16 @@ fn weights(scores: &[f64], lse: f64) -> Vec<f64> {
     scores.iter().map(|s| if *s == f64::NEG_INFINITY { 0.0 } else { (s - lse).exp() }).collect()
 }
 
+fn dropout(spec: AttentionSpec, state: Option<&Array>, q: &Array, k: &Array) -> Option<WeightDropout> {
+    let state = &state?.data;
+    let sizes = [q.shape[1], q.shape[2], k.shape[2]];
+    Some(WeightDropout::new(spec.dropout?, [state[0] as i64, state[1] as i64], sizes))
+}
+
 /// `o[b, i, h] = sum over j of p_j v[b, kv, j]`, and the log of the sum of the exponentials of the scores.
 pub(super) fn forward(spec: AttentionSpec, x: &[Array], out: &[Meta]) -> Vec<Array> {
-    let (q, k, v, mask) = (&x[0], &x[1], &x[2], x.get(3));
+    let (q, k, v, (mask, state)) = (&x[0], &x[1], &x[2], spec.optional(&x[3..]));
+    let dropout = dropout(spec, state, q, k);
     let (mut o, mut lse) = (Array::zeros(out[0]), Array::zeros(out[1]));
     for at in indices(&out[1].shape) {
         let [b, h, i] = at[..] else { unreachable!("lse has three axes") };
@@ -46,6 +54,7 @@ pub(super) fn forward(spec: AttentionSpec, x: &[Array], out: &[Meta]) -> Vec<Arr
         let log_sum = log_sum_exp(&scores);
         *lse.at_mut(&at) = log_sum;
         for (j, p) in weights(&scores, log_sum).into_iter().enumerate() {
+            let p = dropout.map_or(p, |dropout| dropout.apply(p, [b, h, i, j]));
             for d in 0..v.shape[3] {
                 *o.at_mut(&[b, i, h, d]) += p * v.at(&[b, kv, j, d]);
             }
@@ -55,9 +64,12 @@ pub(super) fn forward(spec: AttentionSpec, x: &[Array], out: &[Meta]) -> Vec<Arr
 }
 
 /// With `dp_j = g . v_j` and `ds_j = p_j (dp_j - g . o)`, as softmax has it: `dv_j += p_j g`, `dq += scale ds_j k_j`,
-/// `dk_j += scale ds_j q`, over all queries of all heads that share the keys.
+/// `dk_j += scale ds_j q`, over all queries of all heads that share the keys. With dropout, `dv_j` has the weight that was
+/// left, and `dp_j` what dropout leaves of `g . v_j`; `g . o` is then their weighted mean as before.
 pub(super) fn backward(spec: AttentionSpec, x: &[Array]) -> Vec<Array> {
-    let (q, k, v, o, lse, g, mask) = (&x[0], &x[1], &x[2], &x[3], &x[4], &x[5], x.get(6));
+    let (q, k, v, o, lse, g) = (&x[0], &x[1], &x[2], &x[3], &x[4], &x[5]);
+    let (mask, state) = spec.optional(&x[6..]);
+    let dropout = dropout(spec, state, q, k);
     let mut dq = Array::zeros(q.meta());
     let (mut dk, mut dv) = (Array::zeros(k.meta()), Array::zeros(v.meta()));
     let width = q.shape[3];
@@ -68,7 +80,8 @@ pub(super) fn backward(spec: AttentionSpec, x: &[Array]) -> Vec<Array> {
         let g_dot_o: f64 = (0..width).map(|d| g.at(&[b, i, h, d]) * o.at(&[b, i, h, d])).sum();
         for (j, p) in p.into_iter().enumerate() {
             let dp: f64 = (0..width).map(|d| g.at(&[b, i, h, d]) * v.at(&[b, kv, j, d])).sum();
-            let ds = p * (dp - g_dot_o);
+            let left = |x: f64| dropout.map_or(x, |dropout| dropout.apply(x, [b, h, i, j]));
+            let (ds, p) = (p * (left(dp) - g_dot_o), left(p));
             for d in 0..width {
                 *dv.at_mut(&[b, kv, j, d]) += p * g.at(&[b, i, h, d]);
                 *dq.at_mut(&[b, h, i, d]) += spec.scale * ds * k.at(&[b, kv, j, d]);
@@ -136,8 +149,8 @@ pub(super) fn rope(spec: RopeSpec, x: &Array) -> Array {
 #[cfg(test)]
 mod tests {
     use super::super::{Array, eval};
-    use crate::dtype::DType::{Bool, F64};
-    use crate::op::{AttentionSpec, Op, RopeSpec};
+    use crate::dtype::DType::{Bool, F64, I64};
+    use crate::op::{AttentionSpec, DropoutSpec, Op, RopeSpec};
 
     fn array(dims: &[usize], data: &[f64]) -> Array {
         Array::new(dims, F64, data.to_vec()).unwrap()
@@ -148,8 +161,8 @@ mod tests {
         assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} != {want:?}");
     }
 
-    const PLAIN: AttentionSpec = AttentionSpec { causal: false, scale: 1.0 };
-    const CAUSAL: AttentionSpec = AttentionSpec { causal: true, scale: 1.0 };
+    const PLAIN: AttentionSpec = AttentionSpec { causal: false, scale: 1.0, dropout: None };
+    const CAUSAL: AttentionSpec = AttentionSpec { causal: true, scale: 1.0, dropout: None };
 
     /// One head, two queries of width 1, keys 0 and ln 3, values 4 and 8.
     fn qkv() -> Vec<Array> {
@@ -167,7 +180,7 @@ mod tests {
         near(&y[1].data, &[4f64.ln(), 2f64.ln()]);
         let y = eval(&Op::Attention(CAUSAL), &qkv()).unwrap();
         near(&y[0].data, &[4.0, 6.0]);
-        let half = AttentionSpec { causal: false, scale: 0.5 };
+        let half = AttentionSpec { causal: false, scale: 0.5, dropout: None };
         near(&eval(&Op::Attention(half), &qkv()).unwrap()[1].data, &[(1.0 + 3f64.sqrt()).ln(), 2f64.ln()]);
     }
 
@@ -229,12 +242,25 @@ mod tests {
 
     #[test]
     fn attention_grad_matches_differences() {
-        let spec = AttentionSpec { causal: true, scale: 0.6 };
+        let spec = AttentionSpec { causal: true, scale: 0.6, dropout: None };
         let mut x = vec![wave(&[1, 4, 3, 2], 0.0), wave(&[1, 2, 5, 2], 1.0), wave(&[1, 2, 5, 2], 2.0)];
         check_gradient(&Op::Attention(spec), &Op::AttentionGrad(spec), &x, 3);
         let keep = [1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         x.push(Array::new(&[3, 5], Bool, keep.to_vec()).unwrap());
         check_gradient(&Op::Attention(PLAIN), &Op::AttentionGrad(PLAIN), &x, 3);
+    }
+
+    #[test]
+    fn attention_grad_with_dropout_matches_differences() {
+        let dropout = Some(DropoutSpec { p: 0.4, stream: 7 });
+        let spec = AttentionSpec { causal: true, scale: 0.6, dropout };
+        let mut x = vec![wave(&[1, 4, 3, 2], 0.0), wave(&[1, 2, 5, 2], 1.0), wave(&[1, 2, 5, 2], 2.0)];
+        x.push(Array::new(&[2], I64, vec![5.0, 3.0]).unwrap());
+        let without = AttentionSpec { dropout: None, ..spec };
+        assert_ne!(eval(&Op::Attention(spec), &x).unwrap(), eval(&Op::Attention(without), &x[..3]).unwrap());
+        check_gradient(&Op::Attention(spec), &Op::AttentionGrad(spec), &x, 3);
+        x.insert(3, wave(&[3, 5], 3.0));
+        check_gradient(&Op::Attention(spec), &Op::AttentionGrad(spec), &x, 3);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::{Array, eval};
 use crate::dtype::{DType, Kind};
-use crate::op::{Activation, AttentionSpec, ConvSpec, Map, Op, Reduce, RopeSpec};
+use crate::op::{Activation, AttentionSpec, ConvSpec, DropoutSpec, Map, Op, Reduce, RopeSpec};
 use crate::shape::{AxisSet, Shape};
 use crate::table::{Adjoint, Body, Row};
 
@@ -162,7 +162,9 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         Op::AttentionGrad(_) => i == 5,
         Op::AttentionPackedGrad { .. } => i == 3,
         // Seed and step are two numbers.
-        Op::Dropout { .. } => i == 0,
+        Op::Attention(spec) if spec.dropout.is_some() => i < 3,
+        Op::AttentionPacked { spec, .. } if spec.dropout.is_some() => i == 0,
+        Op::Dropout(_) => i == 0,
         Op::Map(_)
         | Op::Cast(_)
         | Op::Copy
@@ -542,11 +544,15 @@ fn dropouts(d: &mut Draw<'_>) -> Vec<Pair> {
     let mut cases = Vec::new();
     for (step, p) in [0.0, 0.1, 0.9].into_iter().enumerate() {
         for dims in SHAPES {
-            let rng = Array::new(&[2], DType::I64, vec![42.0, step as f64]).expect("two numbers");
-            cases.push((Op::Dropout { p, stream: 3 }, vec![d.tensor(dims), rng]));
+            cases.push((Op::Dropout(DropoutSpec { p, stream: 3 }), vec![d.tensor(dims), random_state(step)]));
         }
     }
     cases
+}
+
+/// Seed and step.
+fn random_state(step: usize) -> Array {
+    Array::new(&[2], DType::I64, vec![42.0, step as f64]).expect("two numbers")
 }
 
 fn cross_entropies(name: &str, d: &mut Draw<'_>) -> Vec<Pair> {
@@ -610,9 +616,16 @@ fn attentions(name: &str, d: &mut Draw<'_>) -> Vec<Pair> {
         ([1, 2, 2, 130, 130, 16], true, Mask::None),
         ([1, 2, 1, 70, 150, 64], false, Mask::None),
         ([1, 2, 2, 1, 200, 32], true, Mask::None),
+        // Every second one drops weights.
+        ([2, 2, 2, 64, 64, 32], true, Mask::None),
+        ([2, 4, 2, 70, 70, 32], true, Mask::None),
+        ([2, 4, 2, 6, 9, 8], true, Mask::None),
+        ([2, 4, 2, 6, 9, 8], true, Mask::Float(&[4, 6, 9])),
     ];
-    let case = |&([b, h, hk, s, t, width], causal, mask): &([usize; 6], bool, Mask)| {
-        let spec = AttentionSpec { causal, scale: if h == 3 { 0.3 } else { (width as f64).powf(-0.5) } };
+    let case = |(n, &([b, h, hk, s, t, width], causal, mask)): (usize, &([usize; 6], bool, Mask))| {
+        let scale = if h == 3 { 0.3 } else { (width as f64).powf(-0.5) };
+        let dropout = (n % 2 == 1).then_some(DropoutSpec { p: 0.3, stream: n as u64 });
+        let spec = AttentionSpec { causal, scale, dropout };
         let mut x =
             vec![d.tensor(&[b, h, s, width]), d.tensor(&[b, hk, t, width]), d.tensor(&[b, hk, t, width])];
         x.extend(match mask {
@@ -624,18 +637,19 @@ fn attentions(name: &str, d: &mut Draw<'_>) -> Vec<Pair> {
                 Some(m)
             }
         });
+        x.extend(dropout.map(|_| random_state(n)));
         if name == "attention" {
             return (Op::Attention(spec), x);
         }
         let y = results(&Op::Attention(spec), &x);
         let g = d.tensor(&y[0].shape);
-        let mask = x.split_off(3);
+        let rest = x.split_off(3);
         x.extend(y);
         x.push(g);
-        x.extend(mask);
+        x.extend(rest);
         (Op::AttentionGrad(spec), x)
     };
-    settings.iter().map(case).collect()
+    settings.iter().enumerate().map(case).collect()
 }
 
 /// Makes the first row of a mask of more than one all false: that query sees no key.
@@ -658,20 +672,27 @@ fn packed_attentions(name: &str, d: &mut Draw<'_>) -> Vec<Pair> {
         ([0, 4, 2, 2, 8], true),
         ([2, 64, 4, 4, 16], true),
         ([1, 129, 2, 1, 32], true),
+        ([2, 5, 4, 2, 8], true),
+        ([2, 64, 4, 4, 16], true),
     ];
-    let case = |&([b, s, heads, kv_heads, width], causal): &([usize; 5], bool)| {
-        let spec = AttentionSpec { causal, scale: (width as f64).powf(-0.5) };
+    let case = |(n, &([b, s, heads, kv_heads, width], causal)): (usize, &([usize; 5], bool))| {
+        let dropout = (n % 2 == 1).then_some(DropoutSpec { p: 0.2, stream: n as u64 });
+        let spec = AttentionSpec { causal, scale: (width as f64).powf(-0.5), dropout };
         let forward = Op::AttentionPacked { spec, heads, kv_heads };
-        let qkv = d.tensor(&[b, s, (heads + 2 * kv_heads) * width]);
+        let mut x = vec![d.tensor(&[b, s, (heads + 2 * kv_heads) * width])];
+        x.extend(dropout.map(|_| random_state(n)));
         if name == "attention_packed" {
-            return (forward, vec![qkv]);
+            return (forward, x);
         }
-        let mut y = results(&forward, std::slice::from_ref(&qkv));
+        let y = results(&forward, &x);
         let g = d.tensor(&y[0].shape);
-        let (lse, o) = (y.remove(1), y.remove(0));
-        (Op::AttentionPackedGrad { spec, heads, kv_heads }, vec![qkv, o, lse, g])
+        let state = x.split_off(1);
+        x.extend(y);
+        x.push(g);
+        x.extend(state);
+        (Op::AttentionPackedGrad { spec, heads, kv_heads }, x)
     };
-    settings.iter().map(case).collect()
+    settings.iter().enumerate().map(case).collect()
 }
 
 fn ropes(d: &mut Draw<'_>) -> Vec<Pair> {

@@ -206,7 +206,7 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::IndexAdd { axis } => vec![index::index_add(*axis, &x[0], &x[1], &x[2])?],
         Op::Concat { axis } => vec![index::concat(*axis, x, out[0])],
         Op::Pad { widths, value } => vec![index::pad(widths, *value, &x[0], out[0])],
-        Op::Dropout { .. } => {
+        Op::Dropout(_) => {
             return Err(Error::argument("dropout is random: test its statistics instead of its values"));
         }
         Op::CrossEntropy { ignore_index, label_smoothing } => {
@@ -218,7 +218,9 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::Attention(spec) => attention::forward(*spec, x, &out),
         Op::AttentionGrad(spec) => attention::backward(*spec, x),
         Op::AttentionPacked { spec, heads, kv_heads } => {
-            attention::forward(*spec, &attention::unpack(&x[0], *heads, *kv_heads), &out)
+            let mut operands = attention::unpack(&x[0], *heads, *kv_heads);
+            operands.extend_from_slice(&x[1..]);
+            attention::forward(*spec, &operands, &out)
         }
         Op::AttentionPackedGrad { spec, heads, kv_heads } => {
             vec![attention::packed_backward(*spec, *heads, *kv_heads, x)]
@@ -330,7 +332,12 @@ mod tests {
     fn dropout_is_refused() {
         let x = Array::new(&[1], DType::F32, vec![1.0]).unwrap();
         let rng = Array::new(&[2], DType::I64, vec![0.0; 2]).unwrap();
-        assert!(eval(&Op::Dropout { p: 0.5, stream: 0 }, &[x, rng]).unwrap_err().message.contains("random"));
+        assert!(
+            eval(&Op::Dropout(crate::op::DropoutSpec { p: 0.5, stream: 0 }), &[x, rng])
+                .unwrap_err()
+                .message
+                .contains("random")
+        );
     }
 
     #[test]

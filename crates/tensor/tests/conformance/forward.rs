@@ -3,7 +3,7 @@
 use bullet_ops::reference::cases::{Case, cases, is_free};
 use bullet_ops::reference::{self, Array, eval, magnitudes};
 use bullet_ops::table::{Row, TABLE};
-use bullet_ops::{AxisSet, DType, Meta, Op, Reduce, Shape};
+use bullet_ops::{AxisSet, DType, DropoutSpec, Meta, Op, Reduce, Shape};
 use bullet_tensor::{Device, Tensor, dispatch};
 
 use crate::harness::{Laid, Variation, devices, download, epsilon, is_wanted, seed, uniform, upload};
@@ -154,7 +154,9 @@ fn dropout_is_a_seeded_coin() {
         let x = Array::new(&[N], dtype, vec![1.5; N]).unwrap();
         let rng = Array::new(&[2], DType::I64, vec![1234.0, step]).unwrap();
         let (x, rng) = (upload(&x, device).unwrap(), upload(&rng, device).unwrap());
-        download(&dispatch::run_one(Op::Dropout { p, stream }, &[&x, &rng]).unwrap()).unwrap().data
+        download(&dispatch::run_one(Op::Dropout(DropoutSpec { p, stream }), &[&x, &rng]).unwrap())
+            .unwrap()
+            .data
     };
     for device in devices() {
         for dtype in DType::FLOATS {

@@ -9,6 +9,7 @@ mod backward;
 mod forward;
 mod rows;
 
+use bullet_ops::random::WeightDropout;
 use bullet_ops::{Error, Float, Result};
 
 pub use backward::{Saved, attention_backward, attention_backward_on};
@@ -237,6 +238,8 @@ pub struct Attention<'a, T> {
     pub scale: f64,
     /// A further mask.
     pub mask: Mask<'a, T>,
+    /// Which weights are dropped.
+    pub dropout: Option<WeightDropout>,
 }
 
 impl<T> Attention<'_, T> {

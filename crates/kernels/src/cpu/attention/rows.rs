@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bullet_ops::random::WeightDropout;
 use bullet_ops::{Compute, Float};
 
 use super::{Attention, BLOCK, Mask, Real};
@@ -62,7 +63,28 @@ impl<T: Float<Compute: Real>> Rows<'_, T> {
     }
 }
 
-/// Turns scores into weights exp(s - max); leaves the log-sum-exp and the reciprocal of each row's sum.
+/// What dropout multiplies a chunk of a query's weights by, 0 or 1.
+#[inline(always)]
+fn kept<C: Compute>(dropout: &WeightDropout, [batch, head, query, chunk]: [usize; 4]) -> [C; CHUNK] {
+    // A chunk's keys are those of four blocks.
+    const { assert!(CHUNK == 16) };
+    let first = dropout.block([batch, head, query, chunk * CHUNK]);
+    // By word and then by block, so that the rounds are vector code.
+    let mut planes = [[0; CHUNK / 4]; 4];
+    for b in 0..CHUNK / 4 {
+        let words = dropout.words(first + b as u64);
+        for n in 0..4 {
+            planes[n][b] = words[n];
+        }
+    }
+    let of_query = if query / 8 % 2 == 0 { [planes[0], planes[1]] } else { [planes[2], planes[3]] };
+    std::array::from_fn(|l| {
+        let bits = of_query[l / 8][l % 8 / 2] >> (l % 2 * 16) & 0xffff;
+        if bits < dropout.threshold { C::ZERO } else { C::ONE }
+    })
+}
+
+/// Turns scores into weights exp(s - max), of which dropout then takes some; leaves the log-sum-exp and the reciprocal of each row's sum.
 pub(super) struct Softmax<'a, T: Float> {
     pub(super) rows: Rows<'a, T>,
     pub(super) lse: &'a mut [T::Compute],
@@ -75,7 +97,10 @@ impl<T: Float<Compute: Real>> SimdOp for Softmax<'_, T> {
     #[inline(always)]
     fn run<S: Target>(mut self) {
         let zero = T::Compute::ZERO;
-        let n = self.rows.queries.len();
+        let (n, first, batch, head) =
+            (self.rows.queries.len(), self.rows.queries.start, self.rows.batch, self.rows.head);
+        // What dropout leaves is multiplied by this.
+        let left = self.rows.spec.dropout.map_or(T::Compute::ONE, |dropout| T::Compute::of(dropout.scale));
         let mut sums = [T::Compute::ONE; BLOCK];
         for i in 0..n {
             let seen = self.rows.mask(i).next_multiple_of(CHUNK);
@@ -96,14 +121,22 @@ impl<T: Float<Compute: Real>> SimdOp for Softmax<'_, T> {
                 continue;
             }
             let mut strands = [zero; CHUNK];
-            for chunk in row {
+            for chunk in &mut *row {
                 for l in 0..CHUNK {
                     chunk[l] = (chunk[l] - max).exp_nonpositive::<S>();
                     strands[l] += chunk[l];
                 }
             }
             sums[i] = pairs(strands, |a, b| a + b);
-            (self.lse[i], self.inverse[i]) = (max, T::Compute::ONE);
+            (self.lse[i], self.inverse[i]) = (max, left);
+            if let Some(dropout) = &self.rows.spec.dropout {
+                for (c, chunk) in row.iter_mut().enumerate() {
+                    let kept = kept::<T::Compute>(dropout, [batch, head, first + i, c]);
+                    for l in 0..CHUNK {
+                        chunk[l] *= kept[l];
+                    }
+                }
+            }
         }
         // All rows at once, so that logarithm and division vectorise; rows that see nothing have a sum of 1 here.
         for i in 0..n {
@@ -131,6 +164,8 @@ impl<T: Float<Compute: Real>> SimdOp for SoftmaxGrad<'_, T> {
         let zero = T::Compute::ZERO;
         let scale = T::Compute::of(self.rows.spec.scale);
         let width = self.rows.width.next_multiple_of(CHUNK);
+        let (first, batch, head) = (self.rows.queries.start, self.rows.batch, self.rows.head);
+        let left = self.rows.spec.dropout.map_or(T::Compute::ONE, |dropout| T::Compute::of(dropout.scale));
         for i in 0..self.rows.queries.len() {
             let seen = self.rows.mask(i);
             let (lse, mean) = (self.lse[i], self.mean[i]);
@@ -139,13 +174,24 @@ impl<T: Float<Compute: Real>> SimdOp for SoftmaxGrad<'_, T> {
             let grad = &mut self.grad[i * self.rows.pitch..][..width];
             let chunks = seen.div_ceil(CHUNK);
             let whole = row.as_chunks_mut::<CHUNK>().0.iter_mut().zip(grad.as_chunks_mut::<CHUNK>().0);
-            for (x, g) in whole.take(chunks) {
+            for (c, (x, g)) in whole.take(chunks).enumerate() {
                 for l in 0..CHUNK {
                     // Above 0 by rounding only.
                     let exponent = x[l] - lse;
                     let exponent = if exponent > zero { zero } else { exponent };
                     x[l] = exponent.exp_nonpositive::<S>();
-                    g[l] = x[l] * (g[l] - mean) * scale;
+                }
+                // The weight that was left goes to the values, the one before to the scores.
+                let Some(dropout) = &self.rows.spec.dropout else {
+                    for l in 0..CHUNK {
+                        g[l] = x[l] * (g[l] - mean) * scale;
+                    }
+                    continue;
+                };
+                let kept = kept::<T::Compute>(dropout, [batch, head, first + i, c]);
+                for l in 0..CHUNK {
+                    g[l] = x[l] * (g[l] * kept[l] * left - mean) * scale;
+                    x[l] = x[l] * kept[l] * left;
                 }
             }
             row[seen..].fill(zero);

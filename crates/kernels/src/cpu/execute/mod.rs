@@ -60,8 +60,8 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         Op::MatMul | Op::Concat { .. } | Op::Pad { .. } => true,
         Op::Rope(_) => models::dense_rows(layout),
         Op::Linear { .. } => i == 1,
-        Op::Attention(_) => models::attention_takes(false, i, layout),
-        Op::AttentionGrad(_) => models::attention_takes(true, i, layout),
+        Op::Attention(spec) => models::attention_takes(*spec, 3, i, layout),
+        Op::AttentionGrad(spec) => models::attention_takes(*spec, 6, i, layout),
         Op::Softmax
         | Op::SoftmaxGrad
         | Op::LinearWeightGrad
@@ -79,7 +79,7 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         | Op::ScatterAdd { .. }
         | Op::IndexSelect { .. }
         | Op::IndexAdd { .. }
-        | Op::Dropout { .. }
+        | Op::Dropout(_)
         | Op::CrossEntropy { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::AttentionPacked { .. }
@@ -134,7 +134,7 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
         Op::IndexAdd { axis } => indexing::index_add(*axis, x, &mut out[0])?,
         Op::Concat { axis } => concat(*axis, x, &mut out[0]),
         Op::Pad { widths, value } => pad(widths, *value, &x[0], &mut out[0]),
-        Op::Dropout { .. }
+        Op::Dropout(_)
         | Op::CrossEntropy { .. }
         | Op::CrossEntropyGrad { .. }
         | Op::Attention(_)

@@ -1,6 +1,7 @@
 //! Ops that only models have: dropout, cross-entropy, attention, rotary embedding, convolution.
 
-use bullet_ops::{AttentionSpec, ConvSpec, DType, Layout, Op, Result, RopeSpec, Shape};
+use bullet_ops::random::WeightDropout;
+use bullet_ops::{AttentionSpec, ConvSpec, DType, DropoutSpec, Layout, Op, Result, RopeSpec, Shape};
 
 use super::{Wide, with_float};
 use crate::cpu::attention::{Attention, HeadsLayout, HeadsMut, HeadsRef, Mask, Saved, StridedMask};
@@ -11,16 +12,16 @@ use crate::cpu::rope::{Positions, Rope};
 use crate::cpu::{cross_entropy, random, rope};
 use crate::{View, ViewMut};
 
-/// Whether operand `i` of attention (of its adjoint, if `grad`) may have this layout.
-pub(super) fn attention_takes(grad: bool, i: usize, layout: &Layout) -> bool {
-    let mask = if grad { 6 } else { 3 };
-    i == mask || (i < 3 && dense_rows(layout))
+/// Whether operand `i` of attention or its adjoint, whose mask is operand `mask` if there is one, may have this layout.
+pub(super) fn attention_takes(spec: AttentionSpec, mask: usize, i: usize, layout: &Layout) -> bool {
+    // With dropout, it may be the random state.
+    (i == mask && spec.dropout.is_none()) || (i < 3 && dense_rows(layout))
 }
 
 pub(super) fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     let dtype = x[0].dtype();
     match op {
-        Op::Dropout { p, stream } => with_float!(dtype, T => dropout::<T>(*p, *stream, x, out)),
+        Op::Dropout(spec) => with_float!(dtype, T => dropout::<T>(*spec, x, out)),
         Op::CrossEntropy { ignore_index, label_smoothing } => {
             let spec = cross_entropy::Spec { ignore_index: *ignore_index, label_smoothing: *label_smoothing };
             with_float!(dtype, T => cross_entropy::<T>(spec, x, out))
@@ -45,10 +46,10 @@ pub(super) fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Resul
     }
 }
 
-fn dropout<T: Storage>(p: f64, stream: u64, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
+fn dropout<T: Storage>(spec: DropoutSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     let state = x[1].slice::<i64>();
-    let counter = random::Counter { seed: state[0] as u64, stream, step: state[1] as u64 };
-    random::dropout::<T>(x[0].slice(), p, counter, out[0].slice());
+    let counter = random::Counter { seed: state[0] as u64, stream: spec.stream, step: state[1] as u64 };
+    random::dropout::<T>(x[0].slice(), spec.p, counter, out[0].slice());
     Ok(())
 }
 
@@ -108,17 +109,18 @@ fn heads_mut<'a, T: Storage>(x: &'a mut ViewMut<'_>, layout: HeadsLayout) -> Hea
     unsafe { HeadsMut::from_raw(x.ptr(), layout) }
 }
 
-fn with_mask<'a, T: Storage>(
+/// What attention of weights of these sizes (batch, heads, queries, keys) does, from the operands behind those that are
+/// always there.
+fn attention_of<'a, T: Storage>(
     spec: AttentionSpec,
-    q: &View<'_>,
-    k: &View<'_>,
-    mask: Option<&View<'a>>,
+    sizes: [usize; 4],
+    rest: &[View<'a>],
 ) -> Result<Attention<'a, T>> {
-    let (q, k) = (q.layout().shape, k.layout().shape);
+    let (mask, state) = spec.optional(rest);
     let mask = match mask {
         None => Mask::None,
         Some(mask) => {
-            let wide = mask.layout().broadcast_to(Shape::new(&[q[0], q[1], q[2], k[2]])?)?;
+            let wide = mask.layout().broadcast_to(Shape::new(&sizes)?)?;
             let strides: [isize; 4] = wide.strides().try_into().expect("the scores have four axes");
             // SAFETY: broadcasting reaches no element that the mask's own layout doesn't.
             unsafe {
@@ -129,11 +131,21 @@ fn with_mask<'a, T: Storage>(
             }
         }
     };
-    Ok(Attention { causal: spec.causal, scale: spec.scale, mask })
+    let dropout = spec.dropout.zip(state).map(|(dropout, state)| {
+        let state = state.slice::<i64>();
+        WeightDropout::new(dropout, [state[0], state[1]], [sizes[1], sizes[2], sizes[3]])
+    });
+    Ok(Attention { causal: spec.causal, scale: spec.scale, mask, dropout })
+}
+
+/// Sizes of the weights of queries and keys `[batch, heads, sequence, dim]`.
+fn weights_of(q: &View<'_>, k: &View<'_>) -> [usize; 4] {
+    let (q, k) = (q.layout().shape, k.layout().shape);
+    [q[0], q[1], q[2], k[2]]
 }
 
 fn attention<T: Storage>(spec: AttentionSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let spec = with_mask::<T>(spec, &x[0], &x[1], x.get(3))?;
+    let spec = attention_of::<T>(spec, weights_of(&x[0], &x[1]), &x[3..])?;
     let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| heads::<T>(x, by_head(x.layout())));
     let [o, lse] = out else { unreachable!("attention has two results") };
     let layout = by_position(o.layout());
@@ -141,7 +153,7 @@ fn attention<T: Storage>(spec: AttentionSpec, x: &[View<'_>], out: &mut [ViewMut
 }
 
 fn attention_grad<T: Storage>(spec: AttentionSpec, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
-    let spec = with_mask::<T>(spec, &x[0], &x[1], x.get(6))?;
+    let spec = attention_of::<T>(spec, weights_of(&x[0], &x[1]), &x[6..])?;
     let [q, k, v] = [&x[0], &x[1], &x[2]].map(|x| heads::<T>(x, by_head(x.layout())));
     let [o, grad] = [&x[3], &x[5]].map(|x| heads::<T>(x, by_position(x.layout())));
     let saved = Saved { q, k, v, o, lse: x[4].slice(), grad };
@@ -179,7 +191,7 @@ fn packed<T: Storage>(
     let all = x[0].slice::<T>();
     let [q, k, v] = packed_layouts(x[0].layout().shape, heads, kv_heads);
     let part = |(offset, layout)| HeadsRef::new(all, offset, layout);
-    let spec = Attention { causal: spec.causal, scale: spec.scale, mask: Mask::None };
+    let spec = attention_of::<T>(spec, [q.1.batch, heads, q.1.seq, q.1.seq], &x[1..])?;
     let [o, lse] = out else { unreachable!("attention has two results") };
     let layout = by_position(o.layout());
     attention_forward(part(q)?, part(k)?, part(v)?, &spec, heads_mut(o, layout), lse.slice())
@@ -198,7 +210,7 @@ fn packed_grad<T: Storage>(
     let [q, k, v] = layouts;
     let (o, grad) = (heads(&x[1], by_position(x[1].layout())), heads(&x[3], by_position(x[3].layout())));
     let saved = Saved { q: part(q)?, k: part(k)?, v: part(v)?, o, lse: x[2].slice(), grad };
-    let spec = Attention { causal: spec.causal, scale: spec.scale, mask: Mask::None };
+    let spec = attention_of::<T>(spec, [q.1.batch, heads_q, q.1.seq, q.1.seq], &x[4..])?;
     let dx: *mut T = out[0].slice::<T>().as_mut_ptr();
     // SAFETY: the three layouts name disjoint elements of the result, which this function borrows exclusively.
     let part_mut = |(offset, layout)| unsafe { HeadsMut::from_raw(dx.wrapping_add(offset), layout) };
