@@ -36,6 +36,6 @@ pub use error::{Error, Result};
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;
 pub use rescue::rescued;
-pub use tape::{Backward, grad_enabled, no_grad, with_grad};
+pub use tape::{Backward, grad_enabled, no_grad, set_grad_enabled, with_grad};
 pub use tensor::Tensor;
 pub use views::Slice;

@@ -32,6 +32,11 @@ pub fn grad_enabled() -> bool {
     GRAD_ENABLED.get()
 }
 
+/// Says whether ops on this thread are recorded from now on; returns what was before.
+pub fn set_grad_enabled(enabled: bool) -> bool {
+    GRAD_ENABLED.replace(enabled)
+}
+
 /// Runs `f` without recording: its results are cut off the tape.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     with_grad(false, f)

@@ -202,6 +202,19 @@ impl Tensor {
         Tensor::from_parts(self.0.storage.clone(), layout, self.0.dtype, autograd)
     }
 
+    /// The address of the element whose indices are all 0, if the host can read the memory. Work on it is over; who writes
+    /// there writes behind the tape's back.
+    pub fn host_address(&self) -> Option<u64> {
+        let base = self.storage().buffer().host_ptr()?;
+        self.device().synchronize().ok()?;
+        Some((base.expose_provenance() + self.layout().offset * self.dtype().size()) as u64)
+    }
+
+    /// Whether the memory belongs to someone who allows no writes.
+    pub fn is_read_only(&self) -> bool {
+        self.storage().is_read_only()
+    }
+
     /// A view of memory that belongs to someone else, and that `owner` keeps; `strides` are in elements.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod binaries;
 mod libtest;
+mod python;
 mod stages;
 mod wheels;
 

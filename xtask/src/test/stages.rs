@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::binaries::{self, Binary};
 use super::libtest::Counts;
-use super::{Session, Stage, wheels};
+use super::{Session, Stage, python, wheels};
 use crate::{command, tidy};
 
 /// Crates whose results depend on the instruction set that kernels choose.
@@ -40,6 +40,12 @@ pub(super) const STAGES: &[Stage] = &[
         help: "every device source compiles for every architecture, without a GPU",
         in_quick: true,
         run: cuda,
+    },
+    Stage {
+        name: "python",
+        help: "the wheel, built and installed, under its own tests",
+        in_quick: true,
+        run: python::run,
     },
     Stage { name: "fuzz", help: "tests named *fuzz*, for some seconds each", in_quick: true, run: fuzz },
     Stage { name: "doctest", help: "the examples in the documentation", in_quick: true, run: doctest },

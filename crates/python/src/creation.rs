@@ -1,0 +1,293 @@
+//! Making tensors: from numbers, lists, arrays, and of constants.
+
+use bullet_ops::Kind;
+use bullet_tensor::{DType, Device, Distribution, Tensor};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::device::{AnyDevice, chosen};
+use crate::dtype::{AnyDType, numpy_name};
+use crate::error;
+use crate::interop;
+use crate::operand::Operand;
+use crate::tensor::{PyTensor, unlocked};
+
+/// A shape: a number or a sequence of numbers.
+pub(crate) struct Dims(pub(crate) Vec<usize>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Dims {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Dims> {
+        let signed: Vec<isize> = match object.extract::<isize>() {
+            Ok(one) => vec![one],
+            Err(_) => object.extract().map_err(|_| {
+                PyTypeError::new_err(format!("expected a shape, such as (2, 3), got {}", object.get_type()))
+            })?,
+        };
+        if let Some(negative) = signed.iter().find(|&&d| d < 0) {
+            return Err(PyValueError::new_err(format!("negative dimensions are not allowed: {negative}")));
+        }
+        Ok(Dims(signed.into_iter().map(isize::unsigned_abs).collect()))
+    }
+}
+
+fn constant(
+    py: Python<'_>,
+    value: f64,
+    shape: &Dims,
+    dtype: DType,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let device = chosen(device);
+    unlocked(py, || Tensor::full(value, &shape.0, dtype, &device))
+}
+
+/// Zeros of a shape; float32 if no dtype is named.
+#[pyfunction]
+#[pyo3(signature = (shape, *, dtype = None, device = None))]
+pub(crate) fn zeros(
+    py: Python<'_>,
+    shape: Dims,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    constant(py, 0.0, &shape, dtype.map_or(DType::F32, |d| d.0), device)
+}
+
+/// Ones of a shape; float32 if no dtype is named.
+#[pyfunction]
+#[pyo3(signature = (shape, *, dtype = None, device = None))]
+pub(crate) fn ones(
+    py: Python<'_>,
+    shape: Dims,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    constant(py, 1.0, &shape, dtype.map_or(DType::F32, |d| d.0), device)
+}
+
+/// A tensor of a shape whose elements are to be overwritten; they are zero.
+#[pyfunction]
+#[pyo3(signature = (shape, *, dtype = None, device = None))]
+pub(crate) fn empty(
+    py: Python<'_>,
+    shape: Dims,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    zeros(py, shape, dtype, device)
+}
+
+/// One value in every element of a shape; of the dtype that the value alone would have, if none is named.
+#[pyfunction]
+#[pyo3(signature = (shape, fill_value, *, dtype = None, device = None))]
+pub(crate) fn full(
+    py: Python<'_>,
+    shape: Dims,
+    fill_value: Operand,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let own = match &fill_value {
+        Operand::Tensor(t) => t.dtype(),
+        Operand::Bool(_) => DType::Bool,
+        Operand::Int(_) => DType::I64,
+        Operand::Float(_) => DType::F32,
+    };
+    let dtype = dtype.map_or(own, |d| d.0);
+    if let (Operand::Int(value), Kind::Int) = (&fill_value, dtype.kind()) {
+        // Exactly, as f64 holds no more than 53 bits.
+        let (device, value) = (chosen(device), *value);
+        return unlocked(py, || Tensor::scalar(value, &device)?.cast(dtype)?.broadcast_to(&shape.0)?.copy());
+    }
+    constant(py, fill_value.number()?, &shape, dtype, device)
+}
+
+/// `start, start + step, ..` up to, and without, `stop`; int64 if all are integers, else float32.
+#[pyfunction]
+#[pyo3(signature = (start, stop = None, step = None, *, dtype = None, device = None))]
+pub(crate) fn arange(
+    py: Python<'_>,
+    start: Operand,
+    stop: Option<Operand>,
+    step: Option<Operand>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let (start, stop) = match stop {
+        Some(stop) => (start, stop),
+        None => (Operand::Int(0), start),
+    };
+    let step = step.unwrap_or(Operand::Int(1));
+    let whole = [&start, &stop, &step].iter().all(|x| matches!(x, Operand::Int(_)));
+    let dtype = dtype.map_or(if whole { DType::I64 } else { DType::F32 }, |d| d.0);
+    let (start, stop, step) = (start.number()?, stop.number()?, step.number()?);
+    if step == 0.0 || !(step.is_finite() && start.is_finite() && stop.is_finite()) {
+        return Err(PyValueError::new_err(format!(
+            "arange: cannot count from {start} to {stop} in steps of {step}"
+        )));
+    }
+    let len = ((stop - start) / step).ceil().max(0.0) as usize;
+    let device = chosen(device);
+    unlocked(py, || line(start, step, len, dtype, &device))
+}
+
+/// `num` numbers from `start` to `stop`, evenly spaced.
+#[pyfunction]
+#[pyo3(signature = (start, stop, num, *, dtype = None, device = None, endpoint = true))]
+pub(crate) fn linspace(
+    py: Python<'_>,
+    start: f64,
+    stop: f64,
+    num: usize,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+    endpoint: bool,
+) -> PyResult<PyTensor> {
+    let gaps = if endpoint { num.saturating_sub(1) } else { num };
+    let step = if gaps == 0 { 0.0 } else { (stop - start) / gaps as f64 };
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    unlocked(py, || {
+        let line = line(start, step, num, dtype, &device)?;
+        if endpoint && num > 1 {
+            line.narrow(0, num - 1, 1)?.fill_(stop)?;
+        }
+        Ok(line)
+    })
+}
+
+/// `start + i step`, computed in f64 or, of integers, in i64.
+fn line(start: f64, step: f64, len: usize, dtype: DType, device: &Device) -> bullet_tensor::Result<Tensor> {
+    let counts = Tensor::arange(0, len, device)?;
+    if dtype.kind() == Kind::Int && start.fract() == 0.0 && step.fract() == 0.0 {
+        let scalar = |value: f64| Tensor::scalar(value as i64, device);
+        return counts.mul(&scalar(step)?)?.add(&scalar(start)?)?.cast(dtype);
+    }
+    counts.cast(DType::F64)?.mul_scalar(step)?.add_scalar(start)?.cast(dtype)
+}
+
+/// Ones on a diagonal of a matrix, zeros elsewhere.
+#[pyfunction]
+#[pyo3(signature = (n_rows, n_cols = None, *, k = 0, dtype = None, device = None))]
+pub(crate) fn eye(
+    py: Python<'_>,
+    n_rows: usize,
+    n_cols: Option<usize>,
+    k: i64,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    unlocked(py, || {
+        let rows = Tensor::arange(k, n_rows, &device)?.unsqueeze(1)?;
+        rows.eq(&Tensor::arange(0, n_cols.unwrap_or(n_rows), &device)?)?.cast(dtype)
+    })
+}
+
+/// Standard normal numbers: a function of shape, dtype and seed.
+#[pyfunction]
+#[pyo3(signature = (shape, *, seed = 0, dtype = None, device = None))]
+pub(crate) fn randn(
+    py: Python<'_>,
+    shape: Dims,
+    seed: u64,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    unlocked(py, || Tensor::randn(&shape.0, dtype, &device, seed))
+}
+
+/// Numbers from `low` to `high`, all as likely: a function of shape, dtype and seed.
+#[pyfunction]
+#[pyo3(signature = (shape, *, low = 0.0, high = 1.0, seed = 0, dtype = None, device = None))]
+pub(crate) fn uniform(
+    py: Python<'_>,
+    shape: Dims,
+    low: f64,
+    high: f64,
+    seed: u64,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    unlocked(py, || Tensor::random(Distribution::Uniform { low, high }, &shape.0, dtype, &device, (seed, 0)))
+}
+
+/// A tensor that shares the memory of a NumPy array, with its shape, strides and dtype.
+#[pyfunction]
+pub(crate) fn from_numpy(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
+    interop::adopt(array)
+}
+
+/// A tensor of nested lists, numbers, an array or a tensor; memory is shared where `copy` is not True and dtype and device
+/// are those of `obj`. Without a dtype, floats of Python become float32.
+#[pyfunction]
+#[pyo3(signature = (obj, *, dtype = None, device = None, copy = None))]
+pub(crate) fn asarray(
+    obj: &Bound<'_, PyAny>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+    copy: Option<bool>,
+) -> PyResult<PyTensor> {
+    let py = obj.py();
+    let (tensor, shared) = source(obj)?;
+    let target = dtype.map_or(tensor.dtype(), |d| d.0);
+    let home = match (&device, shared) {
+        (None, true) => tensor.device().clone(),
+        _ => chosen(device),
+    };
+    let same = target == tensor.dtype() && home == *tensor.device();
+    if copy == Some(false) && !(shared && same) {
+        return Err(PyValueError::new_err(format!(
+            "copy=False, but {} cannot be a tensor of {} on {home} without a copy",
+            obj.get_type(),
+            numpy_name(target)
+        )));
+    }
+    unlocked(py, || match same {
+        true if copy == Some(true) && shared => tensor.copy(),
+        true => Ok(tensor),
+        false => tensor.cast(target)?.to_device(&home),
+    })
+}
+
+/// As `asarray`, always of its own memory.
+#[pyfunction]
+#[pyo3(signature = (obj, *, dtype = None, device = None))]
+pub(crate) fn array(
+    obj: &Bound<'_, PyAny>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    asarray(obj, dtype, device, Some(true))
+}
+
+/// What `obj` holds as a tensor, and whether the memory is that of `obj`.
+fn source(obj: &Bound<'_, PyAny>) -> PyResult<(Tensor, bool)> {
+    if let Ok(tensor) = obj.cast::<PyTensor>() {
+        return Ok((tensor.get().tensor(), true));
+    }
+    if obj.hasattr("__array_interface__")? {
+        return Ok((interop::adopt(obj)?.tensor(), true));
+    }
+    if obj.hasattr("__dlpack__")? {
+        return Ok((crate::dlpack::import(obj)?, true));
+    }
+    // NumPy knows how to read lists, numbers and buffers; its array is nobody else's.
+    let read = obj.py().import("numpy")?.call_method1("asarray", (obj,))?;
+    let kind: String = read.getattr("dtype")?.getattr("kind")?.extract()?;
+    if !["b", "i", "u", "f"].contains(&kind.as_str()) {
+        return Err(PyTypeError::new_err(format!(
+            "cannot make a tensor of {}: expected numbers, nested lists of numbers of equal lengths, or an array",
+            obj.get_type()
+        )));
+    }
+    let tensor = interop::adopt(&read)?.tensor();
+    let own_dtype = obj.hasattr("dtype")?;
+    if tensor.dtype() == DType::F64 && !own_dtype {
+        return Ok((tensor.cast(DType::F32).map_err(error::exception)?, false));
+    }
+    Ok((tensor, false))
+}

@@ -1,0 +1,109 @@
+//! `bullet_core.Device`, and the device that new tensors are made on.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use bullet_tensor::Device;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::error;
+
+/// Where tensors lie: `cpu`, `cuda:0`, .. .
+#[pyclass(name = "Device", module = "bullet_core", frozen, eq, hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PyDevice(pub(crate) Device);
+
+#[pymethods]
+impl PyDevice {
+    #[new]
+    fn new(name: AnyDevice) -> PyDevice {
+        PyDevice(name.0)
+    }
+
+    /// `cpu` or `cuda`.
+    #[getter]
+    fn r#type(&self) -> String {
+        let name = self.0.to_string();
+        name.split(':').next().unwrap_or_default().to_string()
+    }
+
+    /// The product's name.
+    #[getter]
+    fn name(&self) -> String {
+        self.0.name().to_string()
+    }
+
+    /// Waits for all work on this device.
+    fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.synchronize()).map_err(error::runtime)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Device('{}')", self.0)
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (String,)) {
+        (py.get_type::<PyDevice>(), (self.0.to_string(),))
+    }
+}
+
+/// What is taken for a device: one of ours, or its name.
+pub(crate) struct AnyDevice(pub(crate) Device);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for AnyDevice {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<AnyDevice> {
+        if let Ok(device) = object.cast::<PyDevice>() {
+            return Ok(AnyDevice(device.get().0.clone()));
+        }
+        let name: String = object.extract().map_err(|_| {
+            pyo3::exceptions::PyTypeError::new_err(format!(
+                "expected a device or its name, such as 'cpu' or 'cuda:0', got {}",
+                object.get_type()
+            ))
+        })?;
+        Device::parse(&name).map(AnyDevice).map_err(error::runtime)
+    }
+}
+
+static DEFAULT: RwLock<Option<Device>> = RwLock::new(None);
+
+/// This device, or the default one.
+pub(crate) fn chosen(device: Option<AnyDevice>) -> Device {
+    let default = || DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone();
+    device.map(|d| d.0).or_else(default).unwrap_or_else(Device::cpu)
+}
+
+/// The device that tensors are made on where none is named: the CPU, if not set otherwise.
+#[pyfunction]
+pub(crate) fn default_device() -> PyDevice {
+    PyDevice(chosen(None))
+}
+
+/// Says on which device tensors are made where none is named; returns the one before.
+#[pyfunction]
+pub(crate) fn set_default_device(device: AnyDevice) -> PyDevice {
+    let before = default_device();
+    *DEFAULT.write().unwrap_or_else(PoisonError::into_inner) = Some(device.0);
+    before
+}
+
+/// Whether there is a GPU that can be used.
+#[pyfunction]
+pub(crate) fn cuda_is_available(py: Python<'_>) -> bool {
+    py.detach(|| Device::auto().is_ok_and(|(device, _)| device.gpu().is_some()))
+}
+
+/// What the memory of a device is used for, in bytes: `used` by tensors, `cached` for the next ones, `peak` of the first.
+#[pyfunction]
+#[pyo3(signature = (device = None))]
+pub(crate) fn memory_stats(device: Option<AnyDevice>) -> HashMap<&'static str, usize> {
+    let stats = chosen(device).memory_stats();
+    HashMap::from([("used", stats.used), ("cached", stats.cached), ("peak", stats.peak)])
+}

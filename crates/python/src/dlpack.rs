@@ -1,0 +1,319 @@
+//! Tensors of other libraries, and for them, without a copy: DLPack 1.0 (<https://dmlc.github.io/dlpack>), in its versioned
+//! form and the one before. Memory of the host only.
+//!
+//! A capsule owns a `Managed` until someone consumes it, which shows in its name; from then on the consumer does, and
+//! calls the deleter. Both directions keep to that: what we consume lives as long as the tensor over it.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr::NonNull;
+
+use bullet_tensor::{DType, Device, Tensor};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyDict};
+
+use crate::error;
+use crate::interop;
+use crate::tensor::PyTensor;
+
+const CPU: i32 = 1;
+/// Pinned memory of a GPU's driver, which the host reads as any other.
+const CUDA_HOST: i32 = 3;
+const READ_ONLY: u64 = 1;
+const COPIED: u64 = 2;
+const PLAIN: &CStr = c"dltensor";
+const VERSIONED: &CStr = c"dltensor_versioned";
+
+/// `DLDataType`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Element {
+    code: u8,
+    bits: u8,
+    lanes: u16,
+}
+
+/// `DLTensor`.
+#[repr(C)]
+struct Description {
+    data: *mut c_void,
+    device: (i32, i32),
+    ndim: i32,
+    dtype: Element,
+    shape: *mut i64,
+    strides: *mut i64,
+    byte_offset: u64,
+}
+
+/// `DLManagedTensor`.
+#[repr(C)]
+struct Plain {
+    tensor: Description,
+    context: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut Plain)>,
+}
+
+/// `DLManagedTensorVersioned`.
+#[repr(C)]
+struct Versioned {
+    version: (u32, u32),
+    context: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut Versioned)>,
+    flags: u64,
+    tensor: Description,
+}
+
+fn element(dtype: DType) -> Element {
+    let code = match dtype {
+        DType::Bool => 6,
+        DType::U8 => 1,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0,
+        DType::F16 | DType::F32 | DType::F64 => 2,
+        DType::BF16 => 4,
+    };
+    Element { code, bits: 8 * dtype.size() as u8, lanes: 1 }
+}
+
+/// Type and number of the device, as DLPack counts them.
+pub(crate) fn device_of(tensor: &Tensor) -> PyResult<(i32, i32)> {
+    match tensor.device().gpu() {
+        None => Ok((CPU, 0)),
+        Some(_) => Err(PyBufferError::new_err(format!(
+            "tensors on {} cannot be exchanged by DLPack; copy it first, with t.to('cpu')",
+            tensor.device()
+        ))),
+    }
+}
+
+/// What a capsule of ours owns besides the structure that C sees: what that points to.
+struct Kept {
+    _tensor: Tensor,
+    shape: Vec<i64>,
+    strides: Vec<i64>,
+}
+
+unsafe extern "C" fn delete_plain(managed: *mut Plain) {
+    // SAFETY: made by `export` from boxes, and a consumer deletes once.
+    unsafe {
+        drop(Box::from_raw((*managed).context.cast::<Kept>()));
+        drop(Box::from_raw(managed));
+    }
+}
+
+unsafe extern "C" fn delete_versioned(managed: *mut Versioned) {
+    // SAFETY: as above.
+    unsafe {
+        drop(Box::from_raw((*managed).context.cast::<Kept>()));
+        drop(Box::from_raw(managed));
+    }
+}
+
+/// Deletes what a capsule owns if no one has consumed it, which would have changed its name.
+unsafe extern "C" fn destroy(capsule: *mut ffi::PyObject) {
+    // SAFETY: Python calls this with a capsule that it is about to free; its name tells what it points to.
+    unsafe {
+        if ffi::PyCapsule_IsValid(capsule, PLAIN.as_ptr()) == 1 {
+            delete_plain(ffi::PyCapsule_GetPointer(capsule, PLAIN.as_ptr()).cast());
+        } else if ffi::PyCapsule_IsValid(capsule, VERSIONED.as_ptr()) == 1 {
+            delete_versioned(ffi::PyCapsule_GetPointer(capsule, VERSIONED.as_ptr()).cast());
+        }
+    }
+}
+
+/// `__dlpack__`.
+pub(crate) fn export<'py>(
+    py: Python<'py>,
+    tensor: &Tensor,
+    stream: Option<Py<PyAny>>,
+    max_version: Option<(u32, u32)>,
+    dl_device: Option<(i32, i32)>,
+    copy: Option<bool>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let device = device_of(tensor)?;
+    if stream.is_some() {
+        return Err(PyValueError::new_err("memory of the host has no streams; expected stream=None"));
+    }
+    if dl_device.is_some_and(|asked| asked != device) {
+        return Err(PyBufferError::new_err(format!(
+            "the tensor is on device {device:?}, not on {dl_device:?}; move it first, with `to`"
+        )));
+    }
+    let copied = copy == Some(true);
+    let tensor = if copied { py.detach(|| tensor.copy()).map_err(error::exception)? } else { tensor.clone() };
+    let versioned = max_version.is_some_and(|(major, _)| major >= 1);
+    if tensor.is_read_only() && !versioned {
+        return Err(PyBufferError::new_err(
+            "the tensor is read-only, which DLPack before 1.0 cannot say; copy() it first",
+        ));
+    }
+    let at = interop::host_address(&tensor)?;
+    let flags = if tensor.is_read_only() { READ_ONLY } else { 0 } | if copied { COPIED } else { 0 };
+    let numbers = |of: &mut dyn Iterator<Item = i64>| of.collect::<Vec<i64>>();
+    let mut kept = Box::new(Kept {
+        shape: numbers(&mut tensor.shape().iter().map(|&d| d as i64)),
+        strides: numbers(&mut tensor.layout().strides().iter().map(|&s| s as i64)),
+        _tensor: tensor.clone(),
+    });
+    let description = Description {
+        data: std::ptr::with_exposed_provenance_mut(at as usize),
+        device,
+        ndim: tensor.rank() as i32,
+        dtype: element(tensor.dtype()),
+        shape: kept.shape.as_mut_ptr(),
+        strides: kept.strides.as_mut_ptr(),
+        byte_offset: 0,
+    };
+    let context = Box::into_raw(kept).cast();
+    let (managed, name): (*mut c_void, _) = if versioned {
+        let deleter = Some(delete_versioned as unsafe extern "C" fn(*mut Versioned));
+        let managed = Versioned { version: (1, 0), context, deleter, flags, tensor: description };
+        (Box::into_raw(Box::new(managed)).cast(), VERSIONED)
+    } else {
+        let deleter = Some(delete_plain as unsafe extern "C" fn(*mut Plain));
+        (Box::into_raw(Box::new(Plain { tensor: description, context, deleter })).cast(), PLAIN)
+    };
+    // SAFETY: the pointer is not null, the name is static; the capsule owns what it points to.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyCapsule_New(managed, name.as_ptr(), Some(destroy))) }
+}
+
+/// What a consumed capsule pointed to; deleting it frees the memory, or tells its owner.
+struct Consumed {
+    managed: NonNull<c_void>,
+    versioned: bool,
+}
+
+// SAFETY: DLPack lets consumers delete from any thread, and nothing else is done with the pointer.
+unsafe impl Send for Consumed {}
+// SAFETY: as above.
+unsafe impl Sync for Consumed {}
+
+impl Drop for Consumed {
+    fn drop(&mut self) {
+        // SAFETY: this is the consumer, and deletes once.
+        unsafe {
+            if self.versioned {
+                let managed = self.managed.as_ptr().cast::<Versioned>();
+                (*managed).deleter.into_iter().for_each(|delete| delete(managed));
+            } else {
+                let managed = self.managed.as_ptr().cast::<Plain>();
+                (*managed).deleter.into_iter().for_each(|delete| delete(managed));
+            }
+        }
+    }
+}
+
+/// A tensor that shares the memory of any object with `__dlpack__`, on the CPU.
+#[pyfunction]
+#[pyo3(signature = (obj, /, *, device = None, copy = None))]
+pub(crate) fn from_dlpack(
+    obj: &Bound<'_, PyAny>,
+    device: Option<crate::device::AnyDevice>,
+    copy: Option<bool>,
+) -> PyResult<PyTensor> {
+    let tensor = import(obj)?;
+    let moves = device.as_ref().is_some_and(|d| d.0 != *tensor.device());
+    if moves && copy == Some(false) {
+        return Err(PyValueError::new_err("copy=False, but to get to another device is to copy"));
+    }
+    obj.py()
+        .detach(|| match device {
+            Some(device) if moves => tensor.to_device(&device.0),
+            Some(_) | None if copy == Some(true) => tensor.copy(),
+            Some(_) | None => Ok(tensor),
+        })
+        .map(PyTensor::new)
+        .map_err(error::exception)
+}
+
+/// The memory of `obj` as a tensor.
+pub(crate) fn import(obj: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+    let py = obj.py();
+    if !obj.hasattr("__dlpack__")? {
+        return Err(PyTypeError::new_err(format!(
+            "expected an object with __dlpack__, got {}",
+            obj.get_type()
+        )));
+    }
+    let (kind, _): (i32, i32) = obj.call_method0("__dlpack_device__")?.extract()?;
+    if kind != CPU && kind != CUDA_HOST {
+        return Err(PyBufferError::new_err(
+            "only memory of the host can be taken over by DLPack; copy it to the host first",
+        ));
+    }
+    let options = PyDict::new(py);
+    options.set_item("max_version", (1, 0))?;
+    let capsule = match obj.call_method("__dlpack__", (), Some(&options)) {
+        // Producers from before 1.0 do not know the argument.
+        Err(e) if e.is_instance_of::<PyTypeError>(py) => obj.call_method0("__dlpack__")?,
+        capsule => capsule?,
+    };
+    let capsule = capsule.cast_into::<PyCapsule>()?;
+    let name = |name: &CStr| -> *const c_char { name.as_ptr() };
+    // SAFETY: calls on a live capsule with static names; a valid one of this name points to the structure of that name, and
+    // renaming it makes us its consumer.
+    let consumed = unsafe {
+        let is = |n| ffi::PyCapsule_IsValid(capsule.as_ptr(), name(n)) == 1;
+        let (own, used) = match (is(VERSIONED), is(PLAIN)) {
+            (true, _) => (VERSIONED, c"used_dltensor_versioned"),
+            (_, true) => (PLAIN, c"used_dltensor"),
+            _ => return Err(PyValueError::new_err("the DLPack capsule has been consumed already")),
+        };
+        let managed = ffi::PyCapsule_GetPointer(capsule.as_ptr(), name(own));
+        let managed = NonNull::new(managed).ok_or_else(|| PyErr::fetch(py))?;
+        if ffi::PyCapsule_SetName(capsule.as_ptr(), name(used)) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Consumed { managed, versioned: own == VERSIONED }
+    };
+    over(consumed)
+}
+
+fn over(consumed: Consumed) -> PyResult<Tensor> {
+    // SAFETY: the structure lives until it is deleted.
+    let (tensor, flags) = unsafe {
+        if consumed.versioned {
+            let managed = consumed.managed.cast::<Versioned>().as_ref();
+            if managed.version.0 > 1 {
+                return Err(PyBufferError::new_err(format!(
+                    "DLPack {}.{} is not known here; expected 1.x",
+                    managed.version.0, managed.version.1
+                )));
+            }
+            (&managed.tensor, managed.flags)
+        } else {
+            (&consumed.managed.cast::<Plain>().as_ref().tensor, 0)
+        }
+    };
+    let dtype = DType::ALL
+        .into_iter()
+        .find(|&d| element(d) == tensor.dtype)
+        .ok_or_else(|| PyTypeError::new_err(format!("no dtype for DLPack's {:?}", tensor.dtype)))?;
+    let rank = usize::try_from(tensor.ndim).unwrap_or(0);
+    let list = |at: *const i64| -> Vec<i64> {
+        if rank == 0 || at.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: DLPack has one number an axis there.
+        unsafe { std::slice::from_raw_parts(at, rank) }.to_vec()
+    };
+    let shape: Vec<usize> = list(tensor.shape).into_iter().map(|d| d as usize).collect();
+    let strides = match list(tensor.strides) {
+        given if given.len() == rank => given.into_iter().map(|s| s as isize).collect(),
+        _ => interop::row_major(&shape),
+    };
+    let at = tensor.data.expose_provenance() as u64 + tensor.byte_offset;
+    if !at.is_multiple_of(dtype.size() as u64) {
+        return Err(PyBufferError::new_err(
+            "the elements do not lie on multiples of their size; copy them first",
+        ));
+    }
+    let owner: Box<dyn Send + Sync> = Box::new(consumed);
+    // SAFETY: the producer vouches for what it says of its memory, which lives until it is deleted.
+    let tensor = unsafe {
+        Tensor::adopt(at, (&shape, &strides), dtype, &Device::cpu(), owner, flags & READ_ONLY != 0)
+    };
+    let tensor = tensor.map_err(error::exception)?;
+    interop::check_bools(&tensor)?;
+    Ok(tensor)
+}

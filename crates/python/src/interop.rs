@@ -1,0 +1,172 @@
+//! NumPy's arrays as tensors and back, without a copy.
+//!
+//! An array describes its memory by `__array_interface__` (version 3 of that protocol); the tensor over it keeps the array.
+//! The other way a tensor has the same attribute, and the array that NumPy makes of it keeps the tensor. Memory on a GPU
+//! has no such description: [`copy_to_host`] is asked for by name, and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bullet_tensor::{DType, Device, Tensor};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::dtype::numpy_name;
+use crate::error;
+use crate::tensor::PyTensor;
+
+static HOST_COPIES: AtomicU64 = AtomicU64::new(0);
+
+/// How often tensors were copied from a GPU to the host since the process began.
+#[pyfunction]
+pub(crate) fn host_copies() -> u64 {
+    HOST_COPIES.load(Ordering::Relaxed)
+}
+
+/// Counts a copy from a GPU to the host, if `tensor` is on one.
+pub(crate) fn count_copy(tensor: &Tensor) {
+    if tensor.device().gpu().is_some() {
+        HOST_COPIES.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The type string of a dtype; bfloat16 has none.
+fn typestr(dtype: DType) -> PyResult<&'static str> {
+    Ok(match dtype {
+        DType::Bool => "|b1",
+        DType::U8 => "|u1",
+        DType::I8 => "|i1",
+        DType::I16 => "<i2",
+        DType::I32 => "<i4",
+        DType::I64 => "<i8",
+        DType::F16 => "<f2",
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+        DType::BF16 => {
+            return Err(PyTypeError::new_err(
+                "NumPy has no bfloat16; convert first, with t.to(bullet_core.float32)",
+            ));
+        }
+    })
+}
+
+fn dtype_of(typestr: &str) -> PyResult<DType> {
+    let known = DType::ALL.into_iter().find(|&d| self::typestr(d).is_ok_and(|t| t[1..] == typestr[1..]));
+    match known {
+        Some(dtype) if !typestr.starts_with('>') => Ok(dtype),
+        Some(_) => Err(PyTypeError::new_err(
+            "the array is big-endian; convert first, with array.astype(array.dtype.newbyteorder('='))",
+        )),
+        None => Err(PyTypeError::new_err(format!(
+            "arrays of '{typestr}' cannot be tensors; expected bool, uint8, int8 to int64 or float16 to float64"
+        ))),
+    }
+}
+
+/// A tensor over the memory of an array on the host.
+pub(crate) fn adopt(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
+    let interface = array
+        .getattr("__array_interface__")
+        .map_err(|_| PyTypeError::new_err(format!("expected a NumPy array, got {}", array.get_type())))?;
+    let field = |name: &str| interface.get_item(name);
+    let dtype = dtype_of(&field("typestr")?.extract::<String>()?)?;
+    let shape: Vec<usize> = field("shape")?.extract()?;
+    let (at, read_only): (u64, bool) = field("data")?.extract()?;
+    let bytes: Option<Vec<isize>> = interface.call_method1("get", ("strides",))?.extract()?;
+    let size = dtype.size() as isize;
+    let strides = match bytes {
+        Some(bytes) if bytes.iter().all(|s| s % size == 0) && at.is_multiple_of(size as u64) => {
+            bytes.iter().map(|s| s / size).collect()
+        }
+        None if at.is_multiple_of(size as u64) => row_major(&shape),
+        _ => {
+            return Err(PyValueError::new_err(
+                "the array's elements do not lie on multiples of their size; copy it first, with array.copy()",
+            ));
+        }
+    };
+    let owner: Box<dyn Send + Sync> = Box::new(array.clone().unbind());
+    // SAFETY: NumPy vouches for the description of its memory, and the owner keeps the array.
+    let tensor = unsafe { Tensor::adopt(at, (&shape, &strides), dtype, &Device::cpu(), owner, read_only) };
+    let tensor = tensor.map_err(error::exception)?;
+    check_bools(&tensor)?;
+    Ok(PyTensor::new(tensor))
+}
+
+/// Of a byte that is neither 0 nor 1 nothing can be computed.
+pub(crate) fn check_bools(tensor: &Tensor) -> PyResult<()> {
+    if tensor.dtype() != DType::Bool {
+        return Ok(());
+    }
+    let bytes = tensor.to_bytes().map_err(error::exception)?;
+    match DType::Bool.invalid_byte(&bytes) {
+        None => Ok(()),
+        Some((at, byte)) => Err(PyValueError::new_err(format!(
+            "element {at} of the array of bools is the byte {byte}; expected 0 or 1"
+        ))),
+    }
+}
+
+pub(crate) fn row_major(shape: &[usize]) -> Vec<isize> {
+    let mut strides = vec![1; shape.len()];
+    for d in (1..shape.len()).rev() {
+        strides[d - 1] = strides[d] * shape[d] as isize;
+    }
+    strides
+}
+
+/// What a tensor on the host says of its memory, for NumPy.
+pub(crate) fn interface<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyDict>> {
+    let at = host_address(tensor)?;
+    let size = tensor.dtype().size() as isize;
+    let dict = PyDict::new(py);
+    dict.set_item("version", 3)?;
+    dict.set_item("typestr", typestr(tensor.dtype())?)?;
+    dict.set_item("shape", PyTuple::new(py, &tensor.shape()[..])?)?;
+    dict.set_item("strides", PyTuple::new(py, tensor.layout().strides().iter().map(|s| s * size))?)?;
+    dict.set_item("data", (at, tensor.is_read_only()))?;
+    Ok(dict)
+}
+
+/// Where the first element lies in the host's memory.
+pub(crate) fn host_address(tensor: &Tensor) -> PyResult<u64> {
+    if tensor.is_tracked() {
+        return Err(pyo3::exceptions::PyRuntimeError::new_err(
+            "the memory of a tensor that requires gradients is not given away, as changes would go unseen; use \
+             t.detach().numpy()",
+        ));
+    }
+    tensor.host_address().ok_or_else(|| {
+        PyTypeError::new_err(format!(
+            "cannot share the memory of a tensor on {} with NumPy; copy it first, with t.to('cpu').numpy()",
+            tensor.device()
+        ))
+    })
+}
+
+/// The array of a tensor: of the same memory if that is the host's.
+pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyAny>> {
+    let numpy = tensor.py().import("numpy")?;
+    interface(tensor.py(), &tensor.get().tensor())?;
+    numpy.call_method1("asarray", (tensor,))
+}
+
+/// Text as NumPy writes it, of at most its threshold of elements.
+pub(crate) fn text(tensor: &Tensor, py: Python<'_>, prefix: &str) -> PyResult<String> {
+    let host = tensor.detach();
+    count_copy(&host);
+    let host = py.detach(|| {
+        let host = host.to_device(&Device::cpu())?;
+        if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }
+    });
+    let host = Bound::new(py, PyTensor::new(host.map_err(error::exception)?))?;
+    let options = PyDict::new(py);
+    options.set_item("separator", ", ")?;
+    options.set_item("prefix", prefix)?;
+    py.import("numpy")?.call_method("array2string", (numpy(&host)?,), Some(&options))?.extract()
+}
+
+/// Name of the dtype for a text.
+pub(crate) fn dtype_text(tensor: &Tensor) -> &'static str {
+    numpy_name(tensor.dtype())
+}

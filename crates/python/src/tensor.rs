@@ -1,0 +1,594 @@
+//! `bullet_core.Tensor`.
+
+use std::sync::{PoisonError, RwLock};
+
+use bullet_tensor::{Result, Tensor};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pyclass::CompareOp;
+use pyo3::types::{PyDict, PyNotImplemented, PyTuple, PyType};
+
+use crate::device::{AnyDevice, PyDevice};
+use crate::dtype::{AnyDType, PyDType};
+use crate::operand::Operand;
+use crate::{dlpack, error, index, interop};
+
+/// An n-dimensional array on a device, with its place on the tape of gradients.
+///
+/// Made by `array`, `asarray`, `zeros` and others; `Tensor(obj)` is `array(obj)`.
+#[pyclass(name = "Tensor", module = "bullet_core", frozen, weakref)]
+pub(crate) struct PyTensor {
+    /// Behind a lock, as `requires_grad` makes a leaf of it.
+    tensor: RwLock<Tensor>,
+}
+
+/// Runs what computes without the interpreter's lock.
+pub(crate) fn unlocked(py: Python<'_>, f: impl FnOnce() -> Result<Tensor> + Send) -> PyResult<PyTensor> {
+    py.detach(f).map(PyTensor::new).map_err(error::exception)
+}
+
+impl PyTensor {
+    pub(crate) fn new(tensor: Tensor) -> PyTensor {
+        PyTensor { tensor: RwLock::new(tensor) }
+    }
+
+    pub(crate) fn tensor(&self) -> Tensor {
+        self.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn map(&self, py: Python<'_>, f: impl FnOnce(&Tensor) -> Result<Tensor> + Send) -> PyResult<PyTensor> {
+        let tensor = self.tensor();
+        unlocked(py, || f(&tensor))
+    }
+
+    fn overwrite(
+        &self,
+        py: Python<'_>,
+        other: Operand,
+        f: fn(&Tensor, &Tensor) -> Result<()>,
+    ) -> PyResult<()> {
+        let tensor = self.tensor();
+        let other = other.beside(&tensor)?;
+        py.detach(|| f(&tensor, &other)).map_err(error::exception)
+    }
+}
+
+/// A binary operator: `NotImplemented` for what is no operand, so that the other side is asked.
+fn binary<'py>(
+    tensor: &Bound<'py, PyTensor>,
+    other: &Bound<'py, PyAny>,
+    f: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = tensor.py();
+    let other = match other.extract::<Operand>() {
+        Ok(other) => other,
+        Err(e) if e.is_instance_of::<PyTypeError>(py) => {
+            return Ok(PyNotImplemented::get(py).to_owned().into_any());
+        }
+        Err(e) => return Err(e),
+    };
+    let tensor = tensor.get().tensor();
+    let other = other.beside(&tensor)?;
+    Ok(Bound::new(py, unlocked(py, || f(&tensor, &other))?)?.into_any())
+}
+
+/// Axes of a reduction: none for all, a number, or several.
+#[derive(FromPyObject)]
+pub(crate) enum Axes {
+    One(isize),
+    Many(Vec<isize>),
+}
+
+impl Axes {
+    /// As the engine has them, where no axes are all of them; an empty tuple of axes reduces none.
+    pub(crate) fn list(axes: Option<Axes>, rank: usize) -> Option<Vec<isize>> {
+        match axes {
+            None => Some((0..rank as isize).collect()),
+            Some(Axes::One(axis)) => Some(vec![axis]),
+            Some(Axes::Many(axes)) if axes.is_empty() && rank > 0 => None,
+            Some(Axes::Many(axes)) => Some(axes),
+        }
+    }
+}
+
+/// Sizes of `reshape` and `permute`: several arguments, or one sequence.
+pub(crate) fn sizes(args: &Bound<'_, PyTuple>) -> PyResult<Vec<isize>> {
+    match args.len() {
+        1 => match args.get_item(0)?.extract::<isize>() {
+            Ok(one) => Ok(vec![one]),
+            Err(_) => args.get_item(0)?.extract(),
+        },
+        _ => args.extract(),
+    }
+}
+
+type Reduction = fn(&Tensor, &[isize], bool) -> Result<Tensor>;
+
+#[pymethods]
+impl PyTensor {
+    #[new]
+    #[pyo3(signature = (obj, *, dtype = None, device = None, requires_grad = false))]
+    fn py_new(
+        obj: &Bound<'_, PyAny>,
+        dtype: Option<AnyDType>,
+        device: Option<AnyDevice>,
+        requires_grad: bool,
+    ) -> PyResult<PyTensor> {
+        let made = crate::creation::array(obj, dtype, device)?;
+        made.set_requires_grad(requires_grad)?;
+        Ok(made)
+    }
+
+    /// Lengths of the axes.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.tensor().shape()[..])
+    }
+
+    /// Number of axes.
+    #[getter]
+    fn ndim(&self) -> usize {
+        self.tensor().rank()
+    }
+
+    /// Number of elements.
+    #[getter]
+    fn size(&self) -> usize {
+        self.tensor().numel()
+    }
+
+    /// Bytes of all elements.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        let tensor = self.tensor();
+        tensor.numel() * tensor.dtype().size()
+    }
+
+    /// Bytes of an element.
+    #[getter]
+    fn itemsize(&self) -> usize {
+        self.tensor().dtype().size()
+    }
+
+    /// Type of the elements.
+    #[getter]
+    fn dtype(&self) -> PyDType {
+        PyDType(self.tensor().dtype())
+    }
+
+    /// Where the tensor lies.
+    #[getter]
+    fn device(&self) -> PyDevice {
+        PyDevice(self.tensor().device().clone())
+    }
+
+    /// Elements from one to the next along each axis.
+    #[getter]
+    fn strides<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.tensor().layout().strides())
+    }
+
+    /// Whether the elements lie one after the other in row-major order.
+    fn is_contiguous(&self) -> bool {
+        self.tensor().is_contiguous()
+    }
+
+    /// The tensor with its axes in reverse order.
+    #[getter(T)]
+    fn reversed_axes(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, |t| t.permute(&(0..t.rank() as isize).rev().collect::<Vec<_>>()))
+    }
+
+    /// The tensor with its last two axes exchanged.
+    #[getter(mT)]
+    fn matrix_transpose(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, |t| t.transpose(-1, -2))
+    }
+
+    /// Whether ops on it are recorded, and `backward` fills its `grad`.
+    #[getter]
+    fn requires_grad(&self) -> bool {
+        self.tensor().is_tracked()
+    }
+
+    #[setter]
+    fn set_requires_grad(&self, requires_grad: bool) -> PyResult<()> {
+        let mut tensor = self.tensor.write().unwrap_or_else(PoisonError::into_inner);
+        match (requires_grad, tensor.is_tracked()) {
+            (true, false) => *tensor = tensor.requires_grad().map_err(error::exception)?,
+            (false, true) => *tensor = tensor.detach(),
+            (true, true) | (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// The gradient that `backward` has added up, or None. Set to None to begin anew.
+    #[getter]
+    fn grad(&self) -> Option<PyTensor> {
+        self.tensor().grad().map(PyTensor::new)
+    }
+
+    #[setter]
+    fn set_grad(&self, grad: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
+        let tensor = self.tensor();
+        let grad = grad.map(|g| g.get().tensor());
+        if let Some(grad) = grad.as_ref().filter(|g| g.shape() != tensor.shape()) {
+            return Err(PyValueError::new_err(format!(
+                "the gradient has shape {}, expected that of the tensor, {}",
+                grad.shape(),
+                tensor.shape()
+            )));
+        }
+        tensor.set_grad(grad);
+        Ok(())
+    }
+
+    /// Adds the gradient of this scalar to the `grad` of every tensor it was computed from that requires one; of a tensor
+    /// that is no scalar, with `gradient` as the gradient of it.
+    #[pyo3(signature = (gradient = None))]
+    fn backward(&self, py: Python<'_>, gradient: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
+        let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
+        py.detach(|| match &gradient {
+            None => tensor.backward(),
+            Some(gradient) => tensor.backward_with(gradient),
+        })
+        .map_err(error::exception)
+    }
+
+    /// The same memory, cut off the tape.
+    fn detach(&self) -> PyTensor {
+        PyTensor::new(self.tensor().detach())
+    }
+
+    /// A copy, row-major.
+    fn copy(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, Tensor::copy)
+    }
+
+    /// Itself if it is row-major, else a copy that is.
+    fn contiguous(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, Tensor::contiguous)
+    }
+
+    /// Its elements as another dtype.
+    fn astype(&self, py: Python<'_>, dtype: AnyDType) -> PyResult<PyTensor> {
+        self.map(py, |t| t.cast(dtype.0))
+    }
+
+    /// On another device, or as another dtype, or both; itself if nothing changes.
+    #[pyo3(signature = (*args))]
+    fn to(&self, py: Python<'_>, args: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
+        let mut tensor = self.tensor();
+        for arg in args {
+            tensor = match arg.extract::<AnyDType>() {
+                Ok(dtype) => py.detach(|| tensor.cast(dtype.0)),
+                Err(not_dtype) => {
+                    let device = arg.extract::<AnyDevice>().map_err(|not_device| {
+                        // A name of neither: the words about devices, unless it was meant as a dtype.
+                        if arg.extract::<String>().is_ok() { not_device } else { not_dtype }
+                    })?;
+                    interop::count_copy(&tensor);
+                    py.detach(|| tensor.to_device(&device.0))
+                }
+            }
+            .map_err(error::exception)?;
+        }
+        Ok(PyTensor::new(tensor))
+    }
+
+    /// On another device.
+    #[pyo3(signature = (device, /, *, stream = None))]
+    fn to_device(&self, py: Python<'_>, device: AnyDevice, stream: Option<Py<PyAny>>) -> PyResult<PyTensor> {
+        if stream.is_some() {
+            return Err(PyValueError::new_err("streams of others are not supported; pass stream=None"));
+        }
+        let tensor = self.tensor();
+        interop::count_copy(&tensor);
+        unlocked(py, || tensor.to_device(&device.0))
+    }
+
+    /// The value of the one element, as a Python number.
+    fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        index::item(py, &self.tensor())
+    }
+
+    /// The elements as nested lists of Python numbers.
+    fn tolist<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        index::to_list(py, &self.tensor())
+    }
+
+    /// The NumPy array of the same memory; the tensor is on the CPU, and does not require gradients.
+    fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        interop::numpy(slf)
+    }
+
+    #[getter]
+    fn __array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        interop::interface(py, &self.tensor())
+    }
+
+    #[pyo3(signature = (*, stream = None, max_version = None, dl_device = None, copy = None))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Option<Py<PyAny>>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(i32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        dlpack::export(py, &self.tensor(), stream, max_version, dl_device, copy)
+    }
+
+    fn __dlpack_device__(&self) -> PyResult<(i32, i32)> {
+        dlpack::device_of(&self.tensor())
+    }
+
+    fn __getitem__(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
+        index::get(slf.py(), &slf.get().tensor(), key)
+    }
+
+    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
+        index::set(py, &self.tensor(), key, value)
+    }
+
+    fn __len__(&self) -> PyResult<usize> {
+        let tensor = self.tensor();
+        tensor.shape().first().copied().ok_or_else(|| PyTypeError::new_err("len() of unsized object"))
+    }
+
+    fn __bool__(&self) -> PyResult<bool> {
+        let tensor = self.tensor();
+        if tensor.numel() != 1 {
+            return Err(PyValueError::new_err(
+                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()",
+            ));
+        }
+        Ok(tensor.item().map_err(error::exception)? != 0.0)
+    }
+
+    fn __float__(&self) -> PyResult<f64> {
+        self.tensor().item().map_err(error::exception)
+    }
+
+    fn __int__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.import("builtins")?.call_method1("int", (index::item(py, &self.tensor())?,))
+    }
+
+    fn __index__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let tensor = self.tensor();
+        if tensor.dtype().is_float() || tensor.numel() != 1 {
+            return Err(PyTypeError::new_err(
+                "only integer scalar arrays can be converted to a scalar index",
+            ));
+        }
+        self.__int__(py)
+    }
+
+    fn __hash__(slf: &Bound<'_, Self>) -> isize {
+        slf.as_ptr() as isize >> 4
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let tensor = self.tensor();
+        let mut text = format!(
+            "Tensor({}, dtype={}",
+            interop::text(&tensor, py, "Tensor(")?,
+            interop::dtype_text(&tensor)
+        );
+        if tensor.device().gpu().is_some() {
+            text += &format!(", device='{}'", tensor.device());
+        }
+        if tensor.is_tracked() {
+            text += ", requires_grad=True";
+        }
+        Ok(text + ")")
+    }
+
+    fn __str__(&self, py: Python<'_>) -> PyResult<String> {
+        interop::text(&self.tensor(), py, "")
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let (py, tensor) = (slf.py(), slf.get().tensor());
+        let bytes = py.detach(|| tensor.to_bytes()).map_err(error::exception)?;
+        let state = (
+            pyo3::types::PyBytes::new(py, &bytes),
+            slf.get().dtype(),
+            slf.get().shape(py)?,
+            slf.get().device(),
+            tensor.is_tracked(),
+        );
+        Ok((py.get_type::<PyTensor>().getattr("_restore")?, state.into_pyobject(py)?))
+    }
+
+    /// The tensor that was pickled.
+    #[classmethod]
+    fn _restore(
+        _: &Bound<'_, PyType>,
+        py: Python<'_>,
+        bytes: &[u8],
+        dtype: &PyDType,
+        shape: Vec<usize>,
+        device: &PyDevice,
+        requires_grad: bool,
+    ) -> PyResult<PyTensor> {
+        let (dtype, device) = (dtype.0, &device.0);
+        let made = unlocked(py, || Tensor::from_bytes(bytes, dtype, &shape, device))?;
+        made.set_requires_grad(requires_grad)?;
+        Ok(made)
+    }
+
+    fn __add__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, Tensor::add)
+    }
+
+    fn __radd__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, |t, other| other.add(t))
+    }
+
+    fn __sub__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, Tensor::sub)
+    }
+
+    fn __rsub__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, |t, other| other.sub(t))
+    }
+
+    fn __mul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, Tensor::mul)
+    }
+
+    fn __rmul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, |t, other| other.mul(t))
+    }
+
+    fn __truediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, Tensor::div)
+    }
+
+    fn __rtruediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, |t, other| other.div(t))
+    }
+
+    fn __pow__<'py>(
+        slf: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        modulo: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match modulo {
+            None => binary(slf, other, Tensor::pow),
+            Some(_) => Err(PyTypeError::new_err("pow() of tensors takes no modulus")),
+        }
+    }
+
+    fn __rpow__<'py>(
+        slf: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        _modulo: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        binary(slf, other, |t, other| other.pow(t))
+    }
+
+    fn __matmul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyTensor>) -> PyResult<PyTensor> {
+        let other = other.get().tensor();
+        slf.get().map(slf.py(), |t| t.matmul(&other))
+    }
+
+    fn __iadd__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
+        self.overwrite(py, other, Tensor::add_)
+    }
+
+    fn __isub__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
+        self.overwrite(py, other, Tensor::sub_)
+    }
+
+    fn __imul__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
+        self.overwrite(py, other, Tensor::mul_)
+    }
+
+    fn __itruediv__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
+        self.overwrite(py, other, Tensor::div_)
+    }
+
+    fn __richcmp__<'py>(
+        slf: &Bound<'py, Self>,
+        other: &Bound<'py, PyAny>,
+        op: CompareOp,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        binary(
+            slf,
+            other,
+            match op {
+                CompareOp::Lt => Tensor::lt,
+                CompareOp::Le => Tensor::le,
+                CompareOp::Eq => Tensor::eq,
+                CompareOp::Ne => Tensor::ne,
+                CompareOp::Gt => Tensor::gt,
+                CompareOp::Ge => Tensor::ge,
+            },
+        )
+    }
+
+    fn __neg__(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, Tensor::neg)
+    }
+
+    fn __pos__(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, |t| Ok(t.clone()))
+    }
+
+    fn __abs__(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, Tensor::abs)
+    }
+
+    /// The same elements under another shape, one length of which may be -1: a view where that is possible.
+    #[pyo3(signature = (*shape))]
+    fn reshape(&self, py: Python<'_>, shape: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
+        let shape = sizes(shape)?;
+        self.map(py, |t| t.reshape(&shape))
+    }
+
+    /// A view with the axes in this order; in reverse order without arguments.
+    #[pyo3(signature = (*axes))]
+    fn permute(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
+        let axes = sizes(axes)?;
+        self.map(py, |t| t.permute(&axes))
+    }
+
+    /// A view with two axes exchanged.
+    fn transpose(&self, py: Python<'_>, a: isize, b: isize) -> PyResult<PyTensor> {
+        self.map(py, |t| t.transpose(a, b))
+    }
+
+    /// Overwrites every element with a number.
+    fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
+        let (tensor, value) = (slf.get().tensor(), value.number()?);
+        slf.py().detach(|| tensor.fill_(value)).map_err(error::exception)?;
+        Ok(slf)
+    }
+
+    /// Overwrites the elements with those of another tensor, which is broadcast.
+    fn copy_(slf: Bound<'_, Self>, source: Operand) -> PyResult<Bound<'_, Self>> {
+        slf.get().overwrite(slf.py(), source, Tensor::copy_)?;
+        Ok(slf)
+    }
+
+    /// Sum over axes; over all without `axis`.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn sum(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::sum)
+    }
+
+    /// Mean over axes.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn mean(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::mean)
+    }
+
+    /// Largest element over axes.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn max(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::max)
+    }
+
+    /// Smallest element over axes.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn min(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::min)
+    }
+}
+
+impl PyTensor {
+    /// A reduction over axes.
+    pub(crate) fn reduce(
+        &self,
+        py: Python<'_>,
+        axes: Option<Axes>,
+        keepdims: bool,
+        f: Reduction,
+    ) -> PyResult<PyTensor> {
+        let tensor = self.tensor();
+        let Some(axes) = Axes::list(axes, tensor.rank()) else { return unlocked(py, || tensor.copy()) };
+        unlocked(py, || f(&tensor, &axes, keepdims))
+    }
+}

@@ -1,0 +1,39 @@
+"""Tensors with NumPy's habits, gradients, and a GPU where there is one.
+
+    >>> import bullet_core as bc
+    >>> x = bc.array([1.0, 2.0, 3.0])
+    >>> x.requires_grad = True
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    Tensor([2., 4., 6.], dtype=float32)
+"""
+
+from . import _core, cuda
+from ._core import *  # noqa: F403  # The extension names what it gives away.
+from ._core import Device, Tensor, __version__, dtype, set_default_device
+from .autograd import enable_grad, no_grad
+
+pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
+
+__all__ = [
+    *(name for name in dir(_core) if not name.startswith("_")),
+    "cuda",
+    "device",
+    "enable_grad",
+    "no_grad",
+]
+
+
+class device:
+    """Makes new tensors on a device inside a `with` block: `with bullet_core.device("cuda:0"): ...`."""
+
+    def __init__(self, name):
+        self._device = Device(name)
+        self._before = []
+
+    def __enter__(self):
+        self._before.append(set_default_device(self._device))
+        return self._device
+
+    def __exit__(self, *_):
+        set_default_device(self._before.pop())

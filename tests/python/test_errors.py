@@ -1,0 +1,65 @@
+"""Every mistake is the exception that a Python user expects, with words that help; nothing panics."""
+
+import numpy as np
+import pytest
+
+import bullet_core as bc
+
+
+@pytest.mark.parametrize(
+    ("call", "exception", "words"),
+    [
+        (lambda: bc.ones((2, 3)) @ bc.ones((2, 3)), ValueError, "mismatch"),
+        (lambda: bc.ones((2, 3)) + bc.ones((2, 4)), ValueError, "broadcast"),
+        (lambda: bc.ones(3)[5], IndexError, "out of bounds"),
+        (lambda: bc.ones(3)[1, 2], IndexError, "too many indices"),
+        (lambda: bc.ones(3)["a"], IndexError, "integers, slices"),
+        (lambda: bc.ones(3)[1.0], IndexError, "integers, slices"),
+        (lambda: bc.ones(3)[..., ...], IndexError, "single ellipsis"),
+        (lambda: bc.ones(3)[::0], ValueError, "zero"),
+        (lambda: bc.zeros((2, -1)), ValueError, "negative dimensions"),
+        (lambda: bc.zeros("a"), TypeError, "shape"),
+        (lambda: bc.zeros(2, dtype="float128"), TypeError, "not understood"),
+        (lambda: bc.zeros(2, dtype=complex), TypeError, "not understood"),
+        (lambda: bc.zeros((1 << 40, 1 << 40)), ValueError, ""),
+        (lambda: bc.zeros((1 << 20, 1 << 22)), MemoryError, "out of memory"),
+        (lambda: bc.zeros(2, device="gpu"), ValueError, "not a device"),
+        (lambda: bc.zeros(2, device=7), TypeError, "device"),
+        (lambda: bc.array("text"), TypeError, "numbers"),
+        (lambda: bc.array([[1, 2], [3]]), ValueError, "inhomogeneous"),
+        (lambda: bc.array({1: 2}), TypeError, "numbers"),
+        (lambda: bc.ones(2) + "a", TypeError, "unsupported operand"),
+        (lambda: bc.ones(2) + [1, 2], TypeError, "unsupported operand"),
+        (lambda: bc.array([1], dtype="uint8") + 300, OverflowError, "out of bounds"),
+        (lambda: bc.array([1]) + 2**70, OverflowError, ""),
+        (lambda: bool(bc.ones(2)), ValueError, "ambiguous"),
+        (lambda: len(bc.array(1.0)), TypeError, "unsized"),
+        (lambda: bc.ones(2).item(), TypeError, "one element"),
+        (lambda: bc.ones(2).reshape(3), ValueError, "cannot reshape"),
+        (lambda: bc.ones(2).reshape("a"), TypeError, ""),
+        (lambda: bc.ones((2, 3)).permute(0, 0), ValueError, ""),
+        (lambda: bc.embedding(bc.ones((3, 2)), bc.array([3])), IndexError, "out of"),
+        (lambda: bc.embedding(bc.ones((3, 2)), bc.array([0.5])), TypeError, ""),
+        (lambda: bc.softmax(bc.ones((2, 2)), 5), ValueError, "axis"),
+        (lambda: bc.max(bc.zeros((0,))), ValueError, ""),
+        (lambda: bc.gelu(bc.ones(2), approximate="x"), ValueError, "expected"),
+        (lambda: bc.arange(0, 5, 0), ValueError, "steps of 0"),
+        (lambda: bc.exp(np.ones(2)), TypeError, "Tensor"),
+        (lambda: bc.ones(2).to("nowhere"), ValueError, "not a device"),
+        (lambda: bc.Device("cuda:99"), RuntimeError, ""),
+        (lambda: bc.set_default_device("tpu"), ValueError, "not a device"),
+        (lambda: hash(bc.ones(1)) and [][bc.ones(1)], TypeError, "index"),
+    ],
+)
+def test_mistakes(call, exception, words):
+    with pytest.raises(exception, match=words or None):
+        call()
+
+
+def test_devices():
+    assert bc.default_device() == bc.Device("cpu") and str(bc.ones(1).device) == "cpu"
+    with bc.device("cpu") as device:
+        assert bc.zeros(1).device == device
+    assert isinstance(bc.cuda.is_available(), bool)
+    stats = bc.cuda.memory_stats("cpu")
+    assert stats["peak"] >= stats["used"] >= 0

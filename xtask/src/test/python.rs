@@ -1,0 +1,102 @@
+//! The stage for the Python package: builds the wheel, installs it where nothing else is, and runs its tests there.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::Session;
+use crate::command;
+
+/// Set to 1, it leaves the stage out.
+const SKIP: &str = "BULLET_SKIP_PYTHON";
+
+/// What the environment of the tests holds besides the wheel.
+const TOOLS: &[&str] = &["maturin==1.16.0", "numpy>=1.26", "pytest>=8", "hypothesis>=6.100"];
+
+/// Runs the stage.
+pub(super) fn run(session: &mut Session) -> Result<(), String> {
+    if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+        println!("{SKIP}=1: the Python package is not tested");
+        return Ok(());
+    }
+    let folder = command::target_folder()?.join("python");
+    let python = environment(&folder)?;
+    let wheels = folder.join("wheels");
+    // Of several versions the tests could get an old one.
+    let _ = fs::remove_dir_all(&wheels);
+    // Without optimisation of its own: what computes is the same code as the other tests'.
+    let mut build = Command::new(&python);
+    build.current_dir(command::root()).args([
+        "-m",
+        "maturin",
+        "build",
+        "--quiet",
+        "--profile",
+        "dev",
+        "--out",
+    ]);
+    build.arg(&wheels);
+    command::run(&mut build)?;
+    let wheel = fs::read_dir(&wheels)
+        .ok()
+        .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path())))
+        .ok_or("maturin made no wheel")?;
+    let mut install = pip(&python);
+    install.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
+    command::run(&mut install)?;
+    let mut pytest = Command::new(&python);
+    // Elsewhere, so that the package of the source tree is not found.
+    pytest.current_dir(&folder).args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    pytest.arg(command::root().join("tests/python")).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output =
+        pytest.output().map_err(|error| format!("cannot run `{}`: {error}", command::shown(&pytest)))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().next_back().unwrap_or_default();
+    session.counts.passed += count(last, "passed");
+    session.counts.failed += count(last, "failed") + count(last, "error");
+    println!("{last}");
+    if output.status.success() { Ok(()) } else { Err(format!("{text}\npytest failed: {}", output.status)) }
+}
+
+/// The interpreter of an environment with the tools, made at the first use.
+fn environment(folder: &Path) -> Result<std::path::PathBuf, String> {
+    let place = folder.join("venv");
+    let python = place.join("bin/python");
+    if !place.join("ready").is_file() {
+        let needs = |error| {
+            format!(
+                "{error}\nthe Python package is tested with python3 (3.11 or newer), venv, pip and a network; {SKIP}=1 does without"
+            )
+        };
+        let _ = fs::remove_dir_all(&place);
+        command::run(Command::new("python3").args(["-m", "venv"]).arg(&place)).map_err(needs)?;
+        command::run(pip(&python).args(TOOLS)).map_err(needs)?;
+        fs::write(place.join("ready"), "").map_err(|error| format!("{}: {error}", place.display()))?;
+    }
+    Ok(python)
+}
+
+fn pip(python: &Path) -> Command {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    pip
+}
+
+/// The number before a word of pytest's last line: `12 passed, 1 failed in 3.4s`.
+fn count(line: &str, word: &str) -> u64 {
+    let words: Vec<&str> = line.split([' ', ',']).filter(|w| !w.is_empty()).collect();
+    let at = words.iter().position(|w| w.starts_with(word));
+    at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::count;
+
+    #[test]
+    fn pytests_last_line_is_read() {
+        let line = "2 failed, 108 passed, 1 error in 12.34s";
+        assert_eq!((count(line, "passed"), count(line, "failed"), count(line, "error")), (108, 2, 1));
+        assert_eq!(count("no tests ran in 0.01s", "passed"), 0);
+    }
+}
