@@ -1,9 +1,10 @@
 //! Every device source compiles for every architecture, and its entry points are there. Needs no GPU, but NVRTC 11, 12
 //! and 13: `cargo xtask test --stage cuda` installs them and sets the variables; a plain `cargo test` skips this.
 //!
-//! All units are compiled for the lowest and the two highest tiers. For other architectures, which differ little from
-//! one of these, it is one unit of each source and every [`STRIDE`]th of the others, shifted from one to the next. What
-//! was compiled before is taken from the cache in `BULLET_CUDA_COMPILE`.
+//! All units are compiled for the lowest and the highest tier, and for the tier below that those which the lowest does
+//! not know. Of the rest, which differs little from one of these, it is one unit of each source and every [`STRIDE`]th of
+//! the others, shifted from one architecture to the next. What was compiled before is taken from the cache in
+//! `BULLET_CUDA_COMPILE`.
 
 mod cubin;
 
@@ -25,30 +26,49 @@ struct Case {
     tier: Tier,
     /// The major version.
     nvrtc: u32,
-    /// All units, or a sample.
-    all: bool,
+    /// The units of which all are compiled; of the others it is a sample.
+    all: Whole,
 }
 
-const fn case(arch: &'static str, tier: Tier, nvrtc: u32, all: bool) -> Case {
+/// Units that a case compiles to the last one.
+#[derive(Clone, Copy)]
+enum Whole {
+    All,
+    /// Those that the lowest tier does not know.
+    Newer,
+    None,
+}
+
+impl Whole {
+    fn has(self, since: Tier) -> bool {
+        match self {
+            Whole::All => true,
+            Whole::Newer => since > Tier::Sm35,
+            Whole::None => false,
+        }
+    }
+}
+
+const fn case(arch: &'static str, tier: Tier, nvrtc: u32, all: Whole) -> Case {
     Case { arch, tier, nvrtc, all }
 }
 
 /// Every architecture that the README names, under the oldest NVRTC that knows it or the newest, or both.
 const CASES: &[Case] = &[
-    case("sm_35", Tier::Sm35, 11, true),
-    case("sm_90a", Tier::Sm90a, 13, true),
-    case("sm_80", Tier::Sm80, 13, true),
-    case("sm_50", Tier::Sm35, 11, false),
-    case("sm_61", Tier::Sm35, 11, false),
-    case("sm_70", Tier::Sm70, 11, false),
-    case("sm_80", Tier::Sm80, 11, false),
-    case("sm_61", Tier::Sm35, 12, false),
-    case("sm_90a", Tier::Sm90a, 12, false),
-    case("sm_75", Tier::Sm75, 13, false),
-    case("sm_86", Tier::Sm80, 13, false),
-    case("sm_89", Tier::Sm80, 13, false),
-    case("sm_100", Tier::Sm80, 13, false),
-    case("sm_120", Tier::Sm80, 13, false),
+    case("sm_35", Tier::Sm35, 11, Whole::All),
+    case("sm_90a", Tier::Sm90a, 13, Whole::All),
+    case("sm_80", Tier::Sm80, 13, Whole::Newer),
+    case("sm_50", Tier::Sm35, 11, Whole::None),
+    case("sm_61", Tier::Sm35, 11, Whole::None),
+    case("sm_70", Tier::Sm70, 11, Whole::None),
+    case("sm_80", Tier::Sm80, 11, Whole::None),
+    case("sm_61", Tier::Sm35, 12, Whole::None),
+    case("sm_90a", Tier::Sm90a, 12, Whole::None),
+    case("sm_75", Tier::Sm75, 13, Whole::None),
+    case("sm_86", Tier::Sm80, 13, Whole::None),
+    case("sm_89", Tier::Sm80, 13, Whole::None),
+    case("sm_100", Tier::Sm80, 13, Whole::None),
+    case("sm_120", Tier::Sm80, 13, Whole::None),
 ];
 
 /// Of the units of a sample, those that are in it for no other reason than their number.
@@ -72,6 +92,7 @@ struct Job {
     defines: String,
     text: String,
     entries: Vec<String>,
+    since: Tier,
 }
 
 impl Job {
@@ -133,6 +154,7 @@ fn jobs(index: usize) -> Vec<Job> {
             defines: format!("{:?}", unit.defines),
             text: unit.text(case.tier),
             entries: entries.into_iter().map(String::from).collect(),
+            since: unit.since,
         });
     let samples = cuda::sample_sources(case.tier).into_iter().map(|(name, text)| Job {
         case: index,
@@ -140,6 +162,7 @@ fn jobs(index: usize) -> Vec<Job> {
         source: "map".into(),
         defines: name,
         text,
+        since: Tier::Sm35,
     });
     let mut seen = Vec::new();
     let mut chosen = Vec::new();
@@ -148,7 +171,7 @@ fn jobs(index: usize) -> Vec<Job> {
         if first {
             seen.push(job.source.clone());
         }
-        if case.all || first || number % STRIDE == index {
+        if case.all.has(job.since) || first || number % STRIDE == index {
             chosen.push(job);
         }
     }
@@ -167,15 +190,21 @@ fn entries_of(name: &str, text: &str) -> Vec<String> {
     entries
 }
 
-/// Compiles on all cores; the findings are in the order of the jobs.
+/// Compiles on all cores; the findings are in the order of the jobs. An NVRTC compiles one unit at a time, so threads begin
+/// with the jobs of different ones.
 fn compile_all(compilers: &[Compiler], jobs: &[Job]) -> Vec<Finding> {
-    let next = AtomicUsize::new(0);
+    let of_oldest = |i: &usize| CASES[jobs[*i].case].nvrtc == 11;
+    let (oldest, others): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(of_oldest);
+    let queues = [Queue::new(oldest), Queue::new(others)];
     let findings = Mutex::new(Vec::new());
     let threads = thread::available_parallelism().map_or(2, |n| n.get().min(8));
     thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((i, job)) = take(&next, jobs) {
+        for thread in 0..threads {
+            let (queues, findings) = (&queues, &findings);
+            scope.spawn(move || {
+                let (own, other) = (&queues[thread % 2], &queues[(thread + 1) % 2]);
+                while let Some(i) = own.take().or_else(|| other.take()) {
+                    let job = &jobs[i];
                     let found = examine(&compilers[job.case], job);
                     let mut all = findings.lock().unwrap_or_else(PoisonError::into_inner);
                     all.extend(found.into_iter().map(|finding| (i, finding)));
@@ -188,9 +217,20 @@ fn compile_all(compilers: &[Compiler], jobs: &[Job]) -> Vec<Finding> {
     findings.into_iter().map(|(_, finding)| finding).collect()
 }
 
-fn take<'a>(next: &AtomicUsize, jobs: &'a [Job]) -> Option<(usize, &'a Job)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    jobs.get(i).map(|job| (i, job))
+/// Jobs by number, taken one after the other.
+struct Queue {
+    jobs: Vec<usize>,
+    next: AtomicUsize,
+}
+
+impl Queue {
+    fn new(jobs: Vec<usize>) -> Queue {
+        Queue { jobs, next: AtomicUsize::new(0) }
+    }
+
+    fn take(&self) -> Option<usize> {
+        self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
 }
 
 /// Compiles one job and looks at its kernels.
