@@ -2,7 +2,7 @@
 //!
 //! An array describes its memory by `__array_interface__` (version 3 of that protocol); the tensor over it keeps the array.
 //! The other way a tensor has the same attribute, and the array that NumPy makes of it keeps the tensor. Memory on a GPU
-//! has no such description: [`copy_to_host`] is asked for by name, and counted.
+//! has no such description: copying it to the host is asked for by name (`to`), and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,12 +1,12 @@
 //! `bullet_core._core`: tensors for Python. Conversions, the interpreter's lock and errors, and nothing else: what is
 //! computed, and how, is in the crates below.
 //!
-//! **The lock.** Whatever computes, waits or copies much does so without the interpreter's lock ([`tensor::unlocked`]). A
+//! **The lock.** Whatever computes, waits or copies much does so without the interpreter's lock (`tensor::unlocked`). A
 //! kernel's guards are never held while the lock is taken, so that two threads cannot wait for each other.
 //!
-//! **Errors.** [`error`] maps every error to the exception that a Python user expects; its text stays as it is.
+//! **Errors.** `error` maps every error to the exception that a Python user expects; its text stays as it is.
 //!
-//! **Memory.** Arrays of NumPy and of whoever speaks DLPack come and go without a copy ([`interop`]): the tensor keeps the
+//! **Memory.** Arrays of NumPy and of whoever speaks DLPack come and go without a copy (`interop`): the tensor keeps the
 //! owner of the memory, and the array keeps the tensor.
 
 mod creation;
