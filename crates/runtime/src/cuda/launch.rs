@@ -104,7 +104,7 @@ impl CudaDriver {
         let function: CUfunction = std::ptr::with_exposed_provenance_mut(function.raw() as usize);
         with_pointers(args, |params| {
             let blocks: u32 = config.cluster.iter().product();
-            let (call, result) = if config.overlaps && blocks == 1 && self.overlap() {
+            let (call, result) = if config.overlaps && blocks == 1 && self.takes_attributes() {
                 let id = LaunchAttribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
                 let mut attribute = no_attribute();
                 attribute.id = id;
@@ -145,7 +145,7 @@ impl CudaDriver {
         config: &LaunchConfig,
         params: *mut *mut c_void,
     ) -> Result<CUresult> {
-        if !(self.library.launch_ex && self.gpu.capability >= (9, 0)) {
+        if !self.takes_attributes() {
             return Err(Error::unsupported(format!(
                 "cannot launch clusters of {:?} blocks on {}: that needs compute capability 9.0 and a driver for CUDA 11.8",
                 config.cluster, self.info.name
@@ -166,8 +166,8 @@ impl CudaDriver {
         Ok(unsafe { launch_ex(stream, function, config, &mut attributes, params) })
     }
 
-    /// Whether launches can overlap here.
-    fn overlap(&self) -> bool {
+    /// Whether launches may have attributes for what Hopper brought: clusters, and launches that overlap.
+    fn takes_attributes(&self) -> bool {
         self.library.launch_ex && self.gpu.capability >= (9, 0)
     }
 

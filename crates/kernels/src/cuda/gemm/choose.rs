@@ -281,7 +281,7 @@ const SPLITS: [usize; 13] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128];
 /// Those for a tile.
 fn shares(tile: &Tile, case: &Case) -> impl Iterator<Item = (usize, usize)> {
     let (bk, k) = (tile.bk(case.dtype), case.k);
-    let tiles = case.m.div_ceil(tile.size.0) * case.n.div_ceil(tile.size.1) * case.batch;
+    let tiles = tile.tiles(case.m, case.n) * case.batch;
     let bytes = tiles * tile.size.0 * tile.size.1 * acc_bytes(case.dtype);
     SPLITS.into_iter().map(move |s| share(k, bk, s)).filter(move |&(splits, k_split)| {
         splits == 1 || (k_split >= 2 * bk && tiles <= COUNTERS && bytes * splits <= PARTIAL_MOST)
@@ -414,7 +414,7 @@ fn forced_to(wish: &str, case: &Case, gpu: &GpuInfo, precision: Precision) -> Op
         let cost = |&(splits, _): &(usize, usize)| tile.cost(case, splits, gpu);
         shares(tile, case).min_by(|a, b| cost(a).total_cmp(&cost(b)))
     };
-    let tiles = case.m.div_ceil(tile.size.0) * case.n.div_ceil(tile.size.1) * case.batch;
+    let tiles = tile.tiles(case.m, case.n) * case.batch;
     match splits {
         Some(splits) if splits > 1 && tiles <= COUNTERS => {
             Some(plan(share(case.k, tile.bk(case.dtype), splits.min(1024))))
