@@ -23,11 +23,6 @@ fn summary(device: &Device) -> String {
     format!("{}: {threads} thread{s} on {} usable cores, {}", cpu.model, cpu.usable_cores, isa().name())
 }
 
-/// The device of this name to train on; of `hybrid` the one that comes first, which is that of `auto`.
-pub(crate) fn first(name: &str) -> Result<Device, Error> {
-    Device::parse(if name == HYBRID { "auto" } else { name })
-}
-
 /// Says what computes, unless `quiet`, and in any case why `auto` or `hybrid` passes over a GPU that only lacks something.
 pub(crate) fn announce(name: &str, device: &Device, quiet: bool) {
     if let Some(why) = why_not_a_gpu(name) {

@@ -9,7 +9,7 @@ pub(crate) mod train;
 
 use std::path::{Path, PathBuf};
 
-use bullet_nn::train::{HYBRID, LoadedModel, RunFolder, load_model};
+use bullet_nn::train::{self as training, HYBRID, LoadedModel, RunFolder, load_model};
 use bullet_tensor::Device;
 
 use crate::failure::Failure;
@@ -50,7 +50,7 @@ pub(crate) fn device(name: &str) -> Result<Device, Failure> {
 
 /// As [`device`], for training: of `hybrid` the first one.
 pub(crate) fn first_device(name: &str) -> Result<Device, Failure> {
-    devices::first(name).map_err(|e| no_device(name, e))
+    training::first_device(name).map_err(|e| no_device(name, e))
 }
 
 fn no_device(name: &str, e: bullet_runtime::Error) -> Failure {

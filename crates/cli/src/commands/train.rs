@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bullet_nn::config::Config;
-use bullet_nn::train::{Ending, Report, RunFolder, Trainer, TrainerBuilder};
+use bullet_nn::train::{Ending, Report, RunFolder, Trainer, TrainerBuilder, first_device};
 use bullet_nn::{LanguageModel, Module};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let named = builder.config_mut().train.device.clone();
     // Before the text is read, which may take a while; a device that cannot be used is the builder's to report.
-    if let Ok(device) = devices::first(&named) {
+    if let Ok(device) = first_device(&named) {
         devices::announce(&named, &device, args.quiet);
     }
     let mut trainer =

@@ -57,6 +57,14 @@ pub fn optimizer(config: &Config, model: &(impl Module + ?Sized)) -> Result<Opti
 /// The name of both, GPU and CPU: for `train.device`.
 pub const HYBRID: &str = "hybrid";
 
+/// The device of this name to train on; of [`HYBRID`] the one that comes first, which is that of `auto`.
+///
+/// # Errors
+/// There is no such device, or it cannot be used.
+pub fn first_device(name: &str) -> Result<Device, bullet_tensor::runtime::Error> {
+    Device::parse(if name == HYBRID { "auto" } else { name })
+}
+
 /// Where a model of these settings is trained, by the device that `config` names; under [`HYBRID`] the plan in words, unless
 /// there is no GPU that can be used: then it is the CPU, as under `auto`.
 ///
@@ -68,7 +76,7 @@ pub fn place(config: &Config, settings: &TransformerConfig) -> Result<(Placement
         let hint = "set it to auto or cpu to go on without a GPU, or to hybrid for GPU and CPU together";
         Error::argument(format!("`train.device` = {name}: {e}; {hint}"))
     };
-    let alone = Device::parse(if name == HYBRID { "auto" } else { name }).map_err(wrong)?;
+    let alone = first_device(name).map_err(wrong)?;
     if name != HYBRID || alone.gpu().is_none() {
         return Ok((settings.on(&alone, weights(config))?, None));
     }

@@ -16,7 +16,7 @@ mod step;
 mod text;
 mod trainer;
 
-pub use build::{HYBRID, model, optimizer, place, schedule, step_options, tokenizer};
+pub use build::{HYBRID, first_device, model, optimizer, place, schedule, step_options, tokenizer};
 pub use builder::TrainerBuilder;
 pub use checkpoint::{LoadedModel, TrainingState, load_model};
 pub use evaluate::{estimate, evaluate};
