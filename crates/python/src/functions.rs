@@ -226,11 +226,7 @@ fn cross_entropy(
 fn select(py: Python<'_>, condition: &Bound<'_, PyTensor>, x1: Operand, x2: Operand) -> PyResult<PyTensor> {
     let condition = condition.get().tensor();
     let (a, b) = match (x1, x2) {
-        (Operand::Tensor(a), b) => {
-            let b = b.beside(&a)?;
-            (a, b)
-        }
-        (a, Operand::Tensor(b)) => (a.beside(&b)?, b),
+        (a @ Operand::Tensor(_), b) | (a, b @ Operand::Tensor(_)) => pair(a, b)?,
         (a, b) => {
             let like = |x: &Operand| matches!(x, Operand::Float(_));
             let dtype =

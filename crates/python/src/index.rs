@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyList, PySlice, PyTuple};
 
 use crate::error;
-use crate::interop::count_copy;
+use crate::interop::{self, count_copy};
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
 
@@ -178,13 +178,5 @@ pub(crate) fn to_list<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'
     if tensor.rank() == 0 {
         return item(py, tensor);
     }
-    let host = tensor.detach();
-    count_copy(&host);
-    let host = py
-        .detach(|| {
-            let host = host.to_device(&bullet_tensor::Device::cpu())?;
-            if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }
-        })
-        .map_err(error::exception)?;
-    crate::interop::numpy(&Bound::new(py, PyTensor::new(host))?)?.call_method0("tolist")
+    interop::host_array(py, tensor)?.call_method0("tolist")
 }

@@ -11,7 +11,6 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::dtype::numpy_name;
 use crate::error;
 use crate::tensor::PyTensor;
 
@@ -151,22 +150,22 @@ pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, P
     numpy.call_method1("asarray", (tensor,))
 }
 
-/// Text as NumPy writes it, of at most its threshold of elements.
-pub(crate) fn text(tensor: &Tensor, py: Python<'_>, prefix: &str) -> PyResult<String> {
+/// The array of a tensor on any device, copied to the host where it has to be; bfloat16 as float32.
+pub(crate) fn host_array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     let host = tensor.detach();
     count_copy(&host);
     let host = py.detach(|| {
         let host = host.to_device(&Device::cpu())?;
         if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }
     });
-    let host = Bound::new(py, PyTensor::new(host.map_err(error::exception)?))?;
+    numpy(&Bound::new(py, PyTensor::new(host.map_err(error::exception)?))?)
+}
+
+/// Text as NumPy writes it, of at most its threshold of elements.
+pub(crate) fn text(tensor: &Tensor, py: Python<'_>, prefix: &str) -> PyResult<String> {
+    let array = host_array(py, tensor)?;
     let options = PyDict::new(py);
     options.set_item("separator", ", ")?;
     options.set_item("prefix", prefix)?;
-    py.import("numpy")?.call_method("array2string", (numpy(&host)?,), Some(&options))?.extract()
-}
-
-/// Name of the dtype for a text.
-pub(crate) fn dtype_text(tensor: &Tensor) -> &'static str {
-    numpy_name(tensor.dtype())
+    py.import("numpy")?.call_method("array2string", (array,), Some(&options))?.extract()
 }

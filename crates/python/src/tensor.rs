@@ -9,7 +9,7 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyDict, PyNotImplemented, PyTuple, PyType};
 
 use crate::device::{AnyDevice, PyDevice};
-use crate::dtype::{AnyDType, PyDType};
+use crate::dtype::{AnyDType, PyDType, numpy_name};
 use crate::operand::Operand;
 use crate::{dlpack, error, index, interop};
 
@@ -373,7 +373,7 @@ impl PyTensor {
         let mut text = format!(
             "Tensor({}, dtype={}",
             interop::text(&tensor, py, "Tensor(")?,
-            interop::dtype_text(&tensor)
+            numpy_name(tensor.dtype())
         );
         if tensor.device().gpu().is_some() {
             text += &format!(", device='{}'", tensor.device());
