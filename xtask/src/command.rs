@@ -29,6 +29,20 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// `pip install` of this interpreter, without questions and news.
+pub(crate) fn pip_install(python: &Path) -> Command {
+    let mut pip = Command::new(python);
+    // In a container everything runs as root, and where this installs is ours alone.
+    pip.env("PIP_ROOT_USER_ACTION", "ignore");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    pip
+}
+
+/// Whether this variable is set to 1.
+pub(crate) fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
 /// Where cargo puts what it builds, whatever the environment and the configuration say.
 pub(crate) fn target_folder() -> Result<PathBuf, String> {
     let mut metadata = cargo();

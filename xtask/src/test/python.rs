@@ -1,7 +1,7 @@
 //! The stage for the Python package: builds the wheel, installs it where nothing else is, and runs its tests there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Session;
@@ -15,7 +15,7 @@ const TOOLS: &[&str] = &["maturin==1.16.0", "numpy>=1.26", "pytest>=8", "hypothe
 
 /// Runs the stage.
 pub(super) fn run(session: &mut Session) -> Result<(), String> {
-    if std::env::var_os(SKIP).is_some_and(|value| value == "1") {
+    if command::is_set(SKIP) {
         println!("{SKIP}=1: the Python package is not tested");
         return Ok(());
     }
@@ -41,7 +41,7 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
         .ok()
         .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path())))
         .ok_or("maturin made no wheel")?;
-    let mut install = pip(&python);
+    let mut install = command::pip_install(&python);
     install.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
     command::run(&mut install)?;
     let mut pytest = Command::new(&python);
@@ -59,7 +59,7 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
 }
 
 /// The interpreter of an environment with the tools, made at the first use.
-fn environment(folder: &Path) -> Result<std::path::PathBuf, String> {
+fn environment(folder: &Path) -> Result<PathBuf, String> {
     let place = folder.join("venv");
     let python = place.join("bin/python");
     if !place.join("ready").is_file() {
@@ -70,16 +70,10 @@ fn environment(folder: &Path) -> Result<std::path::PathBuf, String> {
         };
         let _ = fs::remove_dir_all(&place);
         command::run(Command::new("python3").args(["-m", "venv"]).arg(&place)).map_err(needs)?;
-        command::run(pip(&python).args(TOOLS)).map_err(needs)?;
+        command::run(command::pip_install(&python).args(TOOLS)).map_err(needs)?;
         fs::write(place.join("ready"), "").map_err(|error| format!("{}: {error}", place.display()))?;
     }
     Ok(python)
-}
-
-fn pip(python: &Path) -> Command {
-    let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    pip
 }
 
 /// The number before a word of pytest's last line: `12 passed, 1 failed in 3.4s`.

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::command;
 
@@ -16,7 +15,7 @@ const WHEELS: &[&str] =
 
 /// Whether the user does without.
 pub(super) fn skipped() -> bool {
-    std::env::var_os(SKIP).is_some_and(|value| value == "1")
+    command::is_set(SKIP)
 }
 
 /// Downloads the wheels that are not here yet.
@@ -45,11 +44,8 @@ fn install_one(folder: &Path, wheel: &str) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{}: {error}", place.display());
     // Installed beside and renamed, so that what is here is whole.
     let partial = folder.join(format!("{wheel}.partial-{}", std::process::id()));
-    let mut pip = Command::new("python3");
-    // In a container everything runs as root, and the folder is ours alone.
-    pip.env("PIP_ROOT_USER_ACTION", "ignore");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
-    pip.args(["--only-binary", ":all:", "--target"]).arg(&partial).arg(wheel);
+    let mut pip = command::pip_install(Path::new("python3"));
+    pip.args(["--no-deps", "--only-binary", ":all:", "--target"]).arg(&partial).arg(wheel);
     let done = command::run(&mut pip).and_then(|()| fs::rename(&partial, &place).map_err(text));
     if done.is_err() {
         let _ = fs::remove_dir_all(&partial); // The error of the installation says more.
