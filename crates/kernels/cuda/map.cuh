@@ -58,6 +58,40 @@ DEVICE i64 power(i64 a, i64 b) {
     }
     return (i64)result;
 }
+// Python's quotient and remainder: the first rounds down, the second has the divisor's sign.
+DEVICE i64 floor_divide(i64 a, i64 b) {
+    i64 q = quotient(a, b);
+    return b != 0 && (a < 0) != (b < 0) && subtract(a, multiply(q, b)) != 0 ? q - 1 : q;
+}
+DEVICE i64 modulo(i64 a, i64 b) {
+    if (b == 0 || b == -1) return 0;
+    i64 rest = a % b;
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+DEVICE float rest_of(float a, float b) { return fmodf(a, b); }
+DEVICE double rest_of(double a, double b) { return fmod(a, b); }
+DEVICE float floor_of(float x) { return floorf(x); }
+DEVICE double floor_of(double x) { return floor(x); }
+DEVICE float signed_zero(float x) { return copysignf(0.f, x); }
+DEVICE double signed_zero(double x) { return copysign(0., x); }
+template <typename C> DEVICE C floor_divide(C a, C b) {
+    if (b == (C)0) return a / b;
+    C rest = rest_of(a, b);
+    C q = (a - rest) / b;
+    if (rest != (C)0 && (b < (C)0) != (rest < (C)0)) q -= (C)1;
+    if (q == (C)0) return signed_zero(a / b);
+    // A whole number but for the rounding of the division.
+    C below = floor_of(q);
+    return q - below > (C)0.5 ? below + (C)1 : below;
+}
+template <typename C> DEVICE C modulo(C a, C b) {
+    C rest = rest_of(a, b);
+    if (rest == (C)0) return signed_zero(b);
+    return (b < (C)0) != (rest < (C)0) ? rest + b : rest;
+}
+// Counts that are negative or no less than the width give what shifts tend to.
+DEVICE i64 shift_left(i64 a, i64 count) { return (u64)count < 64 ? (i64)((u64)a << count) : 0; }
+DEVICE i64 shift_right(i64 a, i64 count) { return a >> ((u64)count < 64 ? count : 63); }
 // Squares are by far the commonest powers; the exponent is mostly one number for all elements.
 DEVICE float power(float a, float b) { return b == 2.f ? a * a : powf(a, b); }
 DEVICE double power(double a, double b) { return b == 2. ? a * a : pow(a, b); }

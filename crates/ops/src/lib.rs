@@ -10,6 +10,7 @@ pub mod expr;
 mod infer;
 mod op;
 pub mod reference;
+pub mod scalar;
 mod shape;
 mod split;
 pub mod table;

@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 
-use bullet_ops::expr::{Binary, Expr, Node, Unary};
+use bullet_ops::expr::{Expr, Node};
 use bullet_ops::table::{Body, TABLE};
 use bullet_ops::{DType, Layout, Map};
 use bullet_runtime::{Buffer, DevicePtr, KernelArgs, Result};
@@ -418,12 +418,13 @@ impl Kernel<'_> {
         let loads = self.dtypes.iter().zip(&self.form.access).filter(|(_, a)| **a == Access::Group);
         let bytes = lanes * loads.map(|(d, _)| d.size()).sum::<usize>();
         let slow = self.expr.nodes().iter().any(|node| match node {
-            Node::Unary(op, _) => !matches!(op, Unary::Neg | Unary::Abs | Unary::Not),
-            Node::Binary(op, ..) => matches!(op, Binary::Pow | Binary::Div),
+            Node::Unary(op, _) => !op.is_cheap(),
+            Node::Binary(op, ..) => !op.is_cheap(),
             Node::Input(_) | Node::Const(_) | Node::Select(..) => false,
         });
         // Copies of the expression's code: more of long ones spill registers on old GPUs, and are slow to compile.
         let copies = match () {
+            () if self.compute == DType::F64 && slow => 2,
             () if self.compute == DType::F64 => 4,
             () if slow => 16,
             () => 32,

@@ -737,13 +737,20 @@ mod tests {
         }
     }
 
+    /// Whether it is defined on integers and bools alone.
+    fn is_of_bits(row: &Row) -> bool {
+        row.name.starts_with("bitwise")
+    }
+
     #[test]
     fn every_row_has_cases_and_the_oracle_agrees_with_inference() {
         let mut rng = uniform(7);
         for row in TABLE {
             for dtype in [DType::F32, DType::F16, DType::I32] {
                 let cases = cases(row, dtype, &mut rng);
-                assert!(!cases.is_empty() || !dtype.is_float(), "{} has no cases in {dtype}", row.name);
+                let refused = is_of_bits(row) || (row.name == "nextafter" && dtype == DType::F16);
+                let due = dtype.is_float() != refused;
+                assert!(!cases.is_empty() || !due, "{} has no cases in {dtype}", row.name);
                 for Case { op, inputs } in cases {
                     assert_eq!(op.name(), row.name);
                     assert!(inputs.iter().all(|x| x.rounded() == *x), "{op:?}");
@@ -766,7 +773,8 @@ mod tests {
     fn every_row_has_an_empty_case_and_one_that_threads_would_share() {
         let mut rng = uniform(11);
         for row in TABLE {
-            let cases = cases(row, DType::F32, &mut rng);
+            let dtype = if is_of_bits(row) { DType::I32 } else { DType::F32 };
+            let cases = cases(row, dtype, &mut rng);
             let sizes: Vec<usize> =
                 cases.iter().map(|c| c.inputs.iter().map(|x| x.data.len()).sum::<usize>()).collect();
             let empty = cases.iter().any(|c| c.inputs.iter().any(|x| x.data.is_empty()));

@@ -323,8 +323,8 @@ fn elementwise_ops_keep_their_limits() {
         ];
         for row in TABLE {
             let Body::Map(map, _) = row.body else { continue };
-            // Large angles are reduced exactly by no backend's fast path; sin and cos are held to their domain.
-            let wild = |v: f64| matches!(row.name, "sin" | "cos") && v.is_finite() && v.abs() > 100.0;
+            // Large angles are reduced exactly by no backend's fast path; sin, cos and tan are held to theirs.
+            let wild = |v: f64| matches!(row.name, "sin" | "cos" | "tan") && v.is_finite() && v.abs() > 100.0;
             let (mut columns, arity) = (vec![Vec::new(); map.arity()], map.arity());
             for n in 0..edge.len().pow(arity as u32) {
                 let point: Vec<f64> =
@@ -341,7 +341,10 @@ fn elementwise_ops_keep_their_limits() {
                     Array::new(&[data.len()], dtype, data).unwrap().rounded()
                 })
                 .collect();
-            failures.extend(check_edges(row, &Op::Map(map), &inputs));
+            // Bits are of integers only.
+            if map.types(&inputs.iter().map(|x| x.dtype).collect::<Vec<_>>()).is_ok() {
+                failures.extend(check_edges(row, &Op::Map(map), &inputs));
+            }
         }
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
