@@ -261,7 +261,7 @@ fn casts_between_all_dtypes_follow_element() {
         }
     }
     macro_rules! all {
-        ($isa:expr; $($a:ty),*) => { $( all!(@ $isa; $a; bool, u8, i8, i16, i32, i64, f16, bf16, f32, f64); )* };
+        ($isa:expr; $($a:ty),*) => { $( all!(@ $isa; $a; bool, u8, u16, u32, u64, i8, i16, i32, i64, f16, bf16, f32, f64); )* };
         (@ $isa:expr; $a:ty; $($b:ty),*) => { $( pair::<$a, $b>($isa); )* };
     }
     for isa in Isa::available() {

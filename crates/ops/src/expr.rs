@@ -10,8 +10,8 @@
 //! assert_eq!(silu.eval(&[0.0]), 0.0);
 //! ```
 //!
-//! **Values.** All values of one evaluation have one type: i64, f32 or f64 ([`DType::compute`](crate::DType::compute)).
-//! A comparison gives 0 or 1 in that type, and a condition is true where it is not 0.
+//! **Values.** All values of one evaluation have one type: i64, u64, f32 or f64
+//! ([`DType::compute`](crate::DType::compute)). A comparison gives 0 or 1 in that type, and a condition is true where it is not 0.
 
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};

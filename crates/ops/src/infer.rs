@@ -132,6 +132,7 @@ impl Op {
             Op::Reduce { kind, axes, keepdims } => {
                 let dtype = match (kind, x[0].dtype.kind()) {
                     (_, Kind::Float) | (Reduce::Max | Reduce::Min, _) => x[0].dtype,
+                    (Reduce::Sum, Kind::Int) if x[0].dtype.is_unsigned() => DType::U64,
                     (Reduce::Sum, Kind::Bool | Kind::Int) => DType::I64,
                     (Reduce::Mean | Reduce::Var { .. }, Kind::Bool | Kind::Int) => DType::F64,
                 };
@@ -263,10 +264,14 @@ impl Op {
     }
 
     fn need_index(&self, x: Meta) -> Result<()> {
-        if x.dtype.kind() == Kind::Int {
-            return Ok(());
+        match x.dtype {
+            DType::U64 => Err(Error::dtype(format!(
+                "{}: indices of u64 may not fit i64, in which places are counted; cast them",
+                self.name()
+            ))),
+            dtype if dtype.kind() == Kind::Int => Ok(()),
+            dtype => Err(Error::dtype(format!("{}: indices must be integers, not {dtype}", self.name()))),
         }
-        Err(Error::dtype(format!("{}: indices must be integers, not {}", self.name(), x.dtype)))
     }
 
     /// Checks `x` and the weight and bias after it; returns the shape without the normalised axis.

@@ -160,7 +160,7 @@ impl Tensor {
         run_one(Op::Reduce { kind, axes, keepdims }, &[self])
     }
 
-    /// Sums; integers and bools add up in i64.
+    /// Sums; bools and signed integers add up in i64, unsigned ones in u64.
     pub fn sum(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
         self.reduce(Reduce::Sum, axes, keepdims)
     }

@@ -4,7 +4,7 @@
 //! the first-level cache; each instruction is one vectorised loop. Contiguous operands of the compute type are read, and
 //! such results written, in place. An expression that is just an operand is a strided [`copy`].
 //!
-//! Values are i64, f32 or f64, as the caller says: operands are converted to that type as they are loaded, the result
+//! Values are i64, u64, f32 or f64, as the caller says: operands are converted to that type as they are loaded, the result
 //! to its dtype as it is stored (a float to an integer truncates, an integer wraps, anything to bool is `!= 0`).
 
 use bullet_ops::expr::{Binary, Expr, Node, Unary};
@@ -23,7 +23,7 @@ use crate::view::{View, ViewMut};
 /// Elements of a register: few enough that some twenty stay in 48 KiB, many enough to hide the dispatch.
 const BLOCK: usize = 512;
 
-/// Evaluates `expr` for each element of `out`, in the type `compute` (i64, f32 or f64).
+/// Evaluates `expr` for each element of `out`, in the type `compute` (i64, u64, f32 or f64).
 ///
 /// `inputs` are as many as the expression's and have `out`'s shape (broadcast axes have stride 0). `out` may be strided,
 /// and may be the same memory as an input of the same layout.
@@ -64,6 +64,7 @@ pub fn map_on(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &
 fn evaluate(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &mut ViewMut<'_>) {
     match compute {
         DType::I64 => Task::<i64>::new(isa, expr, inputs, out).run(),
+        DType::U64 => Task::<u64>::new(isa, expr, inputs, out).run(),
         DType::F32 => Task::<f32>::new(isa, expr, inputs, out).run(),
         DType::F64 => Task::<f64>::new(isa, expr, inputs, out).run(),
         other => panic!("{other} is not a compute type; use its DType::compute()"),
@@ -498,65 +499,70 @@ fn small<R: Real>(a: &[R]) -> bool {
     a.iter().fold(true, |ok, x| ok & (x.abs() <= R::TRIG_LIMIT))
 }
 
-impl Machine for i64 {
-    #[inline(always)]
-    fn unary<T: Target>(op: Unary, a: &[i64], out: &mut [i64]) {
-        match op {
-            Unary::Neg => each!(out; x in a => x.wrapping_neg()),
-            Unary::Abs => each!(out; x in a => x.wrapping_abs()),
-            Unary::Not => each!(out; x in a => i64::from(x == 0)),
-            Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => out.copy_from_slice(a),
-            Unary::Invert => each!(out; x in a => !x),
-            // The table gives these no integer form; should one come, it is the real function, truncated.
-            Unary::Exp
-            | Unary::Log
-            | Unary::Sqrt
-            | Unary::Rsqrt
-            | Unary::Sin
-            | Unary::Cos
-            | Unary::Tanh
-            | Unary::Erf
-            | Unary::Tan
-            | Unary::Asin
-            | Unary::Acos
-            | Unary::Atan
-            | Unary::Sinh
-            | Unary::Cosh
-            | Unary::Asinh
-            | Unary::Acosh
-            | Unary::Atanh
-            | Unary::Expm1
-            | Unary::Log1p
-            | Unary::Log2
-            | Unary::Log10 => each!(out; x in a => op.eval(x as f64) as i64),
-        }
-    }
+macro_rules! int_machine {
+    ($($ty:ident abs $abs:expr),*) => {$(
+        impl Machine for $ty {
+            #[inline(always)]
+            fn unary<T: Target>(op: Unary, a: &[$ty], out: &mut [$ty]) {
+                match op {
+                    Unary::Neg => each!(out; x in a => x.wrapping_neg()),
+                    Unary::Abs => each!(out; x in a => $abs(x)),
+                    Unary::Not => each!(out; x in a => $ty::from(x == 0)),
+                    Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => out.copy_from_slice(a),
+                    Unary::Invert => each!(out; x in a => !x),
+                    // The table gives these no integer form; should one come, it is the real function, truncated.
+                    Unary::Exp
+                    | Unary::Log
+                    | Unary::Sqrt
+                    | Unary::Rsqrt
+                    | Unary::Sin
+                    | Unary::Cos
+                    | Unary::Tanh
+                    | Unary::Erf
+                    | Unary::Tan
+                    | Unary::Asin
+                    | Unary::Acos
+                    | Unary::Atan
+                    | Unary::Sinh
+                    | Unary::Cosh
+                    | Unary::Asinh
+                    | Unary::Acosh
+                    | Unary::Atanh
+                    | Unary::Expm1
+                    | Unary::Log1p
+                    | Unary::Log2
+                    | Unary::Log10 => each!(out; x in a => op.eval(x as f64) as $ty),
+                }
+            }
 
-    #[inline(always)]
-    fn binary<T: Target>(op: Binary, a: &[i64], b: &[i64], out: &mut [i64]) {
-        match op {
-            Binary::Add => each!(out; x in a, y in b => x.wrapping_add(y)),
-            Binary::Sub => each!(out; x in a, y in b => x.wrapping_sub(y)),
-            Binary::Mul => each!(out; x in a, y in b => x.wrapping_mul(y)),
-            Binary::Div => each!(out; x in a, y in b => if y == 0 { 0 } else { x.wrapping_div(y) }),
-            Binary::Pow => each!(out; x in a, y in b => x.power(y)),
-            Binary::Max => each!(out; x in a, y in b => x.max(y)),
-            Binary::Min => each!(out; x in a, y in b => x.min(y)),
-            Binary::Lt => each!(out; x in a, y in b => i64::from(x < y)),
-            Binary::Le => each!(out; x in a, y in b => i64::from(x <= y)),
-            Binary::Eq => each!(out; x in a, y in b => i64::from(x == y)),
-            Binary::And => each!(out; x in a, y in b => i64::from((x != 0) & (y != 0))),
-            Binary::Or => each!(out; x in a, y in b => i64::from((x != 0) | (y != 0))),
-            Binary::FloorDiv => each!(out; x in a, y in b => x.floor_divide(y)),
-            Binary::Rem => each!(out; x in a, y in b => x.remainder(y)),
-            Binary::BitAnd => each!(out; x in a, y in b => x & y),
-            Binary::BitOr => each!(out; x in a, y in b => x | y),
-            Binary::BitXor => each!(out; x in a, y in b => x ^ y),
-            Binary::Shl => each!(out; x in a, y in b => x.shift_left(y)),
-            Binary::Shr => each!(out; x in a, y in b => x.shift_right(y)),
-            Binary::Atan2 | Binary::Hypot | Binary::CopySign | Binary::NextAfter => {
-                each!(out; x in a, y in b => op.eval(x as f64, y as f64) as i64)
+            #[inline(always)]
+            fn binary<T: Target>(op: Binary, a: &[$ty], b: &[$ty], out: &mut [$ty]) {
+                match op {
+                    Binary::Add => each!(out; x in a, y in b => x.wrapping_add(y)),
+                    Binary::Sub => each!(out; x in a, y in b => x.wrapping_sub(y)),
+                    Binary::Mul => each!(out; x in a, y in b => x.wrapping_mul(y)),
+                    Binary::Div => each!(out; x in a, y in b => if y == 0 { 0 } else { x.wrapping_div(y) }),
+                    Binary::Pow => each!(out; x in a, y in b => x.power(y)),
+                    Binary::Max => each!(out; x in a, y in b => x.max(y)),
+                    Binary::Min => each!(out; x in a, y in b => x.min(y)),
+                    Binary::Lt => each!(out; x in a, y in b => $ty::from(x < y)),
+                    Binary::Le => each!(out; x in a, y in b => $ty::from(x <= y)),
+                    Binary::Eq => each!(out; x in a, y in b => $ty::from(x == y)),
+                    Binary::And => each!(out; x in a, y in b => $ty::from((x != 0) & (y != 0))),
+                    Binary::Or => each!(out; x in a, y in b => $ty::from((x != 0) | (y != 0))),
+                    Binary::FloorDiv => each!(out; x in a, y in b => x.floor_divide(y)),
+                    Binary::Rem => each!(out; x in a, y in b => x.remainder(y)),
+                    Binary::BitAnd => each!(out; x in a, y in b => x & y),
+                    Binary::BitOr => each!(out; x in a, y in b => x | y),
+                    Binary::BitXor => each!(out; x in a, y in b => x ^ y),
+                    Binary::Shl => each!(out; x in a, y in b => x.shift_left(y)),
+                    Binary::Shr => each!(out; x in a, y in b => x.shift_right(y)),
+                    Binary::Atan2 | Binary::Hypot | Binary::CopySign | Binary::NextAfter => {
+                        each!(out; x in a, y in b => op.eval(x as f64, y as f64) as $ty)
+                    }
+                }
             }
         }
-    }
+    )*};
 }
+int_machine!(i64 abs i64::wrapping_abs, u64 abs std::convert::identity);

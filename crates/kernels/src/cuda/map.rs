@@ -28,7 +28,7 @@ const BLOCK: usize = 256;
 /// From this many elements on, reading an operand across the result's order costs more than a launch.
 const ACROSS: usize = 1 << 18;
 
-/// Evaluates `expr` for each element of `out` in the type `compute` (i64, f32 or f64), as [`cpu::map`] does.
+/// Evaluates `expr` for each element of `out` in the type `compute` (i64, u64, f32 or f64), as [`cpu::map`] does.
 ///
 /// `x` are as many as the expression's inputs and have `out`'s shape (broadcast axes have stride 0). `out` may be
 /// strided, and may be the same memory as an operand of the same layout.
@@ -154,7 +154,7 @@ impl Sample {
 /// An op and its adjoints, each with a tag.
 fn samples_of(op: Map) -> Vec<(String, Sample)> {
     let mut samples = Vec::new();
-    for dtype in [DType::I64, DType::F16, DType::F32, DType::F64] {
+    for dtype in [DType::I64, DType::U64, DType::F16, DType::F32, DType::F64] {
         let mut dtypes = vec![dtype; op.arity()];
         match op {
             Map::Where => dtypes[0] = DType::Bool,

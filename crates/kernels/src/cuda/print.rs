@@ -11,7 +11,7 @@ use bullet_ops::{DType, Element};
 
 use super::gpu::device_type;
 
-/// The function `name` that computes `expr` in the type `compute` (i64, f32 or f64). Its parameters are `x0`, `x1`, ..:
+/// The function `name` that computes `expr` in the type `compute` (i64, u64, f32 or f64). Its parameters are `x0`, `x1`, ..:
 /// the inputs that the expression uses, numbered as it numbers them.
 pub(super) fn print(name: &str, expr: &Expr, compute: DType) -> String {
     let c = device_type(compute);
@@ -48,6 +48,9 @@ pub(super) fn print(name: &str, expr: &Expr, compute: DType) -> String {
 
 /// The literal of a constant, converted to the compute type, and what to remark on it.
 fn constant(x: f64, compute: DType) -> (String, String) {
+    if compute == DType::U64 {
+        return (format!("{}ULL", u64::from_f64(x)), String::new());
+    }
     if compute == DType::I64 {
         let n = i64::from_f64(x);
         let literal = if n == i64::MIN { "(i64)0x8000000000000000ULL".into() } else { format!("{n}LL") };
@@ -76,6 +79,8 @@ fn zero(compute: DType) -> &'static str {
 fn literals(compute: DType) -> (&'static str, &'static str) {
     if compute == DType::I64 {
         ("0LL", "1LL")
+    } else if compute == DType::U64 {
+        ("0ULL", "1ULL")
     } else if compute == DType::F32 {
         ("0.0f", "1.0f")
     } else {
@@ -85,8 +90,8 @@ fn literals(compute: DType) -> (&'static str, &'static str) {
 
 fn unary(op: Unary, compute: DType, a: &str) -> String {
     let (zero, one) = literals(compute);
-    if compute == DType::I64 {
-        let real = |f: &str| format!("convert<i64>({f}((double){a}))");
+    if !compute.is_float() {
+        let real = |f: &str| format!("convert<{}>({f}((double){a}))", device_type(compute));
         return match op {
             Unary::Neg => format!("negative({a})"),
             Unary::Abs => format!("absolute({a})"),
@@ -157,7 +162,7 @@ fn binary(op: Binary, compute: DType, a: &str, b: &str) -> String {
     let (zero, one) = literals(compute);
     let truth = |condition: String| format!("{condition} ? {one} : {zero}");
     let arithmetic = |function: &str, operator: &str| {
-        if compute == DType::I64 { format!("{function}({a}, {b})") } else { format!("{a} {operator} {b}") }
+        if !compute.is_float() { format!("{function}({a}, {b})") } else { format!("{a} {operator} {b}") }
     };
     // The table gives bits of integers, and the others of floats, only; should one come, it is converted.
     let integer = |function: &str, operator: &str| {
@@ -165,14 +170,16 @@ fn binary(op: Binary, compute: DType, a: &str, b: &str) -> String {
             "" => format!("{a} {operator} {b}"),
             _ => format!("{function}({a}, {b})"),
         };
-        if compute == DType::I64 {
+        if !compute.is_float() {
             return call(a, b);
         }
         let of = |x: &str| format!("convert<i64>({x})");
         format!("({})({})", device_type(compute), call(&of(a), &of(b)))
     };
     let real = |function: &str| match compute {
-        DType::I64 => format!("convert<i64>({function}((double){a}, (double){b}))"),
+        DType::I64 | DType::U64 => {
+            format!("convert<{}>({function}((double){a}, (double){b}))", device_type(compute))
+        }
         DType::F32 => format!("{function}f({a}, {b})"),
         _ => format!("{function}({a}, {b})"),
     };
@@ -279,7 +286,7 @@ mod tests {
         let mut text = String::from(
             "// Printed expressions; a test of print.rs writes this file when run with BLESS=1.\n",
         );
-        for compute in [DType::I64, DType::F32, DType::F64] {
+        for compute in [DType::I64, DType::U64, DType::F32, DType::F64] {
             for (name, expr) in [("primitives", &primitives), ("constants", &constants)] {
                 text += &format!("\n{}", print(&format!("{name}_{compute}"), expr, compute));
             }

@@ -83,7 +83,7 @@ impl Draw<'_> {
             Kind::Bool => f64::from(u < 0.5),
             // Whole numbers inside the domain, without the negative ones where the dtype has none.
             Kind::Int => {
-                let lo = if dtype == DType::U8 { lo.max(0.0) } else { lo }.ceil();
+                let lo = if dtype.is_unsigned() { lo.max(0.0) } else { lo }.ceil();
                 lo + (u * (hi.floor() - lo + 1.0)).floor()
             }
             Kind::Float => {
@@ -141,8 +141,10 @@ fn map_cases(row: &Row, map: Map, d: &mut Draw<'_>) -> Vec<Case> {
         })
         .collect();
     if map.arity() == 2 {
-        // Mixed dtypes are promoted; the domain keeps negative numbers from U8.
-        for other in [DType::Bool, DType::U8, DType::I16, DType::I64, DType::BF16, DType::F64] {
+        // Mixed dtypes are promoted; the domain keeps negative numbers from unsigned ones.
+        let others =
+            [DType::Bool, DType::U8, DType::U32, DType::U64, DType::I16, DType::I64, DType::BF16, DType::F64];
+        for other in others {
             let inputs = vec![d.tensor(&[3, 5]), d.tensor_of(&[5], other)];
             cases.push(Case { op: Op::Map(map), inputs });
         }

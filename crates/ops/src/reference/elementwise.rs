@@ -13,7 +13,7 @@ pub(super) fn map(map: Map, x: &[Array], out: Meta) -> Result<Array> {
     let dtypes: Vec<DType> = x.iter().map(|a| a.dtype).collect();
     let (compute, _) = map.types(&dtypes)?;
     let forward = &map.exprs().forward;
-    let integers = compute == DType::I64;
+    let integers = !compute.is_float();
     Ok(Array::from_fn(out, |i| {
         let args: Vec<f64> = x.iter().map(|a| round(compute, a.at_broadcast(i))).collect();
         match map {
@@ -222,7 +222,7 @@ mod tests {
         let x = array(&[2], DType::U8, &[200.0, 100.0]);
         let axes = AxisSet::all(&x.shape);
         let y = &eval(&Op::Reduce { kind: Reduce::Sum, axes, keepdims: false }, &[x]).unwrap()[0];
-        assert_eq!((y.dtype, y.data[0]), (DType::I64, 300.0));
+        assert_eq!((y.dtype, y.data[0]), (DType::U64, 300.0));
         let x = array(&[3], DType::F32, &[1.0, f64::NAN, 2.0]);
         assert!(reduce(Reduce::Max, &[0], false, &x)[0].is_nan());
         assert!(reduce(Reduce::Min, &[0], false, &x)[0].is_nan());

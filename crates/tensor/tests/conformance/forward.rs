@@ -19,7 +19,7 @@ macro_rules! dtypes {
         }
     )*};
 }
-dtypes!(bool Bool, u8 U8, i8 I8, i16 I16, i32 I32, i64 I64, f16 F16, bf16 BF16, f32 F32, f64 F64);
+dtypes!(bool Bool, u8 U8, u16 U16, u32 U32, u64 U64, i8 I8, i16 I16, i32 I32, i64 I64, f16 F16, bf16 BF16, f32 F32, f64 F64);
 
 /// All rows; the failures are listed together, so that one run shows them all.
 fn check_dtype(dtype: DType) {

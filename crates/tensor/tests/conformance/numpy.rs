@@ -2,7 +2,7 @@
 //! Elementwise ops of special values, as NumPy 2.4 has them, signs of zeros included.
 
 use bullet_ops::table::TABLE;
-use bullet_ops::{DType, Element, Map, Op};
+use bullet_ops::{DType, Element, Op};
 use bullet_tensor::{Device, Tensor, dispatch};
 
 use crate::harness::{devices, epsilon};
@@ -73,11 +73,21 @@ const I64: ([i64; 6], [(&str, [i64; 36]); 4]) = (
     ],
 );
 
+/// As `I8`.
+#[rustfmt::skip]
+const U64: ([u64; 6], [(&str, [u64; 36]); 4]) = (
+    [0, 3, 63, 64, 9_223_372_036_854_775_808, u64::MAX],
+    [
+        ("floor_divide", [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 21, 1, 0, 0, 0, 0, 21, 1, 1, 0, 0, 0, 3_074_457_345_618_258_602, 146_402_730_743_726_600, 144_115_188_075_855_872, 1, 0, 0, 6_148_914_691_236_517_205, 292_805_461_487_453_200, 288_230_376_151_711_743, 1, 1]),
+        ("remainder", [0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 0, 0, 0, 63, 63, 63, 0, 1, 1, 0, 64, 64, 0, 2, 8, 0, 0, 9_223_372_036_854_775_808, 0, 0, 15, 63, i64::MAX as u64, 0]),
+        ("bitwise_left_shift", [0, 0, 0, 0, 0, 0, 3, 24, 9_223_372_036_854_775_808, 0, 0, 0, 63, 504, 9_223_372_036_854_775_808, 0, 0, 0, 64, 512, 0, 0, 0, 0, 9_223_372_036_854_775_808, 0, 0, 0, 0, 0, u64::MAX, 18_446_744_073_709_551_608, 9_223_372_036_854_775_808, 0, 0, 0]),
+        ("bitwise_right_shift", [0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 63, 7, 0, 0, 0, 0, 64, 8, 0, 0, 0, 0, 9_223_372_036_854_775_808, 1_152_921_504_606_846_976, 1, 0, 0, 0, u64::MAX, 2_305_843_009_213_693_951, 1, 0, 0, 0]),
+    ],
+);
+
 /// The elementwise op of this name.
 fn op(name: &str) -> Op {
     let at = TABLE.iter().position(|row| row.name == name).expect(name);
-    let all = [Map::Isnan, Map::Isinf];
-    let _ = all;
     let bullet_ops::table::Body::Map(map, _) = TABLE[at].body else { panic!("{name} is not elementwise") };
     Op::Map(map)
 }
@@ -134,6 +144,7 @@ fn check_integers<T: Element, const N: usize, const M: usize>((values, ops): ([T
 fn integers_divide_and_shift_as_numpys() {
     check_integers(I8);
     check_integers(I64);
+    check_integers(U64);
 }
 
 #[test]
@@ -214,5 +225,93 @@ fn clip_takes_the_upper_bound_last_and_keeps_nan() {
         let y = y.unwrap().to_f64_vec().unwrap();
         assert!(y[3].is_nan());
         assert_eq!([y[0], y[1], y[2], y[4]], [0.0, 0.5, 2.0, 1.0]);
+    }
+}
+
+/// What i64 cannot hold is no negative number.
+#[test]
+fn large_unsigned_integers_are_whole() {
+    const HALF: u64 = 1 << 63;
+    const ALL: [u64; 5] = [0, 1, HALF - 1, HALF + 1, u64::MAX];
+    for device in devices() {
+        let (x, two) = (tensor(&ALL, &[5], device), tensor(&[2u64], &[], device));
+        let (small, half) = (tensor(&[HALF - 1], &[], device), tensor(&[HALF], &[], device));
+        assert_eq!(x.lt(&half).unwrap().to_vec::<bool>().unwrap(), [true, true, true, false, false]);
+        assert_eq!(x.ge(&half).unwrap().to_vec::<bool>().unwrap(), [false, false, false, true, true]);
+        assert_eq!(
+            x.maximum(&half).unwrap().to_vec::<u64>().unwrap(),
+            [HALF, HALF, HALF, HALF + 1, u64::MAX]
+        );
+        assert_eq!(x.clip(&two, &half).unwrap().to_vec::<u64>().unwrap(), [2, 2, HALF - 1, HALF, HALF]);
+        assert_eq!(x.sign().unwrap().to_vec::<u64>().unwrap(), [0, 1, 1, 1, 1]);
+        assert_eq!(x.abs().unwrap().to_vec::<u64>().unwrap(), ALL);
+        assert_eq!(x.neg().unwrap().to_vec::<u64>().unwrap(), ALL.map(u64::wrapping_neg));
+        assert_eq!(x.mul(&two).unwrap().to_vec::<u64>().unwrap(), ALL.map(|v| v.wrapping_mul(2)));
+        assert_eq!(x.pow(&two).unwrap().to_vec::<u64>().unwrap(), ALL.map(|v| v.wrapping_mul(v)));
+        assert_eq!(x.bitwise_invert().unwrap().to_vec::<u64>().unwrap(), ALL.map(|v| !v));
+        assert_eq!(x.div(&two).unwrap().to_vec::<f64>().unwrap(), ALL.map(|v| v as f64 / 2.0));
+        assert_eq!(x.sqrt().unwrap().to_vec::<f64>().unwrap(), ALL.map(|v| (v as f64).sqrt()));
+        assert_eq!(x.signbit().unwrap().to_vec::<bool>().unwrap(), [false; 5]);
+        // Reductions.
+        assert_eq!(x.max(&[], false).unwrap().to_vec::<u64>().unwrap(), [u64::MAX]);
+        assert_eq!(x.min(&[], false).unwrap().to_vec::<u64>().unwrap(), [0]);
+        assert_eq!(x.argmax(None, false).unwrap().to_vec::<i64>().unwrap(), [4]);
+        assert_eq!(x.slice(0, 0..4).unwrap().argmax(None, false).unwrap().to_vec::<i64>().unwrap(), [3]);
+        assert_eq!(x.add(&small).unwrap().argmin(None, false).unwrap().to_vec::<i64>().unwrap(), [3]);
+        let total = ALL.iter().fold(0u64, |sum, &v| sum.wrapping_add(v));
+        assert_eq!(x.sum(&[], false).unwrap().to_vec::<u64>().unwrap(), [total]);
+        assert_eq!(x.mean(&[], false).unwrap().to_f64_vec().unwrap(), [7_378_697_629_483_820_646.4]);
+        // Products and sums by index wrap.
+        let square = x.reshape(&[5, 1]).unwrap().matmul(&x.reshape(&[1, 5]).unwrap()).unwrap();
+        assert_eq!(square.to_vec::<u64>().unwrap()[24], u64::MAX.wrapping_mul(u64::MAX));
+        let at = tensor(&[3u8, 3], &[2], device);
+        let added = x.index_add(0, &at, &tensor(&[HALF, 5], &[2], device)).unwrap();
+        assert_eq!(added.to_vec::<u64>().unwrap(), [0, 1, HALF - 1, 6, u64::MAX]);
+        assert!(x.index_select(0, &x).unwrap_err().to_string().contains("cast them"));
+        // Printed in full.
+        assert!(format!("{x:?}").contains("9223372036854775809, 18446744073709551615"), "{x:?}");
+    }
+}
+
+#[test]
+fn large_unsigned_integers_are_cast() {
+    const ALL: [u64; 4] = [(1 << 63) + (1 << 39) + 1, u64::MAX, 1 << 63, 7];
+    for device in devices() {
+        let x = tensor(&ALL, &[4], device);
+        let to = |dtype| x.cast(dtype).unwrap();
+        assert_eq!(to(DType::F32).to_vec::<f32>().unwrap(), ALL.map(|v| v as f32));
+        assert_eq!(to(DType::F64).to_vec::<f64>().unwrap(), ALL.map(|v| v as f64));
+        assert_eq!(to(DType::F16).to_f64_vec().unwrap(), [INF, INF, INF, 7.0]);
+        assert_eq!(to(DType::BF16).to_f64_vec().unwrap(), [2f64.powi(63), 2f64.powi(64), 2f64.powi(63), 7.0]);
+        assert_eq!(to(DType::I64).to_vec::<i64>().unwrap(), ALL.map(|v| v as i64));
+        assert_eq!(to(DType::U32).to_vec::<u32>().unwrap(), ALL.map(|v| v as u32));
+        assert_eq!(to(DType::I8).to_vec::<i8>().unwrap(), ALL.map(|v| v as i8));
+        assert_eq!(to(DType::Bool).to_vec::<bool>().unwrap(), [true; 4]);
+        for from in [DType::F32, DType::F64] {
+            let back = floats(&[1.5 * 2f64.powi(63), 1e30, -1.5, 2.5, NAN, -INF], &[6], from, device);
+            let want = [3 << 62, u64::MAX, u64::MAX, 2, 0, 1 << 63];
+            assert_eq!(back.cast(DType::U64).unwrap().to_vec::<u64>().unwrap(), want, "{from}");
+        }
+        let signed = tensor(&[-1i64, i64::MIN, 5], &[3], device).cast(DType::U64).unwrap();
+        assert_eq!(signed.to_vec::<u64>().unwrap(), [u64::MAX, 1 << 63, 5]);
+    }
+}
+
+/// Sums are wide and unsigned, as NumPy's.
+#[test]
+fn narrow_unsigned_integers_wrap_at_their_width() {
+    for device in devices() {
+        let (a, b) = (tensor(&[65_535u16, 2], &[2], device), tensor(&[2u16, 3], &[2], device));
+        assert_eq!(a.add(&b).unwrap().to_vec::<u16>().unwrap(), [1, 5]);
+        assert_eq!(b.sub(&a).unwrap().to_vec::<u16>().unwrap(), [3, 1]);
+        assert_eq!(a.sum(&[], false).unwrap().to_vec::<u64>().unwrap(), [65_537]);
+        let wide = tensor(&[u32::MAX, 2], &[2], device);
+        assert_eq!(wide.mul(&wide).unwrap().to_vec::<u32>().unwrap(), [1, 4]);
+        assert_eq!(
+            wide.add(&tensor(&[-1i32, -1], &[2], device)).unwrap().to_vec::<i64>().unwrap(),
+            [4_294_967_294, 1]
+        );
+        assert_eq!(wide.bitwise_left_shift(&a).unwrap().to_vec::<u32>().unwrap(), [0, 8]);
+        assert_eq!(wide.bitwise_right_shift(&b).unwrap().to_vec::<u32>().unwrap(), [1_073_741_823, 0]);
     }
 }
