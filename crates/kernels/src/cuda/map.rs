@@ -424,7 +424,7 @@ impl Kernel<'_> {
         });
         // Copies of the expression's code: more of long ones spill registers on old GPUs, and are slow to compile.
         let copies = match () {
-            () if self.compute == DType::F64 && slow => 2,
+            () if matches!(self.compute, DType::F64 | DType::U64) && slow => 2,
             () if self.compute == DType::F64 => 4,
             () if slow => 16,
             () => 32,
