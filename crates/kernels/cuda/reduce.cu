@@ -31,6 +31,7 @@ typedef Vec<T, VEC> Pack;
 DEVICE bool is_nan(float x) { return x != x; }
 DEVICE bool is_nan(double x) { return x != x; }
 DEVICE bool is_nan(i64) { return false; }
+DEVICE bool is_nan(u64) { return false; }
 template <typename N> struct Extremes {
     static DEVICE N low() { return -(N)INF_F; }
     static DEVICE N high() { return (N)INF_F; }
@@ -38,6 +39,10 @@ template <typename N> struct Extremes {
 template <> struct Extremes<i64> {
     static DEVICE i64 low() { return (i64)0x8000000000000000ULL; }
     static DEVICE i64 high() { return 0x7fffffffffffffffLL; }
+};
+template <> struct Extremes<u64> {
+    static DEVICE u64 low() { return 0; }
+    static DEVICE u64 high() { return 0xffffffffffffffffULL; }
 };
 #define NOWHERE 0x7fffffffffffffffLL
 

@@ -26,11 +26,11 @@ const BLOCK: usize = 512;
 /// Rows that a block of results takes in plainly before the pairwise scheme.
 const ROWS: usize = 32;
 
-/// The type in which `kind` of `dtype` is computed: i64 for sums and extremes of integers and bools, f64 for their
+/// The type in which `kind` of `dtype` is computed: i64 or u64 for sums and extremes of integers and bools, f64 for their
 /// means and variances, else [`DType::compute`].
 pub fn compute_type(kind: Reduce, dtype: DType) -> DType {
     match (kind, dtype.compute()) {
-        (Reduce::Mean | Reduce::Var { .. }, DType::I64) => DType::F64,
+        (Reduce::Mean | Reduce::Var { .. }, DType::I64 | DType::U64) => DType::F64,
         (_, compute) => compute,
     }
 }
@@ -77,6 +77,7 @@ pub fn reduce_on(isa: Isa, kind: Reduce, x: &View<'_>, axes: AxisSet, out: &mut 
     }
     match compute_type(kind, x.dtype()) {
         DType::I64 => Task::<i64>::new(isa, kind, x, axes).run(out),
+        DType::U64 => Task::<u64>::new(isa, kind, x, axes).run(out),
         DType::F64 => Task::<f64>::new(isa, kind, x, axes).run(out),
         _ => Task::<f32>::new(isa, kind, x, axes).run(out),
     }
@@ -162,36 +163,41 @@ macro_rules! float_num {
 }
 float_num!(f32, f64);
 
-impl Num for i64 {
-    #[inline(always)]
-    fn plus(self, other: i64) -> i64 {
-        self.wrapping_add(other)
-    }
-    #[inline(always)]
-    fn minus(self, centre: i64) -> i64 {
-        self.wrapping_sub(centre)
-    }
-    #[inline(always)]
-    fn times(self, other: i64) -> i64 {
-        self.wrapping_mul(other)
-    }
-    #[inline(always)]
-    fn over(self, n: f64) -> i64 {
-        (self as f64 / n) as i64
-    }
-    #[inline(always)]
-    fn start(fold: Fold) -> i64 {
-        match fold {
-            Fold::Sum | Fold::Moments => 0,
-            Fold::Max => i64::MIN,
-            Fold::Min => i64::MAX,
+macro_rules! int_num {
+    ($($ty:ident),*) => {$(
+        impl Num for $ty {
+            #[inline(always)]
+            fn plus(self, other: $ty) -> $ty {
+                self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn minus(self, centre: $ty) -> $ty {
+                self.wrapping_sub(centre)
+            }
+            #[inline(always)]
+            fn times(self, other: $ty) -> $ty {
+                self.wrapping_mul(other)
+            }
+            #[inline(always)]
+            fn over(self, n: f64) -> $ty {
+                (self as f64 / n) as $ty
+            }
+            #[inline(always)]
+            fn start(fold: Fold) -> $ty {
+                match fold {
+                    Fold::Sum | Fold::Moments => 0,
+                    Fold::Max => $ty::MIN,
+                    Fold::Min => $ty::MAX,
+                }
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                false
+            }
         }
-    }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        false
-    }
+    )*};
 }
+int_num!(i64, u64);
 
 /// A reduction as two nested spaces over one operand.
 struct Task<L> {
@@ -540,6 +546,7 @@ pub fn arg_reduce_on(isa: Isa, max: bool, x: &View<'_>, axis: usize, out: &mut V
     assert_eq!(out.len(), shape.reduce(axes, false).numel(), "one result for each combination of kept axes");
     match x.dtype().compute() {
         DType::I64 => Task::<i64>::new(isa, Reduce::Max, x, axes).arg(max, out),
+        DType::U64 => Task::<u64>::new(isa, Reduce::Max, x, axes).arg(max, out),
         DType::F64 => Task::<f64>::new(isa, Reduce::Max, x, axes).arg(max, out),
         _ => Task::<f32>::new(isa, Reduce::Max, x, axes).arg(max, out),
     }

@@ -43,13 +43,13 @@ impl Kind {
     /// The type of the arithmetic on `dtype`.
     fn compute(self, dtype: DType) -> DType {
         match (self, dtype.compute()) {
-            (Kind::Mean | Kind::Var, DType::I64) => DType::F64,
+            (Kind::Mean | Kind::Var, DType::I64 | DType::U64) => DType::F64,
             (_, compute) => compute,
         }
     }
 }
 
-/// Reduces `x[0]`, strided, over `axes` into `out[0]`, which is contiguous; sums of integers wrap in i64.
+/// Reduces `x[0]`, strided, over `axes` into `out[0]`, which is contiguous; sums of integers wrap in 64 bits.
 ///
 /// # Errors
 /// Largest or smallest of an empty axis; out of memory; a kernel that does not compile or launch.
@@ -305,6 +305,7 @@ fn columns_lanes(outputs: usize, n: usize, bytes: usize, sms: usize) -> usize {
 /// Every kind of unit that this family asks for, with its entry points.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let out = |kind, dtype: DType| match (kind, dtype.is_float()) {
+        (Kind::Sum, false) if dtype.is_unsigned() => DType::U64,
         (Kind::ArgMax | Kind::ArgMin, _) | (Kind::Sum, false) => DType::I64,
         (Kind::Mean | Kind::Var, false) => DType::F64,
         _ => dtype,
@@ -315,7 +316,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     };
     let mut plans = Vec::new();
     for kind in Kind::ALL {
-        for dtype in [DType::F16, DType::F32, DType::I64] {
+        for dtype in [DType::F16, DType::F32, DType::I64, DType::U64] {
             plans.push(plan(kind, dtype, false, 8, 256, true));
             plans.push(plan(kind, dtype, true, 4, 32, true));
         }

@@ -110,6 +110,9 @@ pub fn round(dtype: DType, x: f64) -> f64 {
     match dtype {
         DType::Bool => through::<bool>(x),
         DType::U8 => through::<u8>(x),
+        DType::U16 => through::<u16>(x),
+        DType::U32 => through::<u32>(x),
+        DType::U64 => through::<u64>(x),
         DType::I8 => through::<i8>(x),
         DType::I16 => through::<i16>(x),
         DType::I32 => through::<i32>(x),

@@ -5,5 +5,6 @@
 mod forward;
 mod gradients;
 mod harness;
+mod numpy;
 mod semantics;
 mod stops;

@@ -33,7 +33,7 @@ macro_rules! with_bits {
 macro_rules! with_addend {
     ($dtype:expr, $T:ident => $body:expr) => {
         with_addend!(@ $dtype, $T, $body,
-            Bool bool, U8 u8, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16, BF16 half::bf16, F32 f32, F64 f64)
+            Bool bool, U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16, BF16 half::bf16, F32 f32, F64 f64)
     };
     (@ $dtype:expr, $T:ident, $body:expr, $($variant:ident $ty:ty),*) => {
         match $dtype {

@@ -35,6 +35,9 @@ macro_rules! with_float {
             }
             other @ (bullet_ops::DType::Bool
             | bullet_ops::DType::U8
+            | bullet_ops::DType::U16
+            | bullet_ops::DType::U32
+            | bullet_ops::DType::U64
             | bullet_ops::DType::I8
             | bullet_ops::DType::I16
             | bullet_ops::DType::I32
@@ -173,9 +176,15 @@ fn with_float_or_int_product(x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()
         DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
             with_float!(x[0].dtype(), T => products::matmul::<T>(&x[0], &x[1], out))
         }
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
-            products::matmul_int(&x[0], &x[1], out)
-        }
+        DType::Bool
+        | DType::U8
+        | DType::U16
+        | DType::U32
+        | DType::U64
+        | DType::I8
+        | DType::I16
+        | DType::I32
+        | DType::I64 => products::matmul_int(&x[0], &x[1], out),
     }
 }
 
