@@ -95,8 +95,9 @@ impl Op {
             Op::Copy => one(x[0]),
             Op::Reduce { kind, axes, keepdims } => {
                 let dtype = match (kind, x[0].dtype.kind()) {
+                    (Reduce::All | Reduce::Any, _) => DType::Bool,
                     (_, Kind::Float) | (Reduce::Max | Reduce::Min, _) => x[0].dtype,
-                    (Reduce::Sum, Kind::Bool | Kind::Int) => DType::I64,
+                    (Reduce::Sum | Reduce::Prod, Kind::Bool | Kind::Int) => DType::I64,
                     (Reduce::Mean | Reduce::Var { .. }, Kind::Bool | Kind::Int) => DType::F64,
                 };
                 one(Meta::new(x[0].shape.reduce(*axes, *keepdims), dtype))
@@ -105,6 +106,11 @@ impl Op {
                 let set = crate::AxisSet::of(&x[0].shape, &[*axis as isize])?;
                 one(Meta::new(x[0].shape.reduce(set, *keepdims), DType::I64))
             }
+            Op::Scan { axis, .. } => {
+                x[0].shape.axis(*axis as isize)?;
+                one(Meta::new(x[0].shape, if x[0].dtype.is_float() { x[0].dtype } else { DType::I64 }))
+            }
+            Op::CumProdGrad { .. } => one(x[0]),
             Op::MatMul => one(infer_matmul(x)?),
             Op::Linear { activation } => infer_linear(*activation, x),
             Op::LinearBiasGrad => {

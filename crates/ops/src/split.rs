@@ -30,6 +30,7 @@ impl Op {
             Op::Cast(_) | Op::Copy | Op::Rope(_) => all(true),
             Op::Reduce { axes, .. } => all(!axes.contains(0)),
             Op::ArgReduce { axis, .. } | Op::Concat { axis } => all(*axis != 0),
+            Op::Scan { axis, .. } | Op::CumProdGrad { axis } => all(*axis != 0),
             Op::MatMul if out.rank() == 2 => these(true, &[true, false]),
             Op::MatMul => Some(x.iter().map(broadcast).collect()),
             Op::Linear { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } => these(out.rank() >= 2, &[true]),

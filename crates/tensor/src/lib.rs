@@ -18,6 +18,7 @@ pub mod dispatch;
 mod error;
 mod ops;
 pub mod optim;
+mod order;
 mod random;
 mod recompute;
 mod rescue;

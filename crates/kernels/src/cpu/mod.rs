@@ -18,6 +18,7 @@ mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rope;
+pub mod scan;
 pub mod simd;
 pub mod softmax;
 pub(crate) mod space;

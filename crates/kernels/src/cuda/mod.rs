@@ -31,6 +31,7 @@ pub mod random;
 mod reduce;
 mod rope;
 mod rows;
+mod scan;
 mod softmax;
 
 use bullet_runtime::jit::Tier;
@@ -64,6 +65,7 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         random::units,
         reduce::units,
         rope::units,
+        scan::units,
         softmax::units,
     ];
     families.into_iter().flat_map(|units| units()).collect()
