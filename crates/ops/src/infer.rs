@@ -111,6 +111,24 @@ impl Op {
                 one(Meta::new(x[0].shape, if x[0].dtype.is_float() { x[0].dtype } else { DType::I64 }))
             }
             Op::CumProdGrad { .. } => one(x[0]),
+            Op::Sort { .. } => {
+                self.need_rank(x[0], 1)?;
+                Ok(vec![x[0], Meta::new(x[0].shape, DType::I64)])
+            }
+            Op::NonZero => {
+                let places = Shape::new(&[x[0].shape.numel()])?;
+                Ok(vec![Meta::new(places, DType::I64), Meta::new(Shape::SCALAR, DType::I64)])
+            }
+            Op::SearchSorted { .. } => {
+                same_dtype(self.name(), x)?;
+                if x[0].shape.rank() != 1 {
+                    return Err(Error::shape(format!(
+                        "searchsorted: the sorted tensor must have one axis, got shape {}",
+                        x[0].shape
+                    )));
+                }
+                one(Meta::new(x[1].shape, DType::I64))
+            }
             Op::MatMul => one(infer_matmul(x)?),
             Op::Linear { activation } => infer_linear(*activation, x),
             Op::LinearBiasGrad => {

@@ -186,6 +186,18 @@ pub enum Op {
         /// As in the forward op.
         axis: usize,
     },
+    /// Elements along the last axis in order, and where they were; equals keep theirs, NaN is last.
+    Sort {
+        /// From the largest to the smallest.
+        descending: bool,
+    },
+    /// Where elements are not zero, and how many: row-major positions, in order, then zeros up to as many as elements.
+    NonZero,
+    /// Where values go into a sorted vector so that it stays sorted.
+    SearchSorted {
+        /// Behind equals instead of before them.
+        right: bool,
+    },
     /// Batched matrix product of the last two axes.
     MatMul,
     /// `activation(x W^T + b)`.

@@ -188,6 +188,10 @@ pub static TABLE: &[Row] = &[
     kernel("cumsum", "x -> y", "Running sums along an axis, from either end, with or without the element itself.", 32.0, Adjoint::Rule),
     kernel("cumprod", "x -> y", "Running products along an axis, from either end, with or without the element itself.", 64.0, Adjoint::Rule),
     kernel("cumprod_grad", "x, g -> dx", "Adjoint of cumprod from the start: dx[i] is the sum over k >= i of g[k] times the product of x[..=k] without x[i].", 64.0, Adjoint::NotDifferentiable),
+    // Order.
+    kernel("sort", "x[.., n] -> y[.., n], i[.., n]", "Elements along the last axis in order, and where they were (i64); equals keep their order, NaN is last.", 0.0, Adjoint::Rule),
+    kernel("nonzero", "x -> i[numel], count", "Row-major positions (i64) of elements that are not zero, then zeros; and how many there are.", 0.0, Adjoint::NotDifferentiable),
+    kernel("searchsorted", "s[n], v -> i (shape of v)", "How many elements of a sorted vector come before each value (i64): those below it, or (right) not above it.", 0.0, Adjoint::NotDifferentiable),
     // Products.
     kernel("matmul", "a[.., m, k], b[.., k, n] -> c[.., m, n]", "Matrix product; leading axes broadcast.", 64.0, Adjoint::Rule),
     kernel("linear_bias_grad", "g[.., n].. -> db[n]..", "Sums over all axes but the last: the gradients of the biases of several linear ops.", 16.0, Adjoint::NotDifferentiable),
@@ -296,6 +300,9 @@ impl Op {
             Op::Scan { product: false, .. } => "cumsum",
             Op::Scan { product: true, .. } => "cumprod",
             Op::CumProdGrad { .. } => "cumprod_grad",
+            Op::Sort { .. } => "sort",
+            Op::NonZero => "nonzero",
+            Op::SearchSorted { .. } => "searchsorted",
             Op::MatMul => "matmul",
             Op::Linear { .. } => "linear",
             Op::LinearBiasGrad => "linear_bias_grad",

@@ -98,6 +98,7 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => mask(&[0], &[0]),
         Op::Reduce { kind: Reduce::Var { .. } | Reduce::Prod, .. } => mask(&[0], &[]),
         Op::Scan { product: true, .. } => mask(&[0], &[]),
+        Op::Sort { .. } => mask(&[], &[1]),
         Op::MatMul | Op::Conv1d(_) => {
             let mut keep = mask(&[], &[]);
             (keep[0], keep[1]) = (needs(1), needs(0));
@@ -126,6 +127,8 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         Op::ArgReduce { .. }
         | Op::Reduce { kind: Reduce::All | Reduce::Any, .. }
         | Op::CumProdGrad { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::SoftmaxGrad
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad
@@ -171,6 +174,11 @@ pub(crate) fn adjoint(
         Op::Reduce { kind, axes, .. } => vec![Some(reduce_adjoint(*kind, *axes, cx, g)?)],
         Op::Scan { product, axis, reverse, exclusive } => {
             vec![Some(order::scan_adjoint(*product, *axis, (*reverse, *exclusive), cx, &g)?)]
+        }
+        Op::Sort { .. } => {
+            let axis = g.rank() - 1;
+            let zeros = Tensor::zeros(&cx.inputs[0].shape, g.dtype(), g.device())?;
+            vec![Some(first(execute(&Op::ScatterAdd { axis }, &[&zeros, cx.y(1), &g]))?)]
         }
         Op::MatMul => {
             let da = cx.if_needed(0, || g.matmul(&cx.x(1).transpose(-1, -2)?)?.sum_to(cx.inputs[0].shape))?;
@@ -253,6 +261,8 @@ pub(crate) fn adjoint(
         }
         Op::ArgReduce { .. }
         | Op::CumProdGrad { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::SoftmaxGrad
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad

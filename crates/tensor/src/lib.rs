@@ -34,6 +34,7 @@ pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use error::{Error, Result};
+pub use order::Unique;
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;
 pub use rescue::rescued;

@@ -21,6 +21,7 @@ pub mod rope;
 pub mod scan;
 pub mod simd;
 pub mod softmax;
+pub mod sort;
 pub(crate) mod space;
 
 pub use execute::{execute, takes_strided};

@@ -6,7 +6,7 @@ use bullet_runtime::{Error, Result};
 use super::gpu::Gpu;
 use super::{
     attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, scan,
-    softmax,
+    softmax, sort,
 };
 use crate::{View, ViewMut};
 
@@ -39,6 +39,9 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
             scan::scan(gpu, *product, *axis, (*reverse, *exclusive), x, out)
         }
         Op::CumProdGrad { axis } => scan::cumprod_grad(gpu, *axis, x, out),
+        Op::Sort { descending } => sort::sort(gpu, *descending, &x[0], out),
+        Op::NonZero => scan::nonzero(gpu, &x[0], out),
+        Op::SearchSorted { right } => sort::searchsorted(gpu, *right, x, out),
         Op::MatMul => gemm::matmul(gpu, x, out),
         Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
         Op::LinearBiasGrad => bias_grad::bias_grad(gpu, x, out),

@@ -33,6 +33,7 @@ mod rope;
 mod rows;
 mod scan;
 mod softmax;
+mod sort;
 
 use bullet_runtime::jit::Tier;
 
@@ -67,6 +68,7 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         rope::units,
         scan::units,
         softmax::units,
+        sort::units,
     ];
     families.into_iter().flat_map(|units| units()).collect()
 }

@@ -119,6 +119,23 @@ pub(crate) fn cumprod_grad(gpu: &Gpu, axis: usize, x: &[View<'_>], out: &mut [Vi
     launch(gpu, plan, rows, [ptr(&x[0]), ptr(&x[1]), ptr_mut(&mut out[0]), before.ptr()])
 }
 
+/// Row-major positions of the elements of `x` that are not zero, then zeros; and how many there are.
+///
+/// # Errors
+/// Out of memory; a kernel that does not compile or launch.
+pub(crate) fn nonzero(gpu: &Gpu, x: &View<'_>, out: &mut [ViewMut<'_>]) -> Result<()> {
+    let [places, count] = out else { unreachable!("nonzero has two results") };
+    let n = x.layout().shape.numel();
+    // SAFETY: the results have `n` elements and one, of i64.
+    unsafe {
+        gpu.fill(ptr_mut(places), 0, n * DType::I64.size())?;
+        gpu.fill(ptr_mut(count), 0, DType::I64.size())?;
+    }
+    let plan = Plan { kind: Kind::NonZero, dtype: x.dtype(), out: DType::I64, lanes: THREADS };
+    let row = Rows { rows: 1, n, inner: 1, reverse: false, exclusive: true };
+    launch(gpu, plan, row, [ptr(x), NULL, ptr_mut(places), ptr_mut(count)])
+}
+
 /// Runs a plan, whose `lanes` are set here, on `x`, `g`, `y` and `more` of the kernel.
 fn launch(gpu: &Gpu, mut plan: Plan, of: Rows, [x, g, y, more]: [DevicePtr; 4]) -> Result<()> {
     if of.rows * of.n == 0 {
@@ -192,6 +209,7 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
             plans.push(Plan { kind, dtype, out, lanes: THREADS });
         }
         plans.push(Plan { kind: Kind::Sum, dtype, out, lanes: 8 });
+        plans.push(Plan { kind: Kind::NonZero, dtype, out: DType::I64, lanes: THREADS });
     }
     for dtype in DType::FLOATS {
         plans.push(Plan { kind: Kind::Chain, dtype, out: dtype, lanes: THREADS });

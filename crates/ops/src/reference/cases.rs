@@ -49,6 +49,9 @@ fn takes_integers(name: &str) -> bool {
             | "any"
             | "cumsum"
             | "cumprod"
+            | "sort"
+            | "nonzero"
+            | "searchsorted"
             | "matmul"
             | "embedding"
             | "gather"
@@ -175,6 +178,9 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         | Op::ArgReduce { .. }
         | Op::Scan { .. }
         | Op::CumProdGrad { .. }
+        | Op::Sort { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::MatMul
         | Op::Linear { .. }
         | Op::Softmax
@@ -220,6 +226,9 @@ fn kernel_cases(name: &str, d: &mut Draw<'_>) -> Vec<Case> {
         "any" => gridded(&[Reduce::Any], 3.0, d),
         "cumsum" | "cumprod" => scans(name == "cumprod", d),
         "cumprod_grad" => cumprod_grads(d),
+        "sort" => sorts(d),
+        "nonzero" => nonzeros(d),
+        "searchsorted" => searches(d),
         "var" => reductions(&[Reduce::Var { correction: 0.0 }, Reduce::Var { correction: 1.0 }], d),
         "argmax" => arg_reductions(true, d),
         "argmin" => arg_reductions(false, d),
@@ -358,6 +367,56 @@ fn cumprod_grads(d: &mut Draw<'_>) -> Vec<Pair> {
         (Op::CumProdGrad { axis }, vec![d.tensor(dims), d.tensor(dims)])
     };
     over.iter().enumerate().map(case).collect()
+}
+
+fn sorts(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] = &[
+        &[1],
+        &[7],
+        &[0],
+        &[3, 0],
+        &[0, 5],
+        &[5, 33],
+        &[2, 3, 16],
+        &[2000, 3],
+        &[17, 260],
+        &[3, 1025],
+        &[2, 2500],
+        &[100_000],
+    ];
+    let mut cases = Vec::new();
+    for (n, dims) in shapes.iter().enumerate() {
+        for descending in [false, true] {
+            // Equals come up, but where slopes are compared: there is none where elements change places.
+            d.grid = (d.dtype != DType::F64).then_some(0.125);
+            if dims.iter().product::<usize>() < 4000 || descending == (n % 2 == 0) {
+                cases.push((Op::Sort { descending }, vec![d.tensor(dims)]));
+            }
+        }
+    }
+    cases
+}
+
+fn nonzeros(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] =
+        &[&[], &[1], &[0], &[2, 0, 3], &[17], &[5, 33], &[2, 3, 4, 5], &[70, 521], &[100_000]];
+    d.grid = Some(1.0);
+    unary(Op::NonZero, shapes, d)
+}
+
+fn searches(d: &mut Draw<'_>) -> Vec<Pair> {
+    let sizes: &[(usize, &[usize])] =
+        &[(0, &[3]), (1, &[]), (1, &[4]), (5, &[0]), (33, &[2, 3, 5]), (1000, &[7]), (37, &[70, 61])];
+    let mut cases = Vec::new();
+    for &(n, dims) in sizes {
+        for right in [false, true] {
+            d.grid = Some(0.125);
+            let mut sorted = d.tensor(&[n]);
+            sorted.data.sort_by(f64::total_cmp);
+            cases.push((Op::SearchSorted { right }, vec![sorted, d.tensor(dims)]));
+        }
+    }
+    cases
 }
 
 fn arg_reductions(max: bool, d: &mut Draw<'_>) -> Vec<Pair> {

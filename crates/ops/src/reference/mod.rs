@@ -183,6 +183,9 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
             vec![order::scan(*product, *axis, *reverse, *exclusive, &x[0])]
         }
         Op::CumProdGrad { axis } => vec![order::cumprod_grad(*axis, &x[0], &x[1])],
+        Op::Sort { descending } => order::sort(*descending, &x[0]),
+        Op::NonZero => order::nonzero(&x[0], &out),
+        Op::SearchSorted { right } => vec![order::searchsorted(*right, &x[0], &x[1])],
         Op::MatMul => vec![product::matmul(&x[0], &x[1], out[0])],
         Op::Linear { activation } => product::linear(*activation, x, out[0]),
         Op::LinearBiasGrad => x.iter().zip(&out).map(|(g, out)| rows::column_sums(g, *out)).collect(),

@@ -5,5 +5,6 @@
 mod forward;
 mod gradients;
 mod harness;
+mod order;
 mod semantics;
 mod stops;

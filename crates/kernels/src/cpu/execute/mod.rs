@@ -65,6 +65,9 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         Op::AttentionGrad(_) => models::attention_takes(true, i, layout),
         Op::Scan { .. }
         | Op::CumProdGrad { .. }
+        | Op::Sort { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::Softmax
         | Op::SoftmaxGrad
         | Op::LinearWeightGrad
@@ -109,6 +112,9 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
             order::scan(spec, *axis, &x[0], &mut out[0]);
         }
         Op::CumProdGrad { axis } => with_float!(dtype, T => order::cumprod_grad::<T>(*axis, x, &mut out[0])),
+        Op::Sort { descending } => order::sort(*descending, &x[0], out),
+        Op::NonZero => order::nonzero(&x[0], out),
+        Op::SearchSorted { right } => order::searchsorted(*right, x, &mut out[0]),
         Op::MatMul => with_float_or_int_product(x, &mut out[0])?,
         Op::Linear { activation } => with_float!(dtype, T => products::linear::<T>(*activation, x, out))?,
         Op::Softmax => with_float!(dtype, T => rows_op::<T>(softmax::Kind::Softmax, x, out)),
