@@ -23,7 +23,7 @@ pub(super) fn prod_adjoint(axes: AxisSet, x: &Tensor, g: &Tensor) -> Result<Tens
         let wide = g.dtype().compute();
         let sorted = x.permute(&order)?;
         let n: usize = axes.iter().filter(|&axis| axis < x.rank()).map(|axis| x.dim(axis)).product();
-        let kept = if n == 0 { 0 } else { x.numel() / n };
+        let kept = x.numel().checked_div(n).unwrap_or(0);
         let rows = sorted.cast(wide)?.reshape_to(Shape::new(&[kept, n])?)?;
         let others = |reverse| {
             first(execute(&Op::Scan { product: true, axis: 1, reverse, exclusive: true }, &[&rows]))
