@@ -16,6 +16,9 @@
 #define VAR 4
 #define ARGMAX 5
 #define ARGMIN 6
+#define PROD 7
+#define ALL 8
+#define ANY 9
 
 #define THREADS 256
 #define OUTS (THREADS / LANES)
@@ -129,12 +132,15 @@ struct State {
 DEVICE State start() {
     State s;
     // -0, so that a sum of negative zeros stays one.
-    s.value = KIND == MAX ? Extremes<A>::low() : KIND == MIN ? Extremes<A>::high() : (A)-0.0;
+    s.value = KIND == PROD || KIND == ALL ? (A)1 : KIND == ANY ? (A)0 : KIND == MAX ? Extremes<A>::low() : KIND == MIN ? Extremes<A>::high() : (A)-0.0;
     return s;
 }
 DEVICE A both(A a, A b) {
     if (KIND == MAX) return is_nan(a) || a > b ? a : b;
     if (KIND == MIN) return is_nan(a) || a < b ? a : b;
+    if (KIND == PROD) return a * b;
+    if (KIND == ALL) return a != (A)0 && b != (A)0 ? (A)1 : (A)0;
+    if (KIND == ANY) return a != (A)0 || b != (A)0 ? (A)1 : (A)0;
     return a + b;
 }
 DEVICE State join(State a, State b) {

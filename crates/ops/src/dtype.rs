@@ -213,6 +213,16 @@ impl DType {
         }
     }
 
+    /// What sums and products of this dtype return: itself if it is a float, else i64, or u64 if it is unsigned, as in
+    /// NumPy.
+    pub const fn to_sum(self) -> DType {
+        match self {
+            DType::Bool | DType::I8 | DType::I16 | DType::I32 | DType::I64 => DType::I64,
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 => DType::U64,
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => self,
+        }
+    }
+
     /// What true division and the transcendental functions of this dtype return: itself if it is a float, else f64
     /// (f16 for 8-bit and f32 for 16-bit integers), as in NumPy.
     pub const fn to_float(self) -> DType {

@@ -131,9 +131,9 @@ impl Op {
             Op::Copy => one(x[0]),
             Op::Reduce { kind, axes, keepdims } => {
                 let dtype = match (kind, x[0].dtype.kind()) {
+                    (Reduce::All | Reduce::Any, _) => DType::Bool,
                     (_, Kind::Float) | (Reduce::Max | Reduce::Min, _) => x[0].dtype,
-                    (Reduce::Sum, Kind::Int) if x[0].dtype.is_unsigned() => DType::U64,
-                    (Reduce::Sum, Kind::Bool | Kind::Int) => DType::I64,
+                    (Reduce::Sum | Reduce::Prod, Kind::Bool | Kind::Int) => x[0].dtype.to_sum(),
                     (Reduce::Mean | Reduce::Var { .. }, Kind::Bool | Kind::Int) => DType::F64,
                 };
                 one(Meta::new(x[0].shape.reduce(*axes, *keepdims), dtype))
@@ -141,6 +141,29 @@ impl Op {
             Op::ArgReduce { axis, keepdims, .. } => {
                 let set = crate::AxisSet::of(&x[0].shape, &[*axis as isize])?;
                 one(Meta::new(x[0].shape.reduce(set, *keepdims), DType::I64))
+            }
+            Op::Scan { axis, .. } => {
+                x[0].shape.axis(*axis as isize)?;
+                one(Meta::new(x[0].shape, x[0].dtype.to_sum()))
+            }
+            Op::CumProdGrad { .. } => one(x[0]),
+            Op::Sort { .. } => {
+                self.need_rank(x[0], 1)?;
+                Ok(vec![x[0], Meta::new(x[0].shape, DType::I64)])
+            }
+            Op::NonZero => {
+                let places = Shape::new(&[x[0].shape.numel()])?;
+                Ok(vec![Meta::new(places, DType::I64), Meta::new(Shape::SCALAR, DType::I64)])
+            }
+            Op::SearchSorted { .. } => {
+                same_dtype(self.name(), x)?;
+                if x[0].shape.rank() != 1 {
+                    return Err(Error::shape(format!(
+                        "searchsorted: the sorted tensor must have one axis, got shape {}",
+                        x[0].shape
+                    )));
+                }
+                one(Meta::new(x[1].shape, DType::I64))
             }
             Op::MatMul => one(infer_matmul(x)?),
             Op::Linear { activation } => infer_linear(*activation, x),

@@ -170,6 +170,21 @@ impl Tensor {
         self.reduce(Reduce::Mean, axes, keepdims)
     }
 
+    /// Products; integers and bools multiply in i64.
+    pub fn prod(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::Prod, axes, keepdims)
+    }
+
+    /// Whether no element is zero (bool); true of none. NaN is not zero.
+    pub fn all(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::All, axes, keepdims)
+    }
+
+    /// Whether any element is not zero (bool); false of none.
+    pub fn any(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::Any, axes, keepdims)
+    }
+
     /// Largest elements.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ use bullet_runtime::{Error, Result};
 
 use super::gpu::Gpu;
 use super::{
-    attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax,
+    attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, scan,
+    softmax, sort,
 };
 use crate::{View, ViewMut};
 
@@ -34,6 +35,13 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::Cast(_) | Op::Copy => copy::copy(gpu, &x[0], &mut out[0]),
         Op::Reduce { kind, axes, .. } => reduce::reduce(gpu, *kind, *axes, x, out),
         Op::ArgReduce { max, axis, .. } => reduce::arg_reduce(gpu, *max, *axis, x, out),
+        Op::Scan { product, axis, reverse, exclusive } => {
+            scan::scan(gpu, *product, *axis, (*reverse, *exclusive), x, out)
+        }
+        Op::CumProdGrad { axis } => scan::cumprod_grad(gpu, *axis, x, out),
+        Op::Sort { descending } => sort::sort(gpu, *descending, &x[0], out),
+        Op::NonZero => scan::nonzero(gpu, &x[0], out),
+        Op::SearchSorted { right } => sort::searchsorted(gpu, *right, x, out),
         Op::MatMul => wrapping(gemm::matmul, gpu, x, out),
         Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
         Op::LinearBiasGrad => bias_grad::bias_grad(gpu, x, out),

@@ -44,6 +44,14 @@ fn takes_integers(name: &str) -> bool {
             | "var"
             | "argmax"
             | "argmin"
+            | "prod"
+            | "all"
+            | "any"
+            | "cumsum"
+            | "cumprod"
+            | "sort"
+            | "nonzero"
+            | "searchsorted"
             | "matmul"
             | "embedding"
             | "gather"
@@ -172,6 +180,11 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         | Op::Copy
         | Op::Reduce { .. }
         | Op::ArgReduce { .. }
+        | Op::Scan { .. }
+        | Op::CumProdGrad { .. }
+        | Op::Sort { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::MatMul
         | Op::Linear { .. }
         | Op::Softmax
@@ -212,6 +225,14 @@ fn kernel_cases(name: &str, d: &mut Draw<'_>) -> Vec<Case> {
         "mean" => reductions(&[Reduce::Mean], d),
         "max" => reductions(&[Reduce::Max], d),
         "min" => reductions(&[Reduce::Min], d),
+        "prod" => [reductions(&[Reduce::Prod], d), gridded(&[Reduce::Prod], 0.5, d)].concat(),
+        "all" => gridded(&[Reduce::All], 0.1, d),
+        "any" => gridded(&[Reduce::Any], 3.0, d),
+        "cumsum" | "cumprod" => scans(name == "cumprod", d),
+        "cumprod_grad" => cumprod_grads(d),
+        "sort" => sorts(d),
+        "nonzero" => nonzeros(d),
+        "searchsorted" => searches(d),
         "var" => reductions(&[Reduce::Var { correction: 0.0 }, Reduce::Var { correction: 1.0 }], d),
         "argmax" => arg_reductions(true, d),
         "argmin" => arg_reductions(false, d),
@@ -289,6 +310,114 @@ fn reductions(kinds: &[Reduce], d: &mut Draw<'_>) -> Vec<Pair> {
                 continue;
             }
             cases.push((Op::Reduce { kind, axes, keepdims: n % 2 == 1 }, vec![x]));
+        }
+    }
+    cases
+}
+
+/// Reductions of multiples of `grid`: with zeros among them.
+fn gridded(kinds: &[Reduce], grid: f64, d: &mut Draw<'_>) -> Vec<Pair> {
+    d.grid = Some(grid);
+    reductions(kinds, d)
+}
+
+fn scans(product: bool, d: &mut Draw<'_>) -> Vec<Pair> {
+    let over: &[(&[usize], usize)] = &[
+        (&[1], 0),
+        (&[7], 0),
+        (&[5, 33], 0),
+        (&[5, 33], 1),
+        (&[2, 3, 4, 5], 1),
+        (&[0, 3], 0),
+        (&[3, 0], 0),
+        (&[3, 0], 1),
+        (&[1031, 5], 1),
+        (&[4, 1500], 1),
+        (&[300, 70], 0),
+        (&[9, 700, 2], 1),
+        (&[100_000], 0),
+    ];
+    let mut cases = Vec::new();
+    for (n, &(dims, axis)) in over.iter().enumerate() {
+        for (reverse, exclusive) in [(false, false), (true, false), (false, true), (true, true)] {
+            // Every third case has zeros, and so do the long ones of products.
+            d.grid = (n % 3 == 0).then_some(0.5);
+            let op = Op::Scan { product, axis, reverse, exclusive };
+            // All four of the small ones, one each of the large.
+            if dims.iter().product::<usize>() < 4000
+                || n % 4 == usize::from(reverse) + 2 * usize::from(exclusive)
+            {
+                cases.push((op, vec![d.tensor(dims)]));
+            }
+        }
+    }
+    cases
+}
+
+fn cumprod_grads(d: &mut Draw<'_>) -> Vec<Pair> {
+    let over: &[(&[usize], usize)] = &[
+        (&[1], 0),
+        (&[7], 0),
+        (&[5, 33], 0),
+        (&[5, 33], 1),
+        (&[2, 3, 4, 5], 2),
+        (&[3, 0], 1),
+        (&[70, 66], 1),
+        (&[300, 20], 0),
+        (&[2, 3000], 1),
+    ];
+    let case = |(n, &(dims, axis)): (usize, &(&[usize], usize))| {
+        d.grid = (n % 2 == 0).then_some(0.5);
+        (Op::CumProdGrad { axis }, vec![d.tensor(dims), d.tensor(dims)])
+    };
+    over.iter().enumerate().map(case).collect()
+}
+
+fn sorts(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] = &[
+        &[1],
+        &[7],
+        &[0],
+        &[3, 0],
+        &[0, 5],
+        &[5, 33],
+        &[2, 3, 16],
+        &[2000, 3],
+        &[17, 260],
+        &[3, 1025],
+        &[2, 2500],
+        &[100_000],
+    ];
+    let mut cases = Vec::new();
+    for (n, dims) in shapes.iter().enumerate() {
+        for descending in [false, true] {
+            // Equals come up, but where slopes are compared: there is none where elements change places.
+            d.grid = (d.dtype != DType::F64).then_some(0.125);
+            if dims.iter().product::<usize>() < 4000 || descending == (n % 2 == 0) {
+                cases.push((Op::Sort { descending }, vec![d.tensor(dims)]));
+            }
+        }
+    }
+    cases
+}
+
+fn nonzeros(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] =
+        &[&[], &[1], &[0], &[2, 0, 3], &[17], &[5, 33], &[2, 3, 4, 5], &[70, 521], &[100_000]];
+    d.grid = Some(1.0);
+    unary(Op::NonZero, shapes, d)
+}
+
+fn searches(d: &mut Draw<'_>) -> Vec<Pair> {
+    let sizes: &[(usize, &[usize])] =
+        &[(0, &[3]), (1, &[]), (1, &[4]), (5, &[0]), (33, &[2, 3, 5]), (1000, &[7]), (37, &[70, 61])];
+    let mut cases = Vec::new();
+    for &(n, dims) in sizes {
+        for right in [false, true] {
+            d.grid = Some(0.125);
+            let mut sorted = d.tensor(&[n]);
+            sorted.data.sort_by(f64::total_cmp);
+            cases.push((Op::SearchSorted { right }, vec![sorted, d.tensor(dims)]));
         }
     }
     cases

@@ -43,12 +43,19 @@ fn groups(x: &Array, axes: AxisSet, results: usize) -> Vec<Vec<f64>> {
 }
 
 pub(super) fn reduce(kind: Reduce, axes: AxisSet, x: &Array, out: Meta) -> Result<Array> {
-    let data =
-        groups(x, axes, out.shape.numel()).iter().map(|g| reduce_group(kind, g)).collect::<Result<_>>()?;
+    let data = groups(x, axes, out.shape.numel())
+        .iter()
+        .map(|g| reduce_group(kind, x.dtype, g))
+        .collect::<Result<_>>()?;
     Ok(Array { shape: out.shape, dtype: out.dtype, data })
 }
 
-fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
+/// A product of elements of this dtype: integers wrap in i64, as do those that grow by two until nothing is left.
+pub(super) fn times(dtype: DType, a: f64, b: f64) -> f64 {
+    if dtype.is_float() { a * b } else { (a as i64).wrapping_mul(b as i64) as f64 }
+}
+
+fn reduce_group(kind: Reduce, dtype: DType, x: &[f64]) -> Result<f64> {
     let n = x.len() as f64;
     let total = sum(x.iter().copied());
     let no_identity = |name: &str| {
@@ -61,6 +68,9 @@ fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
     match kind {
         Reduce::Sum => Ok(total),
         Reduce::Mean => Ok(total / n),
+        Reduce::Prod => Ok(x.iter().fold(1.0, |p, &v| times(dtype, p, v))),
+        Reduce::All => Ok(f64::from(x.iter().all(|&v| v != 0.0))),
+        Reduce::Any => Ok(f64::from(x.iter().any(|&v| v != 0.0))),
         Reduce::Max => nan_or(f64::max).ok_or_else(|| no_identity("maximum")),
         Reduce::Min => nan_or(f64::min).ok_or_else(|| no_identity("minimum")),
         Reduce::Var { correction } => {

@@ -13,6 +13,7 @@ mod conv;
 mod elementwise;
 mod index;
 mod loss;
+mod order;
 mod product;
 mod rows;
 
@@ -181,6 +182,13 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::Copy => vec![x[0].clone()],
         Op::Reduce { kind, axes, .. } => vec![elementwise::reduce(*kind, *axes, &x[0], out[0])?],
         Op::ArgReduce { max, axis, .. } => vec![elementwise::arg_reduce(*max, *axis, &x[0], out[0])?],
+        Op::Scan { product, axis, reverse, exclusive } => {
+            vec![order::scan(*product, *axis, *reverse, *exclusive, &x[0])]
+        }
+        Op::CumProdGrad { axis } => vec![order::cumprod_grad(*axis, &x[0], &x[1])],
+        Op::Sort { descending } => order::sort(*descending, &x[0]),
+        Op::NonZero => order::nonzero(&x[0], &out),
+        Op::SearchSorted { right } => vec![order::searchsorted(*right, &x[0], &x[1])],
         Op::MatMul => vec![product::matmul(&x[0], &x[1], out[0])],
         Op::Linear { activation } => product::linear(*activation, x, out[0]),
         Op::LinearBiasGrad => x.iter().zip(&out).map(|(g, out)| rows::column_sums(g, *out)).collect(),
@@ -279,6 +287,8 @@ fn is_multilinear(op: &Op) -> bool {
     matches!(
         op,
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. }
+            | Op::Scan { .. }
+            | Op::CumProdGrad { .. }
             | Op::MatMul
             | Op::Linear { activation: Activation::Identity }
             | Op::LinearBiasGrad

@@ -6,5 +6,6 @@ mod forward;
 mod gradients;
 mod harness;
 mod numpy;
+mod order;
 mod semantics;
 mod stops;
