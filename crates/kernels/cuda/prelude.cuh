@@ -53,8 +53,10 @@ DEVICE bf16 to_bf16(float x) {
     return y;
 }
 
-// The type that arithmetic on T is done in: f32 for f16, bf16 and f32, f64 for f64, i64 for bool and integers.
+// The type that arithmetic on T is done in: f32 for f16, bf16 and f32, f64 for f64, u64 for u64, i64 for bool and other
+// integers.
 template <typename T> struct ComputeOf { typedef i64 Type; };
+template <> struct ComputeOf<u64> { typedef u64 Type; };
 template <> struct ComputeOf<f16> { typedef float Type; };
 template <> struct ComputeOf<bf16> { typedef float Type; };
 template <> struct ComputeOf<float> { typedef float Type; };
@@ -97,6 +99,16 @@ template <> struct Convert<i64, double> {
              : x < -9223372036854775808. ? (i64)0x8000000000000000ULL : (i64)x;
     }
 };
+// Negative numbers wrap by way of i64.
+template <> struct Convert<u64, double> {
+    static DEVICE u64 from(double x) {
+        return x >= 18446744073709551616. ? 0xffffffffffffffffULL
+             : x >= 9223372036854775808. ? (u64)x : (u64)Convert<i64, double>::from(x);
+    }
+};
+template <> struct Convert<u64, float> {
+    static DEVICE u64 from(float x) { return Convert<u64, double>::from((double)x); }
+};
 #define SATURATING(I, LO, HI) \
     template <> struct Convert<I, float> { \
         static DEVICE I from(float x) { return x != x ? 0 : x >= (float)HI ? (I)HI : x <= (float)LO ? (I)LO : (I)x; } \
@@ -105,6 +117,8 @@ template <> struct Convert<i64, double> {
         static DEVICE I from(double x) { return x != x ? 0 : x >= (double)HI ? (I)HI : x <= (double)LO ? (I)LO : (I)x; } \
     };
 SATURATING(u8, 0, 255)
+SATURATING(u16, 0, 65535)
+SATURATING(u32, 0, 4294967295)
 SATURATING(i8, -128, 127)
 SATURATING(i16, -32768, 32767)
 SATURATING(i32, (-2147483647 - 1), 2147483647)

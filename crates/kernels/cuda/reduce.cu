@@ -16,6 +16,9 @@
 #define VAR 4
 #define ARGMAX 5
 #define ARGMIN 6
+#define PROD 7
+#define ALL 8
+#define ANY 9
 
 #define THREADS 256
 #define OUTS (THREADS / LANES)
@@ -31,6 +34,7 @@ typedef Vec<T, VEC> Pack;
 DEVICE bool is_nan(float x) { return x != x; }
 DEVICE bool is_nan(double x) { return x != x; }
 DEVICE bool is_nan(i64) { return false; }
+DEVICE bool is_nan(u64) { return false; }
 template <typename N> struct Extremes {
     static DEVICE N low() { return -(N)INF_F; }
     static DEVICE N high() { return (N)INF_F; }
@@ -38,6 +42,10 @@ template <typename N> struct Extremes {
 template <> struct Extremes<i64> {
     static DEVICE i64 low() { return (i64)0x8000000000000000ULL; }
     static DEVICE i64 high() { return 0x7fffffffffffffffLL; }
+};
+template <> struct Extremes<u64> {
+    static DEVICE u64 low() { return 0; }
+    static DEVICE u64 high() { return 0xffffffffffffffffULL; }
 };
 #define NOWHERE 0x7fffffffffffffffLL
 
@@ -124,12 +132,15 @@ struct State {
 DEVICE State start() {
     State s;
     // -0, so that a sum of negative zeros stays one.
-    s.value = KIND == MAX ? Extremes<A>::low() : KIND == MIN ? Extremes<A>::high() : (A)-0.0;
+    s.value = KIND == PROD || KIND == ALL ? (A)1 : KIND == ANY ? (A)0 : KIND == MAX ? Extremes<A>::low() : KIND == MIN ? Extremes<A>::high() : (A)-0.0;
     return s;
 }
 DEVICE A both(A a, A b) {
     if (KIND == MAX) return is_nan(a) || a > b ? a : b;
     if (KIND == MIN) return is_nan(a) || a < b ? a : b;
+    if (KIND == PROD) return a * b;
+    if (KIND == ALL) return a != (A)0 && b != (A)0 ? (A)1 : (A)0;
+    if (KIND == ANY) return a != (A)0 || b != (A)0 ? (A)1 : (A)0;
     return a + b;
 }
 DEVICE State join(State a, State b) {

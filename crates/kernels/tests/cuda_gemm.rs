@@ -36,6 +36,9 @@ fn encode(dtype: DType, v: f64) -> Vec<u8> {
         DType::F64 => v.to_ne_bytes().to_vec(),
         DType::Bool => vec![u8::from(v > 0.0)],
         DType::U8 => vec![v as i64 as u8],
+        DType::U16 => (v as i64 as u16).to_ne_bytes().to_vec(),
+        DType::U32 => (v as i64 as u32).to_ne_bytes().to_vec(),
+        DType::U64 => (v as i64 as u64).to_ne_bytes().to_vec(),
         DType::I8 => vec![v as i64 as u8],
         DType::I16 => (v as i64 as i16).to_ne_bytes().to_vec(),
         DType::I32 => (v as i64 as i32).to_ne_bytes().to_vec(),
@@ -50,6 +53,9 @@ fn decode(dtype: DType, b: &[u8]) -> f64 {
         DType::F32 => f64::from(f32::from_ne_bytes(b.try_into().unwrap())),
         DType::F64 => f64::from_ne_bytes(b.try_into().unwrap()),
         DType::Bool | DType::U8 => f64::from(b[0]),
+        DType::U16 => f64::from(u16::from_ne_bytes(b.try_into().unwrap())),
+        DType::U32 => f64::from(u32::from_ne_bytes(b.try_into().unwrap())),
+        DType::U64 => u64::from_ne_bytes(b.try_into().unwrap()) as f64,
         DType::I8 => f64::from(b[0] as i8),
         DType::I16 => f64::from(i16::from_ne_bytes(b.try_into().unwrap())),
         DType::I32 => f64::from(i32::from_ne_bytes(b.try_into().unwrap())),
@@ -164,7 +170,8 @@ fn tolerance(dtype: DType, want: f64, magnitude: f64) -> f64 {
         DType::F32 if gemm::precision() == gemm::Precision::Tf32 => sum + magnitude * 2.0f64.powi(-10),
         DType::F32 => sum,
         DType::F64 => 64.0 * f64::EPSILON * (1.0 + magnitude),
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0.0,
+        DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 => 0.0,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0.0,
     }
 }
 

@@ -98,6 +98,9 @@ fn encode(dtype: DType, x: f64) -> [u8; 8] {
     match dtype {
         DType::Bool => put([u8::from(bool::from_f64(x))]),
         DType::U8 => put(u8::from_f64(x).to_ne_bytes()),
+        DType::U16 => put(u16::from_f64(x).to_ne_bytes()),
+        DType::U32 => put(u32::from_f64(x).to_ne_bytes()),
+        DType::U64 => put(u64::from_f64(x).to_ne_bytes()),
         DType::I8 => put(i8::from_f64(x).to_ne_bytes()),
         DType::I16 => put(i16::from_f64(x).to_ne_bytes()),
         DType::I32 => put(i32::from_f64(x).to_ne_bytes()),
@@ -112,7 +115,8 @@ fn encode(dtype: DType, x: f64) -> [u8; 8] {
 /// A float as f64; integers are compared by their bytes.
 fn decode(dtype: DType, bytes: &[u8]) -> Option<f64> {
     match dtype {
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => None,
+        DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 => None,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => None,
         DType::F16 => Some(f16::from_ne_bytes(bytes.try_into().ok()?).to_f64()),
         DType::BF16 => Some(bf16::from_ne_bytes(bytes.try_into().ok()?).to_f64()),
         DType::F32 => Some(f64::from(f32::from_ne_bytes(bytes.try_into().ok()?))),
@@ -275,7 +279,7 @@ fn every_row_equals_the_cpus() {
     let mut rng = Rng(1);
     for row in TABLE {
         let Body::Map(op, _) = row.body else { continue };
-        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I64, DType::U8] {
+        for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64, DType::I64, DType::U8, DType::U64] {
             check_row(&gpu, &mut rng, row, op, dtype, &[37, 29]);
         }
     }

@@ -60,11 +60,23 @@ fn all_magnitudes() -> Vec<f32> {
 #[test]
 fn functions_are_accurate_everywhere() {
     type Case = (&'static str, fn(V) -> V, f64);
-    let cases: [Case; 10] = [
+    let cases: [Case; 22] = [
         ("exp", |x| x.exp(), 1.5),
         ("log", |x| x.log(), 2.0),
         ("tanh", |x| x.tanh(), 3.5),
         ("erf", |x| x.erf(), 3.0),
+        ("tan", |x| x.tan(), 4.0),
+        ("asin", |x| x.asin(), 3.0),
+        ("acos", |x| x.acos(), 3.0),
+        ("atan", |x| x.atan(), 3.0),
+        ("sinh", |x| x.sinh(), 4.0),
+        ("cosh", |x| x.cosh(), 4.0),
+        ("asinh", |x| x.asinh(), 4.0),
+        ("acosh", |x| x.acosh(), 4.0),
+        ("atanh", |x| x.atanh(), 4.0),
+        ("expm1", |x| x.expm1(), 3.0),
+        ("log1p", |x| x.log1p(), 3.0),
+        ("log2", |x| x.log2(), 3.0),
         ("sin", |x| x.sin(), 2.0),
         ("cos", |x| x.cos(), 2.0),
         ("sqrt", |x| x.sqrt(), 0.5),
@@ -98,8 +110,12 @@ fn every_op_matches_its_expression_in_every_float_dtype() {
     fn check<T: convert::Storage>(isa: Isa, epsilon: f64) {
         for row in bullet_ops::table::TABLE {
             let bullet_ops::table::Body::Map(op, _) = row.body else { continue };
-            let exprs = op.exprs();
-            let arity = op.arity();
+            let (exprs, arity) = (op.exprs(), op.arity());
+            // Bits are of integers only, and what is next in f32 is not in f64.
+            let neighbours = row.name == "nextafter" && T::DTYPE != DType::F64;
+            if row.name.starts_with("bitwise") || neighbours {
+                continue;
+            }
             let (lo, hi) = row.domain;
             let n = 1283;
             let draw = |i: usize| {
@@ -245,7 +261,7 @@ fn casts_between_all_dtypes_follow_element() {
         }
     }
     macro_rules! all {
-        ($isa:expr; $($a:ty),*) => { $( all!(@ $isa; $a; bool, u8, i8, i16, i32, i64, f16, bf16, f32, f64); )* };
+        ($isa:expr; $($a:ty),*) => { $( all!(@ $isa; $a; bool, u8, u16, u32, u64, i8, i16, i32, i64, f16, bf16, f32, f64); )* };
         (@ $isa:expr; $a:ty; $($b:ty),*) => { $( pair::<$a, $b>($isa); )* };
     }
     for isa in Isa::available() {

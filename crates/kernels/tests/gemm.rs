@@ -2,7 +2,7 @@
 
 use bullet_kernels::cpu::gemm::{Activation, Epilogue, MatLayout, MatMut, MatRef, gemm, gemm_on};
 use bullet_kernels::cpu::simd::Isa;
-use bullet_ops::{Float, expr};
+use bullet_ops::{Float, scalar};
 use half::{bf16, f16};
 
 mod common;
@@ -40,7 +40,7 @@ fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Identity => x,
         Activation::Relu => x.max(0.0),
-        Activation::Gelu => 0.5 * x * (1.0 + expr::erf(x / 2f64.sqrt())),
+        Activation::Gelu => 0.5 * x * (1.0 + scalar::erf(x / 2f64.sqrt())),
         Activation::GeluTanh => {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
         }

@@ -45,6 +45,9 @@ fn expected(kind: Reduce, v: &[f64]) -> f64 {
         Reduce::Var { correction } => {
             v.iter().map(|x| (x - sum / n).powi(2)).sum::<f64>() / (n - correction).max(0.0)
         }
+        Reduce::Prod => v.iter().product(),
+        Reduce::All => f64::from(v.iter().all(|&x| x != 0.0)),
+        Reduce::Any => f64::from(v.iter().any(|&x| x != 0.0)),
     }
 }
 
@@ -64,7 +67,9 @@ fn check<T: Element, O: Element>(
         let want = expected(kind, group);
         let scale = match kind {
             Reduce::Sum => group.iter().map(|x| x.abs()).sum::<f64>(),
-            Reduce::Max | Reduce::Min => 0.0,
+            Reduce::Max | Reduce::Min | Reduce::All | Reduce::Any => 0.0,
+            // Each factor rounds once; long products underflow.
+            Reduce::Prod => 1.0 + group.len() as f64 * want.abs(),
             Reduce::Mean | Reduce::Var { .. } => 4.0,
         };
         let ok = (got.to_f64() - want).abs() <= epsilon * scale || (want.is_nan() && got.to_f64().is_nan());
@@ -77,13 +82,16 @@ fn check<T: Element, O: Element>(
     }
 }
 
-const KINDS: [Reduce; 6] = [
+const KINDS: [Reduce; 9] = [
     Reduce::Sum,
     Reduce::Mean,
     Reduce::Max,
     Reduce::Min,
     Reduce::Var { correction: 0.0 },
     Reduce::Var { correction: 1.0 },
+    Reduce::Prod,
+    Reduce::All,
+    Reduce::Any,
 ];
 
 fn layouts() -> Vec<Layout> {
@@ -132,13 +140,16 @@ fn every_dtype() {
     all::<bf16, f32>(layout, 1.0, 4e-7, &KINDS);
     all::<f16, f16>(layout, 1.0, 1e-3, &KINDS);
     all::<f64, f64>(layout, 1.0, 1e-15, &KINDS);
-    let exact = [Reduce::Sum, Reduce::Max, Reduce::Min];
+    let exact = [Reduce::Sum, Reduce::Max, Reduce::Min, Reduce::All, Reduce::Any];
     all::<bool, i64>(layout, 1.0, 0.0, &exact);
     all::<u8, i64>(layout, 100.0, 0.0, &exact);
     all::<i8, i64>(layout, 100.0, 0.0, &exact);
     all::<i16, i64>(layout, 1e4, 0.0, &exact);
     all::<i32, i64>(layout, 1e9, 0.0, &exact);
     all::<i64, i64>(layout, 1e12, 0.0, &exact);
+    // Few bits: true and false both come up, and products do not leave i64.
+    all::<bool, i64>(layout, 1.0, 0.0, &[Reduce::Prod]);
+    all::<i8, bool>(layout, 1.5, 0.0, &[Reduce::All, Reduce::Any]);
     all::<i32, f64>(layout, 4.0, 1e-15, &[Reduce::Mean, Reduce::Var { correction: 1.0 }]);
 }
 
@@ -250,6 +261,12 @@ fn nan_infinity_and_nothing() {
     assert_eq!(one(Reduce::Max, &[f32::NEG_INFINITY; 2]).unwrap(), f32::NEG_INFINITY);
     assert_eq!(one(Reduce::Sum, &[f32::INFINITY, 1.0]).unwrap(), f32::INFINITY);
     assert_eq!(one(Reduce::Sum, &[]).unwrap(), 0.0);
+    assert_eq!(one(Reduce::Prod, &[]).unwrap(), 1.0);
+    assert_eq!(one(Reduce::All, &[]).unwrap(), 1.0);
+    assert_eq!(one(Reduce::Any, &[]).unwrap(), 0.0);
+    assert_eq!(one(Reduce::Any, &[0.0, -0.0]).unwrap(), 0.0);
+    assert_eq!(one(Reduce::All, &[1e-45, f32::NAN]).unwrap(), 1.0);
+    assert!(one(Reduce::Prod, &[0.0, f32::INFINITY]).unwrap().is_nan());
     assert!(one(Reduce::Mean, &[]).unwrap().is_nan());
     assert!(one(Reduce::Var { correction: 1.0 }, &[2.0]).unwrap().is_nan());
     let text = |name| format!("zero-size array to reduction operation {name} which has no identity");

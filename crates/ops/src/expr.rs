@@ -10,11 +10,13 @@
 //! assert_eq!(silu.eval(&[0.0]), 0.0);
 //! ```
 //!
-//! **Values.** All values of one evaluation have one type: i64, f32 or f64 ([`DType::compute`](crate::DType::compute)).
-//! A comparison gives 0 or 1 in that type, and a condition is true where it is not 0.
+//! **Values.** All values of one evaluation have one type: i64, u64, f32 or f64
+//! ([`DType::compute`](crate::DType::compute)). A comparison gives 0 or 1 in that type, and a condition is true where it is not 0.
 
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use crate::scalar::{self, Division, Fraction, Integer};
 
 /// Index of a value in an [`Expr`]'s program.
 pub type Id = u16;
@@ -50,6 +52,36 @@ pub enum Unary {
     Round,
     /// 1 where `x` is 0, else 0.
     Not,
+    /// Tangent, of radians.
+    Tan,
+    /// Inverse sine, in radians; NaN outside of -1..=1.
+    Asin,
+    /// Inverse cosine, in radians; NaN outside of -1..=1.
+    Acos,
+    /// Inverse tangent, in radians.
+    Atan,
+    /// Hyperbolic sine.
+    Sinh,
+    /// Hyperbolic cosine.
+    Cosh,
+    /// Inverse hyperbolic sine.
+    Asinh,
+    /// Inverse hyperbolic cosine; NaN below 1.
+    Acosh,
+    /// Inverse hyperbolic tangent; NaN outside of -1..=1.
+    Atanh,
+    /// `e^x - 1`, with all its digits near 0.
+    Expm1,
+    /// Logarithm of `1 + x`, with all its digits near 0.
+    Log1p,
+    /// Logarithm to base 2; exact of powers of 2.
+    Log2,
+    /// Logarithm to base 10.
+    Log10,
+    /// `x` without its fraction.
+    Trunc,
+    /// Every bit of an integer inverted: `-1 - x`.
+    Invert,
 }
 
 /// Primitives of two arguments.
@@ -79,6 +111,28 @@ pub enum Binary {
     And,
     /// Either true.
     Or,
+    /// The largest whole number not above `a / b`; see [`Division::floor_divide`].
+    FloorDiv,
+    /// What that leaves, with the sign of `b`; see [`Division::remainder`].
+    Rem,
+    /// The angle of the point (`b`, `a`), in radians.
+    Atan2,
+    /// `sqrt(a^2 + b^2)` without overflow; infinite if either is, even if the other is NaN.
+    Hypot,
+    /// `a` with the sign of `b`.
+    CopySign,
+    /// The next number of the type computed in from `a` towards `b`.
+    NextAfter,
+    /// Bits of integers that both have.
+    BitAnd,
+    /// Bits of integers that either has.
+    BitOr,
+    /// Bits of integers that one has.
+    BitXor,
+    /// `a * 2^b`; see [`Integer::shift_left`].
+    Shl,
+    /// `a / 2^b`, rounded down; see [`Integer::shift_right`].
+    Shr,
 }
 
 /// One instruction; arguments are [`Id`]s of earlier ones.
@@ -182,6 +236,11 @@ impl Expr {
 }
 
 impl Unary {
+    /// Whether it takes about as long as an addition.
+    pub fn is_cheap(self) -> bool {
+        matches!(self, Unary::Neg | Unary::Abs | Unary::Not | Unary::Invert)
+    }
+
     /// The primitive in f64.
     pub fn eval(self, x: f64) -> f64 {
         match self {
@@ -194,16 +253,37 @@ impl Unary {
             Unary::Sin => x.sin(),
             Unary::Cos => x.cos(),
             Unary::Tanh => x.tanh(),
-            Unary::Erf => erf(x),
+            Unary::Erf => scalar::erf(x),
             Unary::Floor => x.floor(),
             Unary::Ceil => x.ceil(),
             Unary::Round => x.round_ties_even(),
             Unary::Not => f64::from(x == 0.0),
+            Unary::Tan => x.tan(),
+            Unary::Asin => x.asin(),
+            Unary::Acos => x.acos(),
+            Unary::Atan => x.atan(),
+            Unary::Sinh => x.sinh(),
+            Unary::Cosh => x.cosh(),
+            Unary::Asinh => scalar::asinh(x),
+            Unary::Acosh => scalar::acosh(x),
+            Unary::Atanh => scalar::atanh(x),
+            Unary::Expm1 => x.exp_m1(),
+            Unary::Log1p => x.ln_1p(),
+            Unary::Log2 => x.log2(),
+            Unary::Log10 => x.log10(),
+            Unary::Trunc => x.trunc(),
+            Unary::Invert => !(x as i64) as f64,
         }
     }
 }
 
 impl Binary {
+    /// Whether it takes about as long as an addition.
+    pub fn is_cheap(self) -> bool {
+        use Binary::{Atan2, Div, FloorDiv, Hypot, NextAfter, Pow, Rem};
+        !matches!(self, Div | Pow | FloorDiv | Rem | Atan2 | Hypot | NextAfter)
+    }
+
     /// The primitive in f64.
     pub fn eval(self, a: f64, b: f64) -> f64 {
         match self {
@@ -221,30 +301,19 @@ impl Binary {
             Binary::Eq => f64::from(a == b),
             Binary::And => f64::from(a != 0.0 && b != 0.0),
             Binary::Or => f64::from(a != 0.0 || b != 0.0),
+            Binary::FloorDiv => a.floor_divide(b),
+            Binary::Rem => a.remainder(b),
+            Binary::Atan2 => a.atan2(b),
+            Binary::Hypot => a.hypot(b),
+            Binary::CopySign => a.copysign(b),
+            Binary::NextAfter => a.next_after(b),
+            Binary::BitAnd => (a as i64 & b as i64) as f64,
+            Binary::BitOr => (a as i64 | b as i64) as f64,
+            Binary::BitXor => (a as i64 ^ b as i64) as f64,
+            Binary::Shl => (a as i64).shift_left(b as i64) as f64,
+            Binary::Shr => (a as i64).shift_right(b as i64) as f64,
         }
     }
-}
-
-/// The error function to a few ulps of f64. Near 0, `2/sqrt(pi) e^(-x^2) * sum of 2^n x^(2n+1) / (1 * 3 * .. * (2n + 1))`,
-/// whose terms all have one sign, so that nothing cancels; beyond, the continued fraction of erfc (Abramowitz and Stegun
-/// 7.1.6 and 7.1.14).
-pub fn erf(x: f64) -> f64 {
-    let a = x.abs();
-    if a.is_nan() || a < 1.5 {
-        let (mut term, mut sum, mut n) = (x, x, 0.0);
-        while term.abs() > 1e-17 * sum.abs() && n < 100.0 {
-            n += 1.0;
-            term *= 2.0 * x * x / (2.0 * n + 1.0);
-            sum += term;
-        }
-        return sum * (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI;
-    }
-    if a > 6.0 {
-        return x.signum();
-    }
-    let fraction = (1..=150).rev().fold(a, |f, k| a + 0.5 * f64::from(k) / f);
-    let erfc = (-a * a).exp() / (fraction * std::f64::consts::PI.sqrt());
-    x.signum() * (1.0 - erfc)
 }
 
 thread_local! {
@@ -320,8 +389,11 @@ macro_rules! methods {
 }
 methods! {
     unary abs Abs, exp Exp, log Log, sqrt Sqrt, rsqrt Rsqrt, sin Sin, cos Cos, tanh Tanh, erf Erf, floor Floor,
-        ceil Ceil, round Round;
-    binary pow Pow, max Max, min Min, lt Lt, le Le, eq Eq, and And, or Or
+        ceil Ceil, round Round, tan Tan, asin Asin, acos Acos, atan Atan, sinh Sinh, cosh Cosh, asinh Asinh, acosh Acosh,
+        atanh Atanh, expm1 Expm1, log1p Log1p, log2 Log2, log10 Log10, trunc Trunc, invert Invert;
+    binary pow Pow, max Max, min Min, lt Lt, le Le, eq Eq, and And, or Or, floor_divide FloorDiv, remainder Rem,
+        atan2 Atan2, hypot Hypot, copysign CopySign, next_after NextAfter, bit_and BitAnd, bit_or BitOr, bit_xor BitXor,
+        shift_left Shl, shift_right Shr
 }
 
 impl From<f64> for V {
@@ -392,18 +464,5 @@ mod tests {
         assert_eq!(Expr::build(3, |x| x[2]).as_input(), Some(2));
         assert_eq!(Expr::build(0, |_| 4.0.into()).as_const(), Some(4.0));
         assert_eq!(Expr::build(1, |x| -x[0]).as_input(), None);
-    }
-
-    #[test]
-    fn erf_matches_published_values() {
-        // Abramowitz and Stegun, table 7.1, and symmetry.
-        for (x, want) in [(0.5, 0.5204998778130465), (1.0, 0.8427007929497149), (2.0, 0.9953222650189527)] {
-            assert!((erf(x) - want).abs() < 1e-15);
-            assert!((erf(-x) + want).abs() < 1e-15);
-        }
-        assert!((erf(3.0) - 0.9999779095030014).abs() < 1e-15);
-        assert!((erf(2.4999999) - erf(2.5000001)).abs() < 1e-9);
-        assert_eq!(erf(0.0), 0.0);
-        assert!(erf(f64::NAN).is_nan());
     }
 }

@@ -48,20 +48,46 @@ impl Map {
             Ok((joint.compute(), joint))
         };
         match self {
-            Add | Mul | Pow | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round => {
+            Add | Mul | Pow | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round | Trunc
+            | Clip => Ok((joint.compute(), joint)),
+            // Of bools, NumPy divides and shifts numbers of 8 bits.
+            FloorDivide | Remainder => {
+                let number = if joint == DType::Bool { DType::I8 } else { joint };
+                Ok((number.compute(), number))
+            }
+            BitwiseLeftShift | BitwiseRightShift => {
+                self.need_integers(joint)?;
+                let number = if joint == DType::Bool { DType::I8 } else { joint };
+                Ok((number.compute(), number))
+            }
+            BitwiseAnd | BitwiseOr | BitwiseXor => {
+                self.need_integers(joint)?;
                 Ok((joint.compute(), joint))
+            }
+            BitwiseInvert => {
+                self.need_integers(joint)?;
+                refuse_bool(joint)
             }
             Sub | Neg | Sign => refuse_bool(joint),
             // Integers are divided in f64, so that NumPy's quotient of two integers comes out.
             Div | Reciprocal if joint.kind() != Kind::Float => Ok((DType::F64, DType::F64)),
             Div | Reciprocal | Exp | Log | Sqrt | Rsqrt | Sin | Cos | Tanh | Erf | Sigmoid | Gelu
-            | GeluTanh | Silu => {
+            | GeluTanh | Silu | Tan | Asin | Acos | Atan | Atan2 | Sinh | Cosh | Asinh | Acosh | Atanh
+            | Expm1 | Log1p | Log2 | Log10 | Hypot | Copysign | Logaddexp => {
                 let float = joint.to_float();
                 Ok((float.compute(), float))
             }
-            Eq | Ne | Lt | Le | Gt | Ge | LogicalAnd | LogicalOr | LogicalNot => {
+            Nextafter => match joint.to_float() {
+                float @ (DType::F32 | DType::F64) => Ok((float, float)),
+                short => Err(Error::dtype(format!(
+                    "nextafter: {short} is computed in f32, whose neighbours it does not have; cast to f32 or f64 first"
+                ))),
+            },
+            Eq | Ne | Lt | Le | Gt | Ge | LogicalAnd | LogicalOr | LogicalXor | LogicalNot | Isnan => {
                 Ok((joint.compute(), DType::Bool))
             }
+            // No integer is infinite, though one equals what infinity would become; none has a sign apart from its value.
+            Isinf | Isfinite | Signbit => Ok((joint.to_float().compute(), DType::Bool)),
             Where => {
                 self.need_bool(operands[0], "condition")?;
                 let out = operands[1].promote(operands[2]);
@@ -72,6 +98,16 @@ impl Map {
                 Ok((operands[0].compute(), operands[0]))
             }
         }
+    }
+
+    fn need_integers(self, dtype: DType) -> Result<()> {
+        if dtype.is_float() {
+            return Err(Error::dtype(format!(
+                "{} is defined of integers and bools, not {dtype}; cast to an integer first",
+                self.row().name
+            )));
+        }
+        Ok(())
     }
 
     fn need_bool(self, dtype: DType, what: &str) -> Result<()> {
@@ -95,8 +131,9 @@ impl Op {
             Op::Copy => one(x[0]),
             Op::Reduce { kind, axes, keepdims } => {
                 let dtype = match (kind, x[0].dtype.kind()) {
+                    (Reduce::All | Reduce::Any, _) => DType::Bool,
                     (_, Kind::Float) | (Reduce::Max | Reduce::Min, _) => x[0].dtype,
-                    (Reduce::Sum, Kind::Bool | Kind::Int) => DType::I64,
+                    (Reduce::Sum | Reduce::Prod, Kind::Bool | Kind::Int) => x[0].dtype.to_sum(),
                     (Reduce::Mean | Reduce::Var { .. }, Kind::Bool | Kind::Int) => DType::F64,
                 };
                 one(Meta::new(x[0].shape.reduce(*axes, *keepdims), dtype))
@@ -104,6 +141,29 @@ impl Op {
             Op::ArgReduce { axis, keepdims, .. } => {
                 let set = crate::AxisSet::of(&x[0].shape, &[*axis as isize])?;
                 one(Meta::new(x[0].shape.reduce(set, *keepdims), DType::I64))
+            }
+            Op::Scan { axis, .. } => {
+                x[0].shape.axis(*axis as isize)?;
+                one(Meta::new(x[0].shape, x[0].dtype.to_sum()))
+            }
+            Op::CumProdGrad { .. } => one(x[0]),
+            Op::Sort { .. } => {
+                self.need_rank(x[0], 1)?;
+                Ok(vec![x[0], Meta::new(x[0].shape, DType::I64)])
+            }
+            Op::NonZero => {
+                let places = Shape::new(&[x[0].shape.numel()])?;
+                Ok(vec![Meta::new(places, DType::I64), Meta::new(Shape::SCALAR, DType::I64)])
+            }
+            Op::SearchSorted { .. } => {
+                same_dtype(self.name(), x)?;
+                if x[0].shape.rank() != 1 {
+                    return Err(Error::shape(format!(
+                        "searchsorted: the sorted tensor must have one axis, got shape {}",
+                        x[0].shape
+                    )));
+                }
+                one(Meta::new(x[1].shape, DType::I64))
             }
             Op::MatMul => one(infer_matmul(x)?),
             Op::Linear { activation } => infer_linear(*activation, x),
@@ -225,10 +285,14 @@ impl Op {
     }
 
     fn need_index(&self, x: Meta) -> Result<()> {
-        if x.dtype.kind() == Kind::Int {
-            return Ok(());
+        match x.dtype {
+            DType::U64 => Err(Error::dtype(format!(
+                "{}: indices of u64 may not fit i64, in which places are counted; cast them",
+                self.name()
+            ))),
+            dtype if dtype.kind() == Kind::Int => Ok(()),
+            dtype => Err(Error::dtype(format!("{}: indices must be integers, not {dtype}", self.name()))),
         }
-        Err(Error::dtype(format!("{}: indices must be integers, not {}", self.name(), x.dtype)))
     }
 
     /// Checks `x` and the weight and bias after it; returns the shape without the normalised axis.

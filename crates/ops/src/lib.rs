@@ -11,6 +11,7 @@ mod infer;
 mod op;
 pub mod random;
 pub mod reference;
+pub mod scalar;
 mod shape;
 mod split;
 pub mod table;

@@ -51,6 +51,39 @@ pub enum Map {
     LogicalNot,
     Where,
     MaskedFill,
+    FloorDivide,
+    Remainder,
+    BitwiseAnd,
+    BitwiseOr,
+    BitwiseXor,
+    BitwiseInvert,
+    BitwiseLeftShift,
+    BitwiseRightShift,
+    LogicalXor,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Atan2,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Expm1,
+    Log1p,
+    Log2,
+    Log10,
+    Hypot,
+    Copysign,
+    Nextafter,
+    Logaddexp,
+    Signbit,
+    Trunc,
+    Isnan,
+    Isinf,
+    Isfinite,
+    Clip,
 }
 
 /// What a reduction computes of the elements it brings together.
@@ -64,6 +97,12 @@ pub enum Reduce {
     Max,
     /// Smallest; NaN if any is NaN.
     Min,
+    /// Product; 1 of none.
+    Prod,
+    /// Whether none is zero; true of none. NaN is not zero.
+    All,
+    /// Whether any is not zero; false of none.
+    Any,
     /// Variance: the sum of squared deviations over `n - correction`.
     Var {
         /// 0 for the population's variance, 1 for the sample's.
@@ -185,6 +224,34 @@ pub enum Op {
         axis: usize,
         /// Keep the axis with length 1.
         keepdims: bool,
+    },
+    /// Running sums or products along an axis.
+    Scan {
+        /// Products instead of sums.
+        product: bool,
+        /// Along which axis.
+        axis: usize,
+        /// From the axis' end to its start.
+        reverse: bool,
+        /// Of what comes before each element, without itself: the first result is 0, or 1.
+        exclusive: bool,
+    },
+    /// Adjoint of the running product from the start, each element included.
+    CumProdGrad {
+        /// As in the forward op.
+        axis: usize,
+    },
+    /// Elements along the last axis in order, and where they were; equals keep theirs, NaN is last.
+    Sort {
+        /// From the largest to the smallest.
+        descending: bool,
+    },
+    /// Where elements are not zero, and how many: row-major positions, in order, then zeros up to as many as elements.
+    NonZero,
+    /// Where values go into a sorted vector so that it stays sorted.
+    SearchSorted {
+        /// Behind equals instead of before them.
+        right: bool,
     },
     /// Batched matrix product of the last two axes.
     MatMul,

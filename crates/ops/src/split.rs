@@ -30,6 +30,9 @@ impl Op {
             Op::Cast(_) | Op::Copy | Op::Rope(_) => all(true),
             Op::Reduce { axes, .. } => all(!axes.contains(0)),
             Op::ArgReduce { axis, .. } | Op::Concat { axis } => all(*axis != 0),
+            Op::Scan { axis, .. } | Op::CumProdGrad { axis } => all(*axis != 0),
+            Op::Sort { .. } => all(out.rank() >= 2),
+            Op::SearchSorted { .. } => these(true, &[false, true]),
             Op::MatMul if out.rank() == 2 => these(true, &[true, false]),
             Op::MatMul => Some(x.iter().map(broadcast).collect()),
             Op::Linear { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } => these(out.rank() >= 2, &[true]),
@@ -62,7 +65,8 @@ impl Op {
             Op::Conv1d(_) => these(true, &[true]),
             Op::Conv1dGradInput { .. } => these(true, &[false, true]),
             Op::AddNorm { .. } => these(out.rank() >= 2, &[true, true]),
-            Op::EmbeddingGrad { .. }
+            Op::NonZero
+            | Op::EmbeddingGrad { .. }
             | Op::AddNormGrad { .. }
             | Op::LinearBiasGrad
             | Op::LinearWeightGrad

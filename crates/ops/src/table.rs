@@ -5,8 +5,8 @@
 //! Elementwise rows carry the op itself, as an expression of scalar primitives: `x[i]` are the operands, and an adjoint
 //! names `y` (the result) and `g` (its gradient) besides. What an adjoint does not name is not kept for backward.
 //!
-//! **Kinks.** Where a function has no derivative the rows choose: relu, abs and sign have 0 at 0; maximum and minimum
-//! give each of two equal operands half of the gradient.
+//! **Kinks.** Where a function has no derivative the rows choose: relu, abs, sign, copysign, hypot and atan2 have 0 at 0;
+//! maximum and minimum give each of two equal operands half of the gradient; clip has 1 at its bounds.
 
 use std::sync::OnceLock;
 
@@ -88,6 +88,7 @@ const fn kernel(
 
 const REAL: (f64, f64) = (-3.0, 3.0);
 const POSITIVE: (f64, f64) = (0.1, 4.0);
+const UNIT: (f64, f64) = (-0.9, 0.9);
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const FRAC_1_SQRT_2PI: f64 = 0.398_942_280_401_432_7;
 const CUBIC: f64 = 0.044_715;
@@ -105,6 +106,22 @@ fn gelu_tanh_adjoint(x: V, g: V) -> V {
 fn gelu_adjoint(x: V, g: V) -> V {
     let cdf = 0.5 * (1.0 + (x * std::f64::consts::FRAC_1_SQRT_2).erf());
     g * (cdf + x * FRAC_1_SQRT_2PI * (-0.5 * x * x).exp())
+}
+
+/// The function of two operands by its two gradients, with 0 where `at` is 0: there they have no limit.
+fn unless_zero(at: V, a: V, b: V) -> Vec<V> {
+    vec![at.eq(0.0).select(0.0, a), at.eq(0.0).select(0.0, b)]
+}
+
+fn clip_adjoint(x: &[V], g: V) -> Vec<V> {
+    let (over, under) = (x[2].lt(x[0].max(x[1])), x[0].lt(x[1]));
+    vec![over.select(0.0, under.select(0.0, g)), over.select(0.0, under.select(g, 0.0)), over.select(g, 0.0)]
+}
+
+/// log(e^a + e^b), of equal infinities too.
+fn logaddexp(a: V, b: V) -> V {
+    let (larger, gap) = (a.max(b), (a - b).abs());
+    a.eq(b).select(a + std::f64::consts::LN_2, larger + (-gap).exp().log1p())
 }
 
 /// The gradient of a maximum or minimum: to the winner, half to each of two equals.
@@ -170,6 +187,47 @@ pub static TABLE: &[Row] = &[
         |x, _, g| vec![0.0.into(), x[0].select(g, 0.0), x[0].select(0.0, g)]),
     map("masked_fill", "First operand, but the third where the second is true.", Map::MaskedFill, REAL, 0.0, |x| x[1].select(x[2], x[0]),
         |x, _, g| vec![x[1].select(0.0, g), 0.0.into(), x[1].select(g, 0.0)]),
+    map("floor_divide", "Largest whole number not above the quotient; of integers 0 by 0.", Map::FloorDivide, (0.6, 5.0), 2.0,
+        |x| x[0].floor_divide(x[1]),                                                                              |_, _, _| vec![0.0.into(), 0.0.into()]),
+    map("remainder", "What floor_divide leaves, with the divisor's sign; of integers 0 by 0.", Map::Remainder, (0.6, 5.0), 2.0,
+        |x| x[0].remainder(x[1]),                                                                                 |x, _, g| vec![g, -g * x[0].floor_divide(x[1])]),
+    step("bitwise_and", "Bits that both integers have; both, of bools.", Map::BitwiseAnd, |x| x[0].bit_and(x[1])),
+    step("bitwise_or", "Bits that either integer has; either, of bools.", Map::BitwiseOr, |x| x[0].bit_or(x[1])),
+    step("bitwise_xor", "Bits that one integer has; one of them, of bools.", Map::BitwiseXor, |x| x[0].bit_xor(x[1])),
+    step("bitwise_invert", "Every bit of an integer inverted.", Map::BitwiseInvert, |x| x[0].invert()),
+    step("bitwise_left_shift", "x * 2^y; 0 if y is negative or no less than the width.", Map::BitwiseLeftShift, |x| x[0].shift_left(x[1])),
+    step("bitwise_right_shift", "x / 2^y, rounded down; 0 or -1 if y is negative or no less than the width.", Map::BitwiseRightShift, |x| x[0].shift_right(x[1])),
+    step("logical_xor", "One of them non-zero.", Map::LogicalXor, |x| !(!x[0]).eq(!x[1])),
+    map("tan", "Tangent, of radians.", Map::Tan,                    (-1.3, 1.3), 8.0, |x| x[0].tan(),             |_, y, g| vec![g * (1.0 + y * y)]),
+    map("asin", "Inverse sine, in radians.", Map::Asin,             UNIT, 8.0, |x| x[0].asin(),                   |x, _, g| vec![g * ((1.0 - x[0]) * (1.0 + x[0])).rsqrt()]),
+    map("acos", "Inverse cosine, in radians.", Map::Acos,           UNIT, 8.0, |x| x[0].acos(),                   |x, _, g| vec![-g * ((1.0 - x[0]) * (1.0 + x[0])).rsqrt()]),
+    map("atan", "Inverse tangent, in radians.", Map::Atan,          REAL, 8.0, |x| x[0].atan(),                   |x, _, g| vec![g / (1.0 + x[0] * x[0])]),
+    map("atan2", "Angle of the point whose ordinate is the first operand and whose abscissa is the second.", Map::Atan2, POSITIVE, 8.0,
+        |x| x[0].atan2(x[1]),
+        // By the root's inverse: two divisions a lane spill registers on old GPUs.
+        |x, _, g| { let r = x[0] * x[0] + x[1] * x[1]; let s = r.rsqrt(); unless_zero(r, g * (x[1] * s) * s, -g * (x[0] * s) * s) }),
+    map("sinh", "Hyperbolic sine.", Map::Sinh,                      REAL, 8.0, |x| x[0].sinh(),                   |x, _, g| vec![g * x[0].cosh()]),
+    map("cosh", "Hyperbolic cosine.", Map::Cosh,                    REAL, 8.0, |x| x[0].cosh(),                   |x, _, g| vec![g * x[0].sinh()]),
+    map("asinh", "Inverse hyperbolic sine.", Map::Asinh,            REAL, 8.0, |x| x[0].asinh(),                  |x, _, g| vec![g * (x[0] * x[0] + 1.0).rsqrt()]),
+    map("acosh", "Inverse hyperbolic cosine.", Map::Acosh,          (1.2, 4.0), 8.0, |x| x[0].acosh(),            |x, _, g| vec![g * ((x[0] - 1.0) * (x[0] + 1.0)).rsqrt()]),
+    map("atanh", "Inverse hyperbolic tangent.", Map::Atanh,         UNIT, 8.0, |x| x[0].atanh(),                  |x, _, g| vec![g / ((1.0 - x[0]) * (1.0 + x[0]))]),
+    map("expm1", "e^x - 1, with all its digits near 0.", Map::Expm1, REAL, 4.0, |x| x[0].expm1(),                 |_, y, g| vec![g * (y + 1.0)]),
+    map("log1p", "log(1 + x), with all its digits near 0.", Map::Log1p, (-0.8, 4.0), 8.0, |x| x[0].log1p(),       |x, _, g| vec![g / (1.0 + x[0])]),
+    map("log2", "Logarithm to base 2.", Map::Log2,                  POSITIVE, 4.0, |x| x[0].log2(),               |x, _, g| vec![g * std::f64::consts::LOG2_E / x[0]]),
+    map("log10", "Logarithm to base 10.", Map::Log10,               POSITIVE, 4.0, |x| x[0].log10(),              |x, _, g| vec![g * std::f64::consts::LOG10_E / x[0]]),
+    map("hypot", "sqrt(x^2 + y^2), without overflow.", Map::Hypot,  POSITIVE, 4.0, |x| x[0].hypot(x[1]),          |x, y, g| unless_zero(y, g * x[0] / y, g * x[1] / y)),
+    map("copysign", "Magnitude of the first operand, sign of the second.", Map::Copysign, REAL, 0.0, |x| x[0].copysign(x[1]),
+        |x, _, g| vec![x[0].eq(0.0).select(0.0, g * V::from(1.0).copysign(x[0]) * V::from(1.0).copysign(x[1])), 0.0.into()]),
+    step("nextafter", "Next number of its dtype from the first operand towards the second.", Map::Nextafter, |x| x[0].next_after(x[1])),
+    map("logaddexp", "log(e^x + e^y), without overflow.", Map::Logaddexp, REAL, 8.0, |x| logaddexp(x[0], x[1]),
+        |x, _, g| vec![g * (x[0] - x[1]).sigmoid(), g * (x[1] - x[0]).sigmoid()]),
+    step("signbit", "Negative, -0 and -NaN too.", Map::Signbit, |x| V::from(1.0).copysign(x[0]).lt(0.0)),
+    map("trunc", "Integer part.", Map::Trunc,                       REAL, 0.0, |x| x[0].trunc(),                  |_, _, _| vec![0.0.into()]),
+    step("isnan", "Not a number.", Map::Isnan, |x| !x[0].eq(x[0])),
+    step("isinf", "Infinite.", Map::Isinf, |x| x[0].abs().eq(f64::INFINITY)),
+    step("isfinite", "Neither infinite nor NaN.", Map::Isfinite, |x| x[0].abs().lt(f64::INFINITY)),
+    map("clip", "First operand, but no less than the second and no more than the third, which goes first.", Map::Clip, REAL, 0.0,
+        |x| x[0].max(x[1]).min(x[2]),                                                                             |x, _, g| clip_adjoint(x, g)),
     // Element type and memory.
     kernel("cast", "x -> y", "Elements as another dtype.", 0.0, Adjoint::Rule),
     kernel("copy", "x -> y", "A row-major copy of a strided operand.", 0.0, Adjoint::Rule),
@@ -178,9 +236,20 @@ pub static TABLE: &[Row] = &[
     kernel("mean", "x -> y", "Mean over axes.", 16.0, Adjoint::Rule),
     kernel("max", "x -> y", "Largest over axes; the gradient is shared by equals.", 0.0, Adjoint::Rule),
     kernel("min", "x -> y", "Smallest over axes; the gradient is shared by equals.", 0.0, Adjoint::Rule),
+    kernel("prod", "x -> y", "Product over axes.", 32.0, Adjoint::Rule),
+    kernel("all", "x -> y", "Whether none is zero, over axes; NaN is not zero.", 0.0, Adjoint::NotDifferentiable),
+    kernel("any", "x -> y", "Whether any is not zero, over axes.", 0.0, Adjoint::NotDifferentiable),
     kernel("var", "x -> y", "Variance over axes.", 32.0, Adjoint::Rule),
     kernel("argmax", "x -> i", "Index (i64) of the largest along an axis.", 0.0, Adjoint::NotDifferentiable),
     kernel("argmin", "x -> i", "Index (i64) of the smallest along an axis.", 0.0, Adjoint::NotDifferentiable),
+    // Scans.
+    kernel("cumsum", "x -> y", "Running sums along an axis, from either end, with or without the element itself.", 32.0, Adjoint::Rule),
+    kernel("cumprod", "x -> y", "Running products along an axis, from either end, with or without the element itself.", 64.0, Adjoint::Rule),
+    kernel("cumprod_grad", "x, g -> dx", "Adjoint of cumprod from the start: dx[i] is the sum over k >= i of g[k] times the product of x[..=k] without x[i].", 64.0, Adjoint::NotDifferentiable),
+    // Order.
+    kernel("sort", "x[.., n] -> y[.., n], i[.., n]", "Elements along the last axis in order, and where they were (i64); equals keep their order, NaN is last.", 0.0, Adjoint::Rule),
+    kernel("nonzero", "x -> i[numel], count", "Row-major positions (i64) of elements that are not zero, then zeros; and how many there are.", 0.0, Adjoint::NotDifferentiable),
+    kernel("searchsorted", "s[n], v -> i (shape of v)", "How many elements of a sorted vector come before each value (i64): those below it, or (right) not above it.", 0.0, Adjoint::NotDifferentiable),
     // Products.
     kernel("matmul", "a[.., m, k], b[.., k, n] -> c[.., m, n]", "Matrix product; leading axes broadcast.", 64.0, Adjoint::Rule),
     kernel("linear_bias_grad", "g[.., n].. -> db[n]..", "Sums over all axes but the last: the gradients of the biases of several linear ops.", 16.0, Adjoint::NotDifferentiable),
@@ -239,10 +308,13 @@ impl Map {
         use Map::*;
         match self {
             Add | Sub | Mul | Div | Pow | Maximum | Minimum | Eq | Ne | Lt | Le | Gt | Ge | LogicalAnd
-            | LogicalOr => 2,
+            | LogicalOr | LogicalXor | FloorDivide | Remainder | BitwiseAnd | BitwiseOr | BitwiseXor
+            | BitwiseLeftShift | BitwiseRightShift | Atan2 | Hypot | Copysign | Nextafter | Logaddexp => 2,
             Neg | Abs | Sign | Square | Reciprocal | Exp | Log | Sqrt | Rsqrt | Sin | Cos | Tanh | Erf
-            | Sigmoid | Relu | Gelu | GeluTanh | Silu | Floor | Ceil | Round | LogicalNot => 1,
-            Where | MaskedFill => 3,
+            | Sigmoid | Relu | Gelu | GeluTanh | Silu | Floor | Ceil | Round | LogicalNot | BitwiseInvert
+            | Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Expm1 | Log1p | Log2
+            | Log10 | Signbit | Trunc | Isnan | Isinf | Isfinite => 1,
+            Where | MaskedFill | Clip => 3,
         }
     }
 
@@ -280,9 +352,18 @@ impl Op {
             Op::Reduce { kind: Reduce::Mean, .. } => "mean",
             Op::Reduce { kind: Reduce::Max, .. } => "max",
             Op::Reduce { kind: Reduce::Min, .. } => "min",
+            Op::Reduce { kind: Reduce::Prod, .. } => "prod",
+            Op::Reduce { kind: Reduce::All, .. } => "all",
+            Op::Reduce { kind: Reduce::Any, .. } => "any",
             Op::Reduce { kind: Reduce::Var { .. }, .. } => "var",
             Op::ArgReduce { max: true, .. } => "argmax",
             Op::ArgReduce { max: false, .. } => "argmin",
+            Op::Scan { product: false, .. } => "cumsum",
+            Op::Scan { product: true, .. } => "cumprod",
+            Op::CumProdGrad { .. } => "cumprod_grad",
+            Op::Sort { .. } => "sort",
+            Op::NonZero => "nonzero",
+            Op::SearchSorted { .. } => "searchsorted",
             Op::MatMul => "matmul",
             Op::Linear { .. } => "linear",
             Op::LinearBiasGrad => "linear_bias_grad",
@@ -342,7 +423,7 @@ mod tests {
             assert!(TABLE[..i].iter().all(|r| r.name != row.name), "{} twice", row.name);
             assert!(row.doc.ends_with('.'), "{}", row.name);
         }
-        assert!(matches!(TABLE[Map::MaskedFill as usize + 1].body, Body::Kernel));
+        assert!(matches!(TABLE[Map::Clip as usize + 1].body, Body::Kernel));
     }
 
     /// Every elementwise adjoint against central differences, in f64, where the row says the function is smooth.

@@ -34,6 +34,9 @@ fn typestr(dtype: DType) -> PyResult<&'static str> {
     Ok(match dtype {
         DType::Bool => "|b1",
         DType::U8 => "|u1",
+        DType::U16 => "<u2",
+        DType::U32 => "<u4",
+        DType::U64 => "<u8",
         DType::I8 => "|i1",
         DType::I16 => "<i2",
         DType::I32 => "<i4",

@@ -81,6 +81,10 @@ impl Operand {
 fn integer(value: i64, dtype: DType, beside: &Tensor) -> PyResult<Tensor> {
     let (low, high) = match dtype {
         DType::U8 => (0, i64::from(u8::MAX)),
+        DType::U16 => (0, i64::from(u16::MAX)),
+        DType::U32 => (0, i64::from(u32::MAX)),
+        // Of larger ones a Python integer is no i64 any more.
+        DType::U64 => (0, i64::MAX),
         DType::I8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
         DType::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
         DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),

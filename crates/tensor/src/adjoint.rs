@@ -3,6 +3,8 @@
 //! Elementwise ops take theirs from the op table, as expressions. The others are one arm of a match each, in terms of
 //! other ops. [`reads`] says what an adjoint reads; the tape keeps that and nothing else.
 
+mod order;
+
 use std::cell::RefCell;
 
 use bullet_ops::expr::Expr;
@@ -90,9 +92,13 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
     match op {
         Op::Map(map) => map_reads(*map, n, needs),
         Op::Cast(_) | Op::Copy | Op::Concat { .. } | Op::Pad { .. } | Op::Rope(_) => mask(&[], &[]),
-        Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } => mask(&[], &[]),
+        Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. } | Op::Scan { product: false, .. } => {
+            mask(&[], &[])
+        }
         Op::Reduce { kind: Reduce::Max | Reduce::Min, .. } => mask(&[0], &[0]),
-        Op::Reduce { kind: Reduce::Var { .. }, .. } => mask(&[0], &[]),
+        Op::Reduce { kind: Reduce::Var { .. } | Reduce::Prod, .. } => mask(&[0], &[]),
+        Op::Scan { product: true, .. } => mask(&[0], &[]),
+        Op::Sort { .. } => mask(&[], &[1]),
         Op::MatMul | Op::Conv1d(_) => {
             let mut keep = mask(&[], &[]);
             (keep[0], keep[1]) = (needs(1), needs(0));
@@ -119,6 +125,10 @@ pub(crate) fn reads(op: &Op, inputs: &[&Tensor]) -> Vec<bool> {
         Op::Attention(_) => mask(&[0, 1, 2, 3, 4], &[0, 1]),
         Op::AttentionPacked { .. } => mask(&[0, 1], &[0, 1]),
         Op::ArgReduce { .. }
+        | Op::Reduce { kind: Reduce::All | Reduce::Any, .. }
+        | Op::CumProdGrad { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::SoftmaxGrad
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad
@@ -162,6 +172,14 @@ pub(crate) fn adjoint(
         Op::Cast(_) => vec![Some(g.cast(cx.inputs[0].dtype)?)],
         Op::Copy => vec![Some(g)],
         Op::Reduce { kind, axes, .. } => vec![Some(reduce_adjoint(*kind, *axes, cx, g)?)],
+        Op::Scan { product, axis, reverse, exclusive } => {
+            vec![Some(order::scan_adjoint(*product, *axis, (*reverse, *exclusive), cx, &g)?)]
+        }
+        Op::Sort { .. } => {
+            let axis = g.rank() - 1;
+            let zeros = Tensor::zeros(&cx.inputs[0].shape, g.dtype(), g.device())?;
+            vec![Some(first(execute(&Op::ScatterAdd { axis }, &[&zeros, cx.y(1), &g]))?)]
+        }
         Op::MatMul => {
             let da = cx.if_needed(0, || g.matmul(&cx.x(1).transpose(-1, -2)?)?.sum_to(cx.inputs[0].shape))?;
             let db = cx.if_needed(1, || cx.x(0).transpose(-1, -2)?.matmul(&g)?.sum_to(cx.inputs[1].shape))?;
@@ -247,6 +265,9 @@ pub(crate) fn adjoint(
             grads
         }
         Op::ArgReduce { .. }
+        | Op::CumProdGrad { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::SoftmaxGrad
         | Op::LogSoftmaxGrad
         | Op::LayerNormGrad
@@ -345,6 +366,8 @@ fn reduce_adjoint(kind: Reduce, axes: bullet_ops::AxisSet, cx: &Context<'_>, g: 
     match kind {
         Reduce::Sum => g.broadcast_to(&shape),
         Reduce::Mean => scaled(&g, 1.0 / n)?.broadcast_to(&shape),
+        Reduce::Prod => order::prod_adjoint(axes, cx.x(0), &g),
+        Reduce::All | Reduce::Any => unreachable!("truths are not differentiable, so they are not recorded"),
         Reduce::Max | Reduce::Min => {
             let x = cx.x(0);
             // Counted in the compute type: f16 ends at 65504.

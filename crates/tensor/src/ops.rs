@@ -28,9 +28,14 @@ macro_rules! maps {
 maps! {
     unary: neg Neg, abs Abs, sign Sign, square Square, reciprocal Reciprocal, exp Exp, log Log, sqrt Sqrt, rsqrt Rsqrt,
         sin Sin, cos Cos, tanh Tanh, erf Erf, sigmoid Sigmoid, relu Relu, gelu Gelu, gelu_tanh GeluTanh, silu Silu,
-        floor Floor, ceil Ceil, round Round, logical_not LogicalNot;
+        floor Floor, ceil Ceil, round Round, logical_not LogicalNot, tan Tan, asin Asin, acos Acos, atan Atan, sinh Sinh,
+        cosh Cosh, asinh Asinh, acosh Acosh, atanh Atanh, expm1 Expm1, log1p Log1p, log2 Log2, log10 Log10,
+        signbit Signbit, trunc Trunc, isnan Isnan, isinf Isinf, isfinite Isfinite;
     binary: add Add, sub Sub, mul Mul, div Div, maximum Maximum, minimum Minimum, eq Eq, ne Ne, lt Lt, le Le,
-        gt Gt, ge Ge, logical_and LogicalAnd, logical_or LogicalOr,
+        gt Gt, ge Ge, logical_and LogicalAnd, logical_or LogicalOr, logical_xor LogicalXor, floor_divide FloorDivide,
+        remainder Remainder, bitwise_and BitwiseAnd, bitwise_or BitwiseOr, bitwise_xor BitwiseXor,
+        bitwise_left_shift BitwiseLeftShift, bitwise_right_shift BitwiseRightShift, atan2 Atan2, hypot Hypot,
+        copysign Copysign, nextafter Nextafter, logaddexp Logaddexp,
 }
 
 macro_rules! operators {
@@ -97,6 +102,23 @@ impl Tensor {
         run_one(Op::Map(Map::MaskedFill), &[self, mask, &value])
     }
 
+    /// Every bit of an integer inverted; a bool negated.
+    ///
+    /// # Errors
+    /// Floating-point elements.
+    pub fn bitwise_invert(&self) -> Result<Tensor> {
+        if self.dtype() == DType::Bool {
+            self.logical_not()
+        } else {
+            run_one(Op::Map(Map::BitwiseInvert), &[self])
+        }
+    }
+
+    /// Elements no less than `min`'s and no more than `max`'s, which goes first; operands broadcast and promote.
+    pub fn clip(&self, min: &Tensor, max: &Tensor) -> Result<Tensor> {
+        run_one(Op::Map(Map::Clip), &[self, min, max])
+    }
+
     /// Elements as `dtype`: this tensor itself if it has it.
     pub fn cast(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() { Ok(self.clone()) } else { run_one(Op::Cast(dtype), &[self]) }
@@ -138,7 +160,7 @@ impl Tensor {
         run_one(Op::Reduce { kind, axes, keepdims }, &[self])
     }
 
-    /// Sums; integers and bools add up in i64.
+    /// Sums; bools and signed integers add up in i64, unsigned ones in u64.
     pub fn sum(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
         self.reduce(Reduce::Sum, axes, keepdims)
     }
@@ -146,6 +168,21 @@ impl Tensor {
     /// Means.
     pub fn mean(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
         self.reduce(Reduce::Mean, axes, keepdims)
+    }
+
+    /// Products; integers and bools multiply in i64.
+    pub fn prod(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::Prod, axes, keepdims)
+    }
+
+    /// Whether no element is zero (bool); true of none. NaN is not zero.
+    pub fn all(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::All, axes, keepdims)
+    }
+
+    /// Whether any element is not zero (bool); false of none.
+    pub fn any(&self, axes: &[isize], keepdims: bool) -> Result<Tensor> {
+        self.reduce(Reduce::Any, axes, keepdims)
     }
 
     /// Largest elements.

@@ -463,14 +463,22 @@ fn bytes_of<T: Element>(data: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), size_of_val(data)) }
 }
 
+/// The values, if they could be read.
+fn show<T: fmt::Debug>(f: &mut fmt::Formatter<'_>, values: Result<Vec<T>>) -> fmt::Result {
+    values.map_or(Ok(()), |values| write!(f, ", {values:?}"))
+}
+
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         write!(f, "Tensor({}, {}, {}", self.dtype(), self.shape(), self.device())?;
-        if self.numel() <= SHOWN
-            && let Ok(values) = self.to_f64_vec()
-        {
-            write!(f, ", {values:?}")?;
+        if self.numel() <= SHOWN {
+            // Integers of 64 bits have more digits than f64.
+            match self.dtype() {
+                DType::I64 => show(f, self.to_vec::<i64>())?,
+                DType::U64 => show(f, self.to_vec::<u64>())?,
+                _ => show(f, self.to_f64_vec())?,
+            }
         }
         f.write_str(if self.is_tracked() { ", tracked)" } else { ")" })
     }

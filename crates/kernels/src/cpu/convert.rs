@@ -22,6 +22,18 @@ macro_rules! with_element {
                 type $ty = u8;
                 $body
             }
+            bullet_ops::DType::U16 => {
+                type $ty = u16;
+                $body
+            }
+            bullet_ops::DType::U32 => {
+                type $ty = u32;
+                $body
+            }
+            bullet_ops::DType::U64 => {
+                type $ty = u64;
+                $body
+            }
             bullet_ops::DType::I8 => {
                 type $ty = i8;
                 $body
@@ -266,7 +278,7 @@ pub trait Lane: Element {
     unsafe fn store<T: Target, D: BlockElement>(src: &[Self], dst: *mut D, stride: isize);
 }
 
-/// Elements with vectorised conversions to the three compute types.
+/// Elements with vectorised conversions to the compute types.
 pub trait BlockElement: Element {
     /// To f32.
     fn to_f32s<T: Target>(src: &[Self], dst: &mut [f32]);
@@ -299,6 +311,9 @@ macro_rules! plain_blocks {
 plain_blocks! {
     bool: |x| f32::from(x as u8), |x| x != 0.0;
     u8: |x| x as f32, |x| x as i64 as u8;
+    u16: |x| x as f32, |x| x as i64 as u16;
+    u32: |x| x as f32, |x| x as i64 as u32;
+    u64: |x| x as f32, |x| u64::from_f64(f64::from(x));
     i8: |x| x as f32, |x| x as i64 as i8;
     i16: |x| x as f32, |x| x as i64 as i16;
     i32: |x| x as f32, |x| x as i64 as i32;
@@ -369,7 +384,7 @@ macro_rules! wide_lane {
         }
     )*};
 }
-wide_lane!(f64: to_f64, from_f64; i64: to_i64, from_i64);
+wide_lane!(f64: to_f64, from_f64; i64: to_i64, from_i64; u64: to_u64, from_u64);
 
 /// `dst[i] = f(src[i * stride])`, with the loops that vectorise for strides 0 and 1.
 ///

@@ -257,7 +257,8 @@ macro_rules! addends {
         }
     )*};
 }
-addends!(f32: |a, b| a + b, f64: |a, b| a + b, u8: u8::wrapping_add, i8: i8::wrapping_add, i16: i16::wrapping_add,
+addends!(f32: |a, b| a + b, f64: |a, b| a + b, u8: u8::wrapping_add,
+    u16: u16::wrapping_add, u32: u32::wrapping_add, u64: u64::wrapping_add, i8: i8::wrapping_add, i16: i16::wrapping_add,
     i32: i32::wrapping_add, i64: i64::wrapping_add, bool: |a, b| a | b);
 
 macro_rules! half_addends {

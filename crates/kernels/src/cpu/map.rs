@@ -4,10 +4,11 @@
 //! the first-level cache; each instruction is one vectorised loop. Contiguous operands of the compute type are read, and
 //! such results written, in place. An expression that is just an operand is a strided [`copy`].
 //!
-//! Values are i64, f32 or f64, as the caller says: operands are converted to that type as they are loaded, the result
+//! Values are i64, u64, f32 or f64, as the caller says: operands are converted to that type as they are loaded, the result
 //! to its dtype as it is stored (a float to an integer truncates, an integer wraps, anything to bool is `!= 0`).
 
 use bullet_ops::expr::{Binary, Expr, Node, Unary};
+use bullet_ops::scalar::{Division, Fraction, Integer};
 use bullet_ops::{DType, Element};
 use smallvec::SmallVec;
 
@@ -22,7 +23,7 @@ use crate::view::{View, ViewMut};
 /// Elements of a register: few enough that some twenty stay in 48 KiB, many enough to hide the dispatch.
 const BLOCK: usize = 512;
 
-/// Evaluates `expr` for each element of `out`, in the type `compute` (i64, f32 or f64).
+/// Evaluates `expr` for each element of `out`, in the type `compute` (i64, u64, f32 or f64).
 ///
 /// `inputs` are as many as the expression's and have `out`'s shape (broadcast axes have stride 0). `out` may be strided,
 /// and may be the same memory as an input of the same layout.
@@ -63,6 +64,7 @@ pub fn map_on(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &
 fn evaluate(isa: Isa, expr: &Expr, compute: DType, inputs: &[View<'_>], out: &mut ViewMut<'_>) {
     match compute {
         DType::I64 => Task::<i64>::new(isa, expr, inputs, out).run(),
+        DType::U64 => Task::<u64>::new(isa, expr, inputs, out).run(),
         DType::F32 => Task::<f32>::new(isa, expr, inputs, out).run(),
         DType::F64 => Task::<f64>::new(isa, expr, inputs, out).run(),
         other => panic!("{other} is not a compute type; use its DType::compute()"),
@@ -139,9 +141,10 @@ impl Program {
     /// A rough cost an element in bytes of memory traffic, for deciding on threads.
     fn cost(&self) -> usize {
         let weight = |instr: &Instr| match instr.op {
-            Node::Unary(Unary::Neg | Unary::Abs | Unary::Not, _) => 1,
-            Node::Unary(..) | Node::Binary(Binary::Div | Binary::Pow, ..) => 8,
-            Node::Input(_) | Node::Const(_) | Node::Binary(..) | Node::Select(..) => 1,
+            Node::Unary(op, _) if op.is_cheap() => 1,
+            Node::Binary(op, ..) if op.is_cheap() => 1,
+            Node::Unary(..) | Node::Binary(..) => 8,
+            Node::Input(_) | Node::Const(_) | Node::Select(..) => 1,
         };
         self.instrs.iter().map(weight).sum()
     }
@@ -427,6 +430,23 @@ macro_rules! float_machine {
                     Unary::Ceil => each!(out; x in a => Real::ceil(x)),
                     Unary::Round => each!(out; x in a => Real::round(x)),
                     Unary::Not => each!(out; x in a => if x == 0.0 { 1.0 } else { 0.0 }),
+                    Unary::Tan if small(a) => each!(out; x in a => Real::tan::<T>(x)),
+                    Unary::Tan => each!(out; x in a => x.tan_any()),
+                    Unary::Asin => each!(out; x in a => Real::asin::<T>(x)),
+                    Unary::Acos => each!(out; x in a => Real::acos::<T>(x)),
+                    Unary::Atan => each!(out; x in a => Real::atan::<T>(x)),
+                    Unary::Sinh => each!(out; x in a => Real::sinh::<T>(x)),
+                    Unary::Cosh => each!(out; x in a => Real::cosh::<T>(x)),
+                    Unary::Asinh => each!(out; x in a => Real::asinh::<T>(x)),
+                    Unary::Acosh => each!(out; x in a => Real::acosh::<T>(x)),
+                    Unary::Atanh => each!(out; x in a => Real::atanh::<T>(x)),
+                    Unary::Expm1 => each!(out; x in a => Real::expm1::<T>(x)),
+                    Unary::Log1p => each!(out; x in a => Real::log1p::<T>(x)),
+                    Unary::Log2 => each!(out; x in a => Real::log2::<T>(x)),
+                    Unary::Log10 => each!(out; x in a => Real::log10(x)),
+                    Unary::Trunc => each!(out; x in a => Real::trunc(x)),
+                    // The table gives bits of integers only.
+                    Unary::Invert => each!(out; x in a => !(x as i64) as $ty),
                 }
             }
 
@@ -455,6 +475,16 @@ macro_rules! float_machine {
                     Binary::Eq => each!(out; x in a, y in b => truth(x == y)),
                     Binary::And => each!(out; x in a, y in b => truth((x != 0.0) & (y != 0.0))),
                     Binary::Or => each!(out; x in a, y in b => truth((x != 0.0) | (y != 0.0))),
+                    Binary::FloorDiv => each!(out; x in a, y in b => x.floor_divide(y)),
+                    Binary::Rem => each!(out; x in a, y in b => x.remainder(y)),
+                    Binary::Atan2 => each!(out; x in a, y in b => Real::atan2(x, y)),
+                    Binary::Hypot => each!(out; x in a, y in b => Real::hypot(x, y)),
+                    Binary::CopySign => each!(out; x in a, y in b => Real::copysign(x, y)),
+                    Binary::NextAfter => each!(out; x in a, y in b => x.next_after(y)),
+                    // The table gives bits of integers only.
+                    Binary::BitAnd | Binary::BitOr | Binary::BitXor | Binary::Shl | Binary::Shr => {
+                        each!(out; x in a, y in b => op.eval(x.wide(), y.wide()) as $ty)
+                    }
                 }
             }
         }
@@ -469,57 +499,70 @@ fn small<R: Real>(a: &[R]) -> bool {
     a.iter().fold(true, |ok, x| ok & (x.abs() <= R::TRIG_LIMIT))
 }
 
-impl Machine for i64 {
-    #[inline(always)]
-    fn unary<T: Target>(op: Unary, a: &[i64], out: &mut [i64]) {
-        match op {
-            Unary::Neg => each!(out; x in a => x.wrapping_neg()),
-            Unary::Abs => each!(out; x in a => x.wrapping_abs()),
-            Unary::Not => each!(out; x in a => i64::from(x == 0)),
-            Unary::Floor | Unary::Ceil | Unary::Round => out.copy_from_slice(a),
-            // The table gives these no integer form; should one come, it is the real function, truncated.
-            Unary::Exp
-            | Unary::Log
-            | Unary::Sqrt
-            | Unary::Rsqrt
-            | Unary::Sin
-            | Unary::Cos
-            | Unary::Tanh
-            | Unary::Erf => each!(out; x in a => op.eval(x as f64) as i64),
-        }
-    }
+macro_rules! int_machine {
+    ($($ty:ident abs $abs:expr),*) => {$(
+        impl Machine for $ty {
+            #[inline(always)]
+            fn unary<T: Target>(op: Unary, a: &[$ty], out: &mut [$ty]) {
+                match op {
+                    Unary::Neg => each!(out; x in a => x.wrapping_neg()),
+                    Unary::Abs => each!(out; x in a => $abs(x)),
+                    Unary::Not => each!(out; x in a => $ty::from(x == 0)),
+                    Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => out.copy_from_slice(a),
+                    Unary::Invert => each!(out; x in a => !x),
+                    // The table gives these no integer form; should one come, it is the real function, truncated.
+                    Unary::Exp
+                    | Unary::Log
+                    | Unary::Sqrt
+                    | Unary::Rsqrt
+                    | Unary::Sin
+                    | Unary::Cos
+                    | Unary::Tanh
+                    | Unary::Erf
+                    | Unary::Tan
+                    | Unary::Asin
+                    | Unary::Acos
+                    | Unary::Atan
+                    | Unary::Sinh
+                    | Unary::Cosh
+                    | Unary::Asinh
+                    | Unary::Acosh
+                    | Unary::Atanh
+                    | Unary::Expm1
+                    | Unary::Log1p
+                    | Unary::Log2
+                    | Unary::Log10 => each!(out; x in a => op.eval(x as f64) as $ty),
+                }
+            }
 
-    #[inline(always)]
-    fn binary<T: Target>(op: Binary, a: &[i64], b: &[i64], out: &mut [i64]) {
-        match op {
-            Binary::Add => each!(out; x in a, y in b => x.wrapping_add(y)),
-            Binary::Sub => each!(out; x in a, y in b => x.wrapping_sub(y)),
-            Binary::Mul => each!(out; x in a, y in b => x.wrapping_mul(y)),
-            Binary::Div => each!(out; x in a, y in b => if y == 0 { 0 } else { x.wrapping_div(y) }),
-            Binary::Pow => each!(out; x in a, y in b => int_pow(x, y)),
-            Binary::Max => each!(out; x in a, y in b => x.max(y)),
-            Binary::Min => each!(out; x in a, y in b => x.min(y)),
-            Binary::Lt => each!(out; x in a, y in b => i64::from(x < y)),
-            Binary::Le => each!(out; x in a, y in b => i64::from(x <= y)),
-            Binary::Eq => each!(out; x in a, y in b => i64::from(x == y)),
-            Binary::And => each!(out; x in a, y in b => i64::from((x != 0) & (y != 0))),
-            Binary::Or => each!(out; x in a, y in b => i64::from((x != 0) | (y != 0))),
+            #[inline(always)]
+            fn binary<T: Target>(op: Binary, a: &[$ty], b: &[$ty], out: &mut [$ty]) {
+                match op {
+                    Binary::Add => each!(out; x in a, y in b => x.wrapping_add(y)),
+                    Binary::Sub => each!(out; x in a, y in b => x.wrapping_sub(y)),
+                    Binary::Mul => each!(out; x in a, y in b => x.wrapping_mul(y)),
+                    Binary::Div => each!(out; x in a, y in b => if y == 0 { 0 } else { x.wrapping_div(y) }),
+                    Binary::Pow => each!(out; x in a, y in b => x.power(y)),
+                    Binary::Max => each!(out; x in a, y in b => x.max(y)),
+                    Binary::Min => each!(out; x in a, y in b => x.min(y)),
+                    Binary::Lt => each!(out; x in a, y in b => $ty::from(x < y)),
+                    Binary::Le => each!(out; x in a, y in b => $ty::from(x <= y)),
+                    Binary::Eq => each!(out; x in a, y in b => $ty::from(x == y)),
+                    Binary::And => each!(out; x in a, y in b => $ty::from((x != 0) & (y != 0))),
+                    Binary::Or => each!(out; x in a, y in b => $ty::from((x != 0) | (y != 0))),
+                    Binary::FloorDiv => each!(out; x in a, y in b => x.floor_divide(y)),
+                    Binary::Rem => each!(out; x in a, y in b => x.remainder(y)),
+                    Binary::BitAnd => each!(out; x in a, y in b => x & y),
+                    Binary::BitOr => each!(out; x in a, y in b => x | y),
+                    Binary::BitXor => each!(out; x in a, y in b => x ^ y),
+                    Binary::Shl => each!(out; x in a, y in b => x.shift_left(y)),
+                    Binary::Shr => each!(out; x in a, y in b => x.shift_right(y)),
+                    Binary::Atan2 | Binary::Hypot | Binary::CopySign | Binary::NextAfter => {
+                        each!(out; x in a, y in b => op.eval(x as f64, y as f64) as $ty)
+                    }
+                }
+            }
         }
-    }
+    )*};
 }
-
-/// Wraps; 0 for a negative exponent.
-fn int_pow(x: i64, exponent: i64) -> i64 {
-    let (mut base, mut left, mut result) = (x, exponent, 1i64);
-    if left < 0 {
-        return 0;
-    }
-    while left > 0 {
-        if left & 1 == 1 {
-            result = result.wrapping_mul(base);
-        }
-        base = base.wrapping_mul(base);
-        left >>= 1;
-    }
-    result
-}
+int_machine!(i64 abs i64::wrapping_abs, u64 abs std::convert::identity);

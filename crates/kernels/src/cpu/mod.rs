@@ -18,8 +18,10 @@ mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rope;
+pub mod scan;
 pub mod simd;
 pub mod softmax;
+pub mod sort;
 pub(crate) mod space;
 
 pub use execute::{execute, takes_strided};

@@ -1,4 +1,5 @@
-//! Reductions of strided views over any axes: sum, mean, largest, smallest, variance, and the places of extremes.
+//! Reductions of strided views over any axes: sum, mean, product, largest, smallest, variance, truth, and the places of
+//! extremes.
 //!
 //! **Accuracy.** Floats are summed in f32 (f64 for f64) in blocks by many lanes, blocks pairwise as a binary counter
 //! carries, so that the error grows with the logarithm of the length. The variance takes two passes, of which the second
@@ -26,11 +27,11 @@ const BLOCK: usize = 512;
 /// Rows that a block of results takes in plainly before the pairwise scheme.
 const ROWS: usize = 32;
 
-/// The type in which `kind` of `dtype` is computed: i64 for sums and extremes of integers and bools, f64 for their
+/// The type in which `kind` of `dtype` is computed: i64 or u64 for sums and extremes of integers and bools, f64 for their
 /// means and variances, else [`DType::compute`].
 pub fn compute_type(kind: Reduce, dtype: DType) -> DType {
     match (kind, dtype.compute()) {
-        (Reduce::Mean | Reduce::Var { .. }, DType::I64) => DType::F64,
+        (Reduce::Mean | Reduce::Var { .. }, DType::I64 | DType::U64) => DType::F64,
         (_, compute) => compute,
     }
 }
@@ -38,7 +39,8 @@ pub fn compute_type(kind: Reduce, dtype: DType) -> DType {
 /// Reduces `x` over `axes` into `out`, which is contiguous and has the kept axes' elements (with or without axes of
 /// length 1 for the others), of any dtype.
 ///
-/// Sum of nothing is 0, mean and variance of nothing are NaN. NaN propagates through largest and smallest.
+/// Sum of nothing is 0, its product 1; none of it is zero, nor not zero; mean and variance of nothing are NaN. NaN
+/// propagates through largest and smallest.
 ///
 /// # Errors
 /// Largest or smallest of an empty axis.
@@ -60,8 +62,12 @@ pub fn reduce_on(isa: Isa, kind: Reduce, x: &View<'_>, axes: AxisSet, out: &mut 
         let name = match kind {
             Reduce::Max => "maximum",
             Reduce::Min => "minimum",
-            Reduce::Sum => {
+            Reduce::Sum | Reduce::Any => {
                 copy::fill(out, 0.0);
+                return Ok(());
+            }
+            Reduce::Prod | Reduce::All => {
+                copy::fill(out, 1.0);
                 return Ok(());
             }
             Reduce::Mean | Reduce::Var { .. } => {
@@ -77,6 +83,7 @@ pub fn reduce_on(isa: Isa, kind: Reduce, x: &View<'_>, axes: AxisSet, out: &mut 
     }
     match compute_type(kind, x.dtype()) {
         DType::I64 => Task::<i64>::new(isa, kind, x, axes).run(out),
+        DType::U64 => Task::<u64>::new(isa, kind, x, axes).run(out),
         DType::F64 => Task::<f64>::new(isa, kind, x, axes).run(out),
         _ => Task::<f32>::new(isa, kind, x, axes).run(out),
     }
@@ -91,6 +98,11 @@ enum Fold {
     Moments,
     Max,
     Min,
+    Prod,
+    /// 1 if none is zero, else 0.
+    All,
+    /// 0 if all are zero, else 1.
+    Any,
 }
 
 impl Fold {
@@ -98,7 +110,7 @@ impl Fold {
     fn width(self) -> usize {
         match self {
             Fold::Moments => 2,
-            Fold::Sum | Fold::Max | Fold::Min => 1,
+            Fold::Sum | Fold::Max | Fold::Min | Fold::Prod | Fold::All | Fold::Any => 1,
         }
     }
 }
@@ -125,12 +137,29 @@ trait Num: Lane + BlockElement + PartialOrd {
         if (x < self) | x.is_nan() { x } else { self }
     }
 
+    /// 1 if neither is zero, else 0.
+    #[inline(always)]
+    fn all_of(self, x: Self) -> Self {
+        let zero = Self::default();
+        if (self == zero) | (x == zero) { zero } else { Self::start(Fold::Prod) }
+    }
+
+    /// 0 if both are zero, else 1.
+    #[inline(always)]
+    fn any_of(self, x: Self) -> Self {
+        let zero = Self::default();
+        if (self == zero) & (x == zero) { zero } else { Self::start(Fold::Prod) }
+    }
+
     #[inline(always)]
     fn combine(fold: Fold, a: Self, b: Self) -> Self {
         match fold {
             Fold::Sum | Fold::Moments => a.plus(b),
             Fold::Max => a.max_of(b),
             Fold::Min => a.min_of(b),
+            Fold::Prod => a.times(b),
+            Fold::All => a.all_of(b),
+            Fold::Any => a.any_of(b),
         }
     }
 }
@@ -153,6 +182,8 @@ macro_rules! float_num {
                     Fold::Sum | Fold::Moments => -0.0,
                     Fold::Max => $ty::NEG_INFINITY,
                     Fold::Min => $ty::INFINITY,
+                    Fold::Prod | Fold::All => 1.0,
+                    Fold::Any => 0.0,
                 }
             }
             #[inline(always)]
@@ -162,36 +193,42 @@ macro_rules! float_num {
 }
 float_num!(f32, f64);
 
-impl Num for i64 {
-    #[inline(always)]
-    fn plus(self, other: i64) -> i64 {
-        self.wrapping_add(other)
-    }
-    #[inline(always)]
-    fn minus(self, centre: i64) -> i64 {
-        self.wrapping_sub(centre)
-    }
-    #[inline(always)]
-    fn times(self, other: i64) -> i64 {
-        self.wrapping_mul(other)
-    }
-    #[inline(always)]
-    fn over(self, n: f64) -> i64 {
-        (self as f64 / n) as i64
-    }
-    #[inline(always)]
-    fn start(fold: Fold) -> i64 {
-        match fold {
-            Fold::Sum | Fold::Moments => 0,
-            Fold::Max => i64::MIN,
-            Fold::Min => i64::MAX,
+macro_rules! int_num {
+    ($($ty:ident),*) => {$(
+        impl Num for $ty {
+            #[inline(always)]
+            fn plus(self, other: $ty) -> $ty {
+                self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn minus(self, centre: $ty) -> $ty {
+                self.wrapping_sub(centre)
+            }
+            #[inline(always)]
+            fn times(self, other: $ty) -> $ty {
+                self.wrapping_mul(other)
+            }
+            #[inline(always)]
+            fn over(self, n: f64) -> $ty {
+                (self as f64 / n) as $ty
+            }
+            #[inline(always)]
+            fn start(fold: Fold) -> $ty {
+                match fold {
+                    Fold::Sum | Fold::Moments | Fold::Any => 0,
+                    Fold::Prod | Fold::All => 1,
+                    Fold::Max => $ty::MIN,
+                    Fold::Min => $ty::MAX,
+                }
+            }
+            #[inline(always)]
+            fn is_nan(self) -> bool {
+                false
+            }
         }
-    }
-    #[inline(always)]
-    fn is_nan(self) -> bool {
-        false
-    }
+    )*};
 }
+int_num!(i64, u64);
 
 /// A reduction as two nested spaces over one operand.
 struct Task<L> {
@@ -222,6 +259,9 @@ impl<L: Num> Task<L> {
             Reduce::Sum => self.fold(Fold::Sum, None, &mut results),
             Reduce::Max => self.fold(Fold::Max, None, &mut results),
             Reduce::Min => self.fold(Fold::Min, None, &mut results),
+            Reduce::Prod => self.fold(Fold::Prod, None, &mut results),
+            Reduce::All => self.fold(Fold::All, None, &mut results),
+            Reduce::Any => self.fold(Fold::Any, None, &mut results),
             Reduce::Mean => self.mean(&mut results),
             Reduce::Var { correction } => self.variance(correction, &mut results),
         }
@@ -445,6 +485,9 @@ fn fold_block<L: Num>(fold: Fold, x: &[L], centre: L) -> [L; 2] {
         ],
         Fold::Max => [lanes::fold(x, start, L::max_of, L::max_of), start],
         Fold::Min => [lanes::fold(x, start, L::min_of, L::min_of), start],
+        Fold::Prod => [lanes::fold(x, start, L::times, L::times), start],
+        Fold::All => [lanes::fold(x, start, L::all_of, L::all_of), start],
+        Fold::Any => [lanes::fold(x, start, L::any_of, L::any_of), start],
     }
 }
 
@@ -468,6 +511,9 @@ fn fold_row<L: Num>(fold: Fold, acc: &mut [L], row: &[L], centre: Option<&[L]>) 
         Fold::Moments => unreachable!("handled above"),
         Fold::Max => (0..n).for_each(|i| acc[i] = acc[i].max_of(row[i])),
         Fold::Min => (0..n).for_each(|i| acc[i] = acc[i].min_of(row[i])),
+        Fold::Prod => (0..n).for_each(|i| acc[i] = acc[i].times(row[i])),
+        Fold::All => (0..n).for_each(|i| acc[i] = acc[i].all_of(row[i])),
+        Fold::Any => (0..n).for_each(|i| acc[i] = acc[i].any_of(row[i])),
     }
 }
 
@@ -540,6 +586,7 @@ pub fn arg_reduce_on(isa: Isa, max: bool, x: &View<'_>, axis: usize, out: &mut V
     assert_eq!(out.len(), shape.reduce(axes, false).numel(), "one result for each combination of kept axes");
     match x.dtype().compute() {
         DType::I64 => Task::<i64>::new(isa, Reduce::Max, x, axes).arg(max, out),
+        DType::U64 => Task::<u64>::new(isa, Reduce::Max, x, axes).arg(max, out),
         DType::F64 => Task::<f64>::new(isa, Reduce::Max, x, axes).arg(max, out),
         _ => Task::<f32>::new(isa, Reduce::Max, x, axes).arg(max, out),
     }

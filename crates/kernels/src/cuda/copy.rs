@@ -54,9 +54,9 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
 fn word(dtype: DType) -> DType {
     match dtype {
         DType::Bool | DType::U8 | DType::I8 => DType::U8,
-        DType::I16 | DType::F16 | DType::BF16 => DType::I16,
-        DType::I32 | DType::F32 => DType::I32,
-        DType::I64 | DType::F64 => DType::I64,
+        DType::U16 | DType::I16 | DType::F16 | DType::BF16 => DType::I16,
+        DType::U32 | DType::I32 | DType::F32 => DType::I32,
+        DType::U64 | DType::I64 | DType::F64 => DType::I64,
     }
 }
 

@@ -5,7 +5,8 @@ use bullet_runtime::{Error, Result};
 
 use super::gpu::Gpu;
 use super::{
-    attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, softmax,
+    attention, bias_grad, conv, copy, cross_entropy, gemm, index, map, norm, random, reduce, rope, scan,
+    softmax, sort,
 };
 use crate::{View, ViewMut};
 
@@ -34,7 +35,14 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::Cast(_) | Op::Copy => copy::copy(gpu, &x[0], &mut out[0]),
         Op::Reduce { kind, axes, .. } => reduce::reduce(gpu, *kind, *axes, x, out),
         Op::ArgReduce { max, axis, .. } => reduce::arg_reduce(gpu, *max, *axis, x, out),
-        Op::MatMul => gemm::matmul(gpu, x, out),
+        Op::Scan { product, axis, reverse, exclusive } => {
+            scan::scan(gpu, *product, *axis, (*reverse, *exclusive), x, out)
+        }
+        Op::CumProdGrad { axis } => scan::cumprod_grad(gpu, *axis, x, out),
+        Op::Sort { descending } => sort::sort(gpu, *descending, &x[0], out),
+        Op::NonZero => scan::nonzero(gpu, &x[0], out),
+        Op::SearchSorted { right } => sort::searchsorted(gpu, *right, x, out),
+        Op::MatMul => wrapping(gemm::matmul, gpu, x, out),
         Op::Linear { activation } => gemm::linear(*activation, gpu, x, out),
         Op::LinearBiasGrad => bias_grad::bias_grad(gpu, x, out),
         Op::LinearWeightGrad => gemm::weight_grads(gpu, x, out),
@@ -51,9 +59,11 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::Embedding => index::embedding(gpu, x, out),
         Op::EmbeddingGrad { rows } => index::embedding_grad(gpu, *rows, x, out),
         Op::Gather { axis } => index::gather(gpu, *axis, x, out),
-        Op::ScatterAdd { axis } => index::scatter_add(gpu, *axis, x, out),
+        Op::ScatterAdd { axis } => {
+            wrapping(|gpu, x, out| index::scatter_add(gpu, *axis, x, out), gpu, x, out)
+        }
         Op::IndexSelect { axis } => index::index_select(gpu, *axis, x, out),
-        Op::IndexAdd { axis } => index::index_add(gpu, *axis, x, out),
+        Op::IndexAdd { axis } => wrapping(|gpu, x, out| index::index_add(gpu, *axis, x, out), gpu, x, out),
         Op::Concat { axis } => copy::concat(gpu, *axis, x, &mut out[0]),
         Op::Pad { widths, value } => copy::pad(gpu, widths, *value, &x[0], &mut out[0]),
         Op::Dropout(spec) => random::dropout(gpu, *spec, x, out),
@@ -76,6 +86,25 @@ pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> R
         Op::Conv1dGradInput { spec, .. } => conv::conv1d_grad_input(gpu, *spec, x, out),
         Op::Conv1dGradWeight { spec, .. } => conv::conv1d_grad_weight(gpu, *spec, x, out),
     }
+}
+
+/// What multiplies and adds, and so gives unsigned integers the bits of signed ones: operands of the result's dtype and
+/// the result as these, so that no kernel is compiled for the others.
+fn wrapping(
+    run: impl FnOnce(&Gpu, &[View<'_>], &mut [ViewMut<'_>]) -> Result<()>,
+    gpu: &Gpu,
+    x: &[View<'_>],
+    out: &mut [ViewMut<'_>],
+) -> Result<()> {
+    let (dtype, layout) = (out[0].dtype(), *out[0].layout());
+    let signed = |v: &View<'_>| {
+        let dtype = if v.dtype() == dtype { dtype.as_signed() } else { v.dtype() };
+        // SAFETY: the same elements, whose bits are an integer of either dtype.
+        unsafe { View::new(v.bytes(), dtype, *v.layout()) }
+    };
+    let x: Vec<View<'_>> = x.iter().map(signed).collect();
+    // SAFETY: as above.
+    run(gpu, &x, &mut [unsafe { ViewMut::new(out[0].bytes(), dtype.as_signed(), layout) }])
 }
 
 /// The view broadcast to `shape`.

@@ -68,6 +68,9 @@ pub(crate) fn device_type(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "boolean",
         DType::U8 => "u8",
+        DType::U16 => "u16",
+        DType::U32 => "u32",
+        DType::U64 => "u64",
         DType::I8 => "i8",
         DType::I16 => "i16",
         DType::I32 => "i32",

@@ -25,14 +25,14 @@ const NEAR: usize = 1 << 31;
 
 /// Every unit that this family asks for, with its entry points: all dtypes with i64 indices, all indices with f32.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
-    use DType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8};
+    use DType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32};
     let moves = [1, 2, 4, 8, 16].map(|bytes| (bytes, I64)).into_iter();
-    let moves = moves.chain([U8, I8, I16, I32].map(|index| (16, index)));
+    let moves = moves.chain([U8, U16, U32, I8, I16, I32].map(|index| (16, index)));
     let moves = moves.map(|(bytes, index)| {
         (move_unit(bytes, index), vec!["select", "select_far", "gather", "gather_far"])
     });
     let sums = [Bool, U8, I8, I16, I32, I64, F16, BF16, F32, F64].map(|dtype| (dtype, I64)).into_iter();
-    let sums = sums.chain([U8, I8, I16, I32].map(|index| (F32, index)));
+    let sums = sums.chain([U8, U16, U32, I8, I16, I32].map(|index| (F32, index)));
     let sums = sums.flat_map(|(dtype, index)| {
         let mut all = vec![(lines_unit(dtype, index), vec!["add_lines"])];
         let mut widths = vec![1, 8 / dtype.size()];

@@ -9,7 +9,7 @@
 
 use std::fmt::Write as _;
 
-use bullet_ops::expr::{Binary, Expr, Node, Unary};
+use bullet_ops::expr::{Expr, Node};
 use bullet_ops::table::{Body, TABLE};
 use bullet_ops::{DType, Layout, Map};
 use bullet_runtime::{Buffer, DevicePtr, KernelArgs, Result};
@@ -28,7 +28,7 @@ const BLOCK: usize = 256;
 /// From this many elements on, reading an operand across the result's order costs more than a launch.
 const ACROSS: usize = 1 << 18;
 
-/// Evaluates `expr` for each element of `out` in the type `compute` (i64, f32 or f64), as [`cpu::map`] does.
+/// Evaluates `expr` for each element of `out` in the type `compute` (i64, u64, f32 or f64), as [`cpu::map`] does.
 ///
 /// `x` are as many as the expression's inputs and have `out`'s shape (broadcast axes have stride 0). `out` may be
 /// strided, and may be the same memory as an operand of the same layout.
@@ -154,7 +154,7 @@ impl Sample {
 /// An op and its adjoints, each with a tag.
 fn samples_of(op: Map) -> Vec<(String, Sample)> {
     let mut samples = Vec::new();
-    for dtype in [DType::I64, DType::F16, DType::F32, DType::F64] {
+    for dtype in [DType::I64, DType::U64, DType::F16, DType::F32, DType::F64] {
         let mut dtypes = vec![dtype; op.arity()];
         match op {
             Map::Where => dtypes[0] = DType::Bool,
@@ -418,12 +418,13 @@ impl Kernel<'_> {
         let loads = self.dtypes.iter().zip(&self.form.access).filter(|(_, a)| **a == Access::Group);
         let bytes = lanes * loads.map(|(d, _)| d.size()).sum::<usize>();
         let slow = self.expr.nodes().iter().any(|node| match node {
-            Node::Unary(op, _) => !matches!(op, Unary::Neg | Unary::Abs | Unary::Not),
-            Node::Binary(op, ..) => matches!(op, Binary::Pow | Binary::Div),
+            Node::Unary(op, _) => !op.is_cheap(),
+            Node::Binary(op, ..) => !op.is_cheap(),
             Node::Input(_) | Node::Const(_) | Node::Select(..) => false,
         });
         // Copies of the expression's code: more of long ones spill registers on old GPUs, and are slow to compile.
         let copies = match () {
+            () if matches!(self.compute, DType::F64 | DType::U64) && slow => 2,
             () if self.compute == DType::F64 => 4,
             () if slow => 16,
             () => 32,

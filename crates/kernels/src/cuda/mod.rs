@@ -31,7 +31,9 @@ pub mod random;
 mod reduce;
 mod rope;
 mod rows;
+mod scan;
 mod softmax;
+mod sort;
 
 use bullet_runtime::jit::Tier;
 
@@ -64,7 +66,9 @@ pub fn units() -> Vec<(Unit, Vec<&'static str>)> {
         random::units,
         reduce::units,
         rope::units,
+        scan::units,
         softmax::units,
+        sort::units,
     ];
     families.into_iter().flat_map(|units| units()).collect()
 }

@@ -113,7 +113,15 @@ fn code(dtype: DType) -> u8 {
         DType::BF16 => 1,
         DType::F32 => 2,
         DType::F64 => 3,
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
+        DType::Bool
+        | DType::U8
+        | DType::U16
+        | DType::U32
+        | DType::U64
+        | DType::I8
+        | DType::I16
+        | DType::I32
+        | DType::I64 => {
             panic!("optimizers work on floats, not {dtype}")
         }
     }

@@ -11,7 +11,7 @@ use bullet_ops::{DType, Element};
 
 use super::gpu::device_type;
 
-/// The function `name` that computes `expr` in the type `compute` (i64, f32 or f64). Its parameters are `x0`, `x1`, ..:
+/// The function `name` that computes `expr` in the type `compute` (i64, u64, f32 or f64). Its parameters are `x0`, `x1`, ..:
 /// the inputs that the expression uses, numbered as it numbers them.
 pub(super) fn print(name: &str, expr: &Expr, compute: DType) -> String {
     let c = device_type(compute);
@@ -48,6 +48,9 @@ pub(super) fn print(name: &str, expr: &Expr, compute: DType) -> String {
 
 /// The literal of a constant, converted to the compute type, and what to remark on it.
 fn constant(x: f64, compute: DType) -> (String, String) {
+    if compute == DType::U64 {
+        return (format!("{}ULL", u64::from_f64(x)), String::new());
+    }
     if compute == DType::I64 {
         let n = i64::from_f64(x);
         let literal = if n == i64::MIN { "(i64)0x8000000000000000ULL".into() } else { format!("{n}LL") };
@@ -76,6 +79,8 @@ fn zero(compute: DType) -> &'static str {
 fn literals(compute: DType) -> (&'static str, &'static str) {
     if compute == DType::I64 {
         ("0LL", "1LL")
+    } else if compute == DType::U64 {
+        ("0ULL", "1ULL")
     } else if compute == DType::F32 {
         ("0.0f", "1.0f")
     } else {
@@ -85,13 +90,14 @@ fn literals(compute: DType) -> (&'static str, &'static str) {
 
 fn unary(op: Unary, compute: DType, a: &str) -> String {
     let (zero, one) = literals(compute);
-    if compute == DType::I64 {
-        let real = |f: &str| format!("convert<i64>({f}((double){a}))");
+    if !compute.is_float() {
+        let real = |f: &str| format!("convert<{}>({f}((double){a}))", device_type(compute));
         return match op {
             Unary::Neg => format!("negative({a})"),
             Unary::Abs => format!("absolute({a})"),
             Unary::Not => format!("{a} == {zero} ? {one} : {zero}"),
-            Unary::Floor | Unary::Ceil | Unary::Round => a.to_owned(),
+            Unary::Floor | Unary::Ceil | Unary::Round | Unary::Trunc => a.to_owned(),
+            Unary::Invert => format!("~{a}"),
             // The table gives these no integer form; should one come, it is the real function, truncated.
             Unary::Exp => real("exp"),
             Unary::Log => real("log"),
@@ -101,6 +107,19 @@ fn unary(op: Unary, compute: DType, a: &str) -> String {
             Unary::Cos => real("cos"),
             Unary::Tanh => real("tanh"),
             Unary::Erf => real("erf"),
+            Unary::Tan => real("tan"),
+            Unary::Asin => real("asin"),
+            Unary::Acos => real("acos"),
+            Unary::Atan => real("atan"),
+            Unary::Sinh => real("sinh"),
+            Unary::Cosh => real("cosh"),
+            Unary::Asinh => real("asinh"),
+            Unary::Acosh => real("acosh"),
+            Unary::Atanh => real("atanh"),
+            Unary::Expm1 => real("expm1"),
+            Unary::Log1p => real("log1p"),
+            Unary::Log2 => real("log2"),
+            Unary::Log10 => real("log10"),
         };
     }
     let suffix = if compute == DType::F32 { "f" } else { "" };
@@ -119,6 +138,22 @@ fn unary(op: Unary, compute: DType, a: &str) -> String {
         Unary::Floor => call("floor"),
         Unary::Ceil => call("ceil"),
         Unary::Round => call("rint"),
+        Unary::Tan => call("tan"),
+        Unary::Asin => call("asin"),
+        Unary::Acos => call("acos"),
+        Unary::Atan => call("atan"),
+        Unary::Sinh => call("sinh"),
+        Unary::Cosh => call("cosh"),
+        Unary::Asinh => call("asinh"),
+        Unary::Acosh => call("acosh"),
+        Unary::Atanh => call("atanh"),
+        Unary::Expm1 => call("expm1"),
+        Unary::Log1p => call("log1p"),
+        Unary::Log2 => call("log2"),
+        Unary::Log10 => call("log10"),
+        Unary::Trunc => call("trunc"),
+        // The table gives bits of integers only.
+        Unary::Invert => format!("({})~convert<i64>({a})", device_type(compute)),
         Unary::Not => format!("{a} == {zero} ? {one} : {zero}"),
     }
 }
@@ -127,7 +162,26 @@ fn binary(op: Binary, compute: DType, a: &str, b: &str) -> String {
     let (zero, one) = literals(compute);
     let truth = |condition: String| format!("{condition} ? {one} : {zero}");
     let arithmetic = |function: &str, operator: &str| {
-        if compute == DType::I64 { format!("{function}({a}, {b})") } else { format!("{a} {operator} {b}") }
+        if !compute.is_float() { format!("{function}({a}, {b})") } else { format!("{a} {operator} {b}") }
+    };
+    // The table gives bits of integers, and the others of floats, only; should one come, it is converted.
+    let integer = |function: &str, operator: &str| {
+        let call = |a: &str, b: &str| match function {
+            "" => format!("{a} {operator} {b}"),
+            _ => format!("{function}({a}, {b})"),
+        };
+        if !compute.is_float() {
+            return call(a, b);
+        }
+        let of = |x: &str| format!("convert<i64>({x})");
+        format!("({})({})", device_type(compute), call(&of(a), &of(b)))
+    };
+    let real = |function: &str| match compute {
+        DType::I64 | DType::U64 => {
+            format!("convert<{}>({function}((double){a}, (double){b}))", device_type(compute))
+        }
+        DType::F32 => format!("{function}f({a}, {b})"),
+        _ => format!("{function}({a}, {b})"),
     };
     match op {
         Binary::Add => arithmetic("add", "+"),
@@ -142,6 +196,17 @@ fn binary(op: Binary, compute: DType, a: &str, b: &str) -> String {
         Binary::Eq => truth(format!("{a} == {b}")),
         Binary::And => truth(format!("{a} != {zero} && {b} != {zero}")),
         Binary::Or => truth(format!("{a} != {zero} || {b} != {zero}")),
+        Binary::FloorDiv => format!("floor_divide({a}, {b})"),
+        Binary::Rem => format!("modulo({a}, {b})"),
+        Binary::Atan2 => real("atan2"),
+        Binary::Hypot => real("hypot"),
+        Binary::CopySign => real("copysign"),
+        Binary::NextAfter => real("nextafter"),
+        Binary::BitAnd => integer("", "&"),
+        Binary::BitOr => integer("", "|"),
+        Binary::BitXor => integer("", "^"),
+        Binary::Shl => integer("shift_left", ""),
+        Binary::Shr => integer("shift_right", ""),
     }
 }
 
@@ -169,6 +234,21 @@ mod tests {
                 x[0].ceil(),
                 x[0].round(),
                 !x[0],
+                x[0].tan(),
+                x[0].asin(),
+                x[0].acos(),
+                x[0].atan(),
+                x[0].sinh(),
+                x[0].cosh(),
+                x[0].asinh(),
+                x[0].acosh(),
+                x[0].atanh(),
+                x[0].expm1(),
+                x[0].log1p(),
+                x[0].log2(),
+                x[0].log10(),
+                x[0].trunc(),
+                x[0].invert(),
             ];
             let binary = [
                 x[0] + x[2],
@@ -183,6 +263,17 @@ mod tests {
                 x[0].eq(x[2]),
                 x[0].and(x[2]),
                 x[0].or(x[2]),
+                x[0].floor_divide(x[2]),
+                x[0].remainder(x[2]),
+                x[0].atan2(x[2]),
+                x[0].hypot(x[2]),
+                x[0].copysign(x[2]),
+                x[0].next_after(x[2]),
+                x[0].bit_and(x[2]),
+                x[0].bit_or(x[2]),
+                x[0].bit_xor(x[2]),
+                x[0].shift_left(x[2]),
+                x[0].shift_right(x[2]),
             ];
             unary.into_iter().chain(binary).fold(x[0].select(x[2], x[0]), |sum, v| sum + v)
         });
@@ -195,7 +286,7 @@ mod tests {
         let mut text = String::from(
             "// Printed expressions; a test of print.rs writes this file when run with BLESS=1.\n",
         );
-        for compute in [DType::I64, DType::F32, DType::F64] {
+        for compute in [DType::I64, DType::U64, DType::F32, DType::F64] {
             for (name, expr) in [("primitives", &primitives), ("constants", &constants)] {
                 text += &format!("\n{}", print(&format!("{name}_{compute}"), expr, compute));
             }

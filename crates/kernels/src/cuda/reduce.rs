@@ -34,22 +34,35 @@ enum Kind {
     Var = 4,
     ArgMax = 5,
     ArgMin = 6,
+    Prod = 7,
+    All = 8,
+    Any = 9,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Sum, Kind::Mean, Kind::Max, Kind::Min, Kind::Var, Kind::ArgMax, Kind::ArgMin];
+    const EACH: [Kind; 10] = [
+        Kind::Sum,
+        Kind::Mean,
+        Kind::Max,
+        Kind::Min,
+        Kind::Var,
+        Kind::ArgMax,
+        Kind::ArgMin,
+        Kind::Prod,
+        Kind::All,
+        Kind::Any,
+    ];
 
     /// The type of the arithmetic on `dtype`.
     fn compute(self, dtype: DType) -> DType {
         match (self, dtype.compute()) {
-            (Kind::Mean | Kind::Var, DType::I64) => DType::F64,
+            (Kind::Mean | Kind::Var, DType::I64 | DType::U64) => DType::F64,
             (_, compute) => compute,
         }
     }
 }
 
-/// Reduces `x[0]`, strided, over `axes` into `out[0]`, which is contiguous; sums of integers wrap in i64.
+/// Reduces `x[0]`, strided, over `axes` into `out[0]`, which is contiguous; sums of integers wrap in 64 bits.
 ///
 /// # Errors
 /// Largest or smallest of an empty axis; out of memory; a kernel that does not compile or launch.
@@ -68,6 +81,9 @@ pub(crate) fn reduce(
         Reduce::Mean => (Kind::Mean, 0.0),
         Reduce::Max => (Kind::Max, 0.0),
         Reduce::Min => (Kind::Min, 0.0),
+        Reduce::Prod => (Kind::Prod, 0.0),
+        Reduce::All => (Kind::All, 0.0),
+        Reduce::Any => (Kind::Any, 0.0),
         Reduce::Var { correction } => (Kind::Var, correction),
     };
     if n == 0 && kept > 0 {
@@ -83,8 +99,8 @@ pub(crate) fn reduce(
                 // SAFETY: the result has `kept` elements, contiguous.
                 return unsafe { gpu.fill(ptr_mut(&mut out[0]), 0, bytes) };
             }
-            // The kernel divides nothing by nothing.
-            Kind::Mean | Kind::Var | Kind::ArgMax | Kind::ArgMin => {}
+            // The kernel divides nothing by nothing, and gives what products and truths begin with.
+            Kind::Mean | Kind::Var | Kind::ArgMax | Kind::ArgMin | Kind::Prod | Kind::All | Kind::Any => {}
         }
     }
     run(gpu, kind, correction, axes, &x[0], &mut out[0])
@@ -305,7 +321,9 @@ fn columns_lanes(outputs: usize, n: usize, bytes: usize, sms: usize) -> usize {
 /// Every kind of unit that this family asks for, with its entry points.
 pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
     let out = |kind, dtype: DType| match (kind, dtype.is_float()) {
-        (Kind::ArgMax | Kind::ArgMin, _) | (Kind::Sum, false) => DType::I64,
+        (Kind::All | Kind::Any, _) => DType::Bool,
+        (Kind::Sum | Kind::Prod, _) => dtype.to_sum(),
+        (Kind::ArgMax | Kind::ArgMin, _) => DType::I64,
         (Kind::Mean | Kind::Var, false) => DType::F64,
         _ => dtype,
     };
@@ -314,8 +332,8 @@ pub(crate) fn units() -> Vec<(Unit, Vec<&'static str>)> {
         Plan { kind, dtype, out: out(kind, dtype), columns, vec, lanes, flat }
     };
     let mut plans = Vec::new();
-    for kind in Kind::ALL {
-        for dtype in [DType::F16, DType::F32, DType::I64] {
+    for kind in Kind::EACH {
+        for dtype in [DType::F16, DType::F32, DType::I64, DType::U64] {
             plans.push(plan(kind, dtype, false, 8, 256, true));
             plans.push(plan(kind, dtype, true, 4, 32, true));
         }

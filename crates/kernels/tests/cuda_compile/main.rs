@@ -78,7 +78,7 @@ const STRIDE: usize = 32;
 const MOST_SHARED: u64 = 48 << 10;
 
 /// Sources with exact sines and cosines: reducing a large angle takes a small array that is indexed at run time.
-const EXACT_ANGLES: &[&str] = &["rope", "map_sin", "map_cos"];
+const EXACT_ANGLES: &[&str] = &["rope", "map_sin", "map_cos", "map_tan"];
 /// The array, and the registers that are saved around it.
 const ANGLE_FRAME: u32 = 48;
 
@@ -164,6 +164,7 @@ fn jobs(index: usize) -> Vec<Job> {
         text,
         since: Tier::Sm35,
     });
+    let wanted = std::env::var("BULLET_CUDA_UNITS").unwrap_or_default();
     let mut seen = Vec::new();
     let mut chosen = Vec::new();
     for (number, job) in units.chain(samples).enumerate() {
@@ -171,7 +172,8 @@ fn jobs(index: usize) -> Vec<Job> {
         if first {
             seen.push(job.source.clone());
         }
-        if case.all.has(job.since) || first || number % STRIDE == index {
+        let counts = case.all.has(job.since) || first || number % STRIDE == index;
+        if counts && job.label().starts_with(&wanted) {
             chosen.push(job);
         }
     }

@@ -205,6 +205,9 @@ fn dtype(name: &str, dtype: Dtype) -> Result<DType> {
     Ok(match dtype {
         Dtype::BOOL => DType::Bool,
         Dtype::U8 => DType::U8,
+        Dtype::U16 => DType::U16,
+        Dtype::U32 => DType::U32,
+        Dtype::U64 => DType::U64,
         Dtype::I8 => DType::I8,
         Dtype::I16 => DType::I16,
         Dtype::I32 => DType::I32,

@@ -44,6 +44,14 @@ fn takes_integers(name: &str) -> bool {
             | "var"
             | "argmax"
             | "argmin"
+            | "prod"
+            | "all"
+            | "any"
+            | "cumsum"
+            | "cumprod"
+            | "sort"
+            | "nonzero"
+            | "searchsorted"
             | "matmul"
             | "embedding"
             | "gather"
@@ -83,7 +91,7 @@ impl Draw<'_> {
             Kind::Bool => f64::from(u < 0.5),
             // Whole numbers inside the domain, without the negative ones where the dtype has none.
             Kind::Int => {
-                let lo = if dtype == DType::U8 { lo.max(0.0) } else { lo }.ceil();
+                let lo = if dtype.is_unsigned() { lo.max(0.0) } else { lo }.ceil();
                 lo + (u * (hi.floor() - lo + 1.0)).floor()
             }
             Kind::Float => {
@@ -141,8 +149,10 @@ fn map_cases(row: &Row, map: Map, d: &mut Draw<'_>) -> Vec<Case> {
         })
         .collect();
     if map.arity() == 2 {
-        // Mixed dtypes are promoted; the domain keeps negative numbers from U8.
-        for other in [DType::Bool, DType::U8, DType::I16, DType::I64, DType::BF16, DType::F64] {
+        // Mixed dtypes are promoted; the domain keeps negative numbers from unsigned ones.
+        let others =
+            [DType::Bool, DType::U8, DType::U32, DType::U64, DType::I16, DType::I64, DType::BF16, DType::F64];
+        for other in others {
             let inputs = vec![d.tensor(&[3, 5]), d.tensor_of(&[5], other)];
             cases.push(Case { op: Op::Map(map), inputs });
         }
@@ -170,6 +180,11 @@ pub fn is_free(op: &Op, i: usize) -> bool {
         | Op::Copy
         | Op::Reduce { .. }
         | Op::ArgReduce { .. }
+        | Op::Scan { .. }
+        | Op::CumProdGrad { .. }
+        | Op::Sort { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
         | Op::MatMul
         | Op::Linear { .. }
         | Op::Softmax
@@ -210,6 +225,14 @@ fn kernel_cases(name: &str, d: &mut Draw<'_>) -> Vec<Case> {
         "mean" => reductions(&[Reduce::Mean], d),
         "max" => reductions(&[Reduce::Max], d),
         "min" => reductions(&[Reduce::Min], d),
+        "prod" => [reductions(&[Reduce::Prod], d), gridded(&[Reduce::Prod], 0.5, d)].concat(),
+        "all" => gridded(&[Reduce::All], 0.1, d),
+        "any" => gridded(&[Reduce::Any], 3.0, d),
+        "cumsum" | "cumprod" => scans(name == "cumprod", d),
+        "cumprod_grad" => cumprod_grads(d),
+        "sort" => sorts(d),
+        "nonzero" => nonzeros(d),
+        "searchsorted" => searches(d),
         "var" => reductions(&[Reduce::Var { correction: 0.0 }, Reduce::Var { correction: 1.0 }], d),
         "argmax" => arg_reductions(true, d),
         "argmin" => arg_reductions(false, d),
@@ -287,6 +310,114 @@ fn reductions(kinds: &[Reduce], d: &mut Draw<'_>) -> Vec<Pair> {
                 continue;
             }
             cases.push((Op::Reduce { kind, axes, keepdims: n % 2 == 1 }, vec![x]));
+        }
+    }
+    cases
+}
+
+/// Reductions of multiples of `grid`: with zeros among them.
+fn gridded(kinds: &[Reduce], grid: f64, d: &mut Draw<'_>) -> Vec<Pair> {
+    d.grid = Some(grid);
+    reductions(kinds, d)
+}
+
+fn scans(product: bool, d: &mut Draw<'_>) -> Vec<Pair> {
+    let over: &[(&[usize], usize)] = &[
+        (&[1], 0),
+        (&[7], 0),
+        (&[5, 33], 0),
+        (&[5, 33], 1),
+        (&[2, 3, 4, 5], 1),
+        (&[0, 3], 0),
+        (&[3, 0], 0),
+        (&[3, 0], 1),
+        (&[1031, 5], 1),
+        (&[4, 1500], 1),
+        (&[300, 70], 0),
+        (&[9, 700, 2], 1),
+        (&[100_000], 0),
+    ];
+    let mut cases = Vec::new();
+    for (n, &(dims, axis)) in over.iter().enumerate() {
+        for (reverse, exclusive) in [(false, false), (true, false), (false, true), (true, true)] {
+            // Every third case has zeros, and so do the long ones of products.
+            d.grid = (n % 3 == 0).then_some(0.5);
+            let op = Op::Scan { product, axis, reverse, exclusive };
+            // All four of the small ones, one each of the large.
+            if dims.iter().product::<usize>() < 4000
+                || n % 4 == usize::from(reverse) + 2 * usize::from(exclusive)
+            {
+                cases.push((op, vec![d.tensor(dims)]));
+            }
+        }
+    }
+    cases
+}
+
+fn cumprod_grads(d: &mut Draw<'_>) -> Vec<Pair> {
+    let over: &[(&[usize], usize)] = &[
+        (&[1], 0),
+        (&[7], 0),
+        (&[5, 33], 0),
+        (&[5, 33], 1),
+        (&[2, 3, 4, 5], 2),
+        (&[3, 0], 1),
+        (&[70, 66], 1),
+        (&[300, 20], 0),
+        (&[2, 3000], 1),
+    ];
+    let case = |(n, &(dims, axis)): (usize, &(&[usize], usize))| {
+        d.grid = (n % 2 == 0).then_some(0.5);
+        (Op::CumProdGrad { axis }, vec![d.tensor(dims), d.tensor(dims)])
+    };
+    over.iter().enumerate().map(case).collect()
+}
+
+fn sorts(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] = &[
+        &[1],
+        &[7],
+        &[0],
+        &[3, 0],
+        &[0, 5],
+        &[5, 33],
+        &[2, 3, 16],
+        &[2000, 3],
+        &[17, 260],
+        &[3, 1025],
+        &[2, 2500],
+        &[100_000],
+    ];
+    let mut cases = Vec::new();
+    for (n, dims) in shapes.iter().enumerate() {
+        for descending in [false, true] {
+            // Equals come up, but where slopes are compared: there is none where elements change places.
+            d.grid = (d.dtype != DType::F64).then_some(0.125);
+            if dims.iter().product::<usize>() < 4000 || descending == (n % 2 == 0) {
+                cases.push((Op::Sort { descending }, vec![d.tensor(dims)]));
+            }
+        }
+    }
+    cases
+}
+
+fn nonzeros(d: &mut Draw<'_>) -> Vec<Pair> {
+    let shapes: &[&[usize]] =
+        &[&[], &[1], &[0], &[2, 0, 3], &[17], &[5, 33], &[2, 3, 4, 5], &[70, 521], &[100_000]];
+    d.grid = Some(1.0);
+    unary(Op::NonZero, shapes, d)
+}
+
+fn searches(d: &mut Draw<'_>) -> Vec<Pair> {
+    let sizes: &[(usize, &[usize])] =
+        &[(0, &[3]), (1, &[]), (1, &[4]), (5, &[0]), (33, &[2, 3, 5]), (1000, &[7]), (37, &[70, 61])];
+    let mut cases = Vec::new();
+    for &(n, dims) in sizes {
+        for right in [false, true] {
+            d.grid = Some(0.125);
+            let mut sorted = d.tensor(&[n]);
+            sorted.data.sort_by(f64::total_cmp);
+            cases.push((Op::SearchSorted { right }, vec![sorted, d.tensor(dims)]));
         }
     }
     cases
@@ -758,13 +889,20 @@ mod tests {
         }
     }
 
+    /// Whether it is defined on integers and bools alone.
+    fn is_of_bits(row: &Row) -> bool {
+        row.name.starts_with("bitwise")
+    }
+
     #[test]
     fn every_row_has_cases_and_the_oracle_agrees_with_inference() {
         let mut rng = uniform(7);
         for row in TABLE {
             for dtype in [DType::F32, DType::F16, DType::I32] {
                 let cases = cases(row, dtype, &mut rng);
-                assert!(!cases.is_empty() || !dtype.is_float(), "{} has no cases in {dtype}", row.name);
+                let refused = is_of_bits(row) || (row.name == "nextafter" && dtype == DType::F16);
+                let due = dtype.is_float() != refused;
+                assert!(!cases.is_empty() || !due, "{} has no cases in {dtype}", row.name);
                 for Case { op, inputs } in cases {
                     assert_eq!(op.name(), row.name);
                     assert!(inputs.iter().all(|x| x.rounded() == *x), "{op:?}");
@@ -787,7 +925,8 @@ mod tests {
     fn every_row_has_an_empty_case_and_one_that_threads_would_share() {
         let mut rng = uniform(11);
         for row in TABLE {
-            let cases = cases(row, DType::F32, &mut rng);
+            let dtype = if is_of_bits(row) { DType::I32 } else { DType::F32 };
+            let cases = cases(row, dtype, &mut rng);
             let sizes: Vec<usize> =
                 cases.iter().map(|c| c.inputs.iter().map(|x| x.data.len()).sum::<usize>()).collect();
             let empty = cases.iter().any(|c| c.inputs.iter().any(|x| x.data.is_empty()));

@@ -5,6 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::infer::Meta;
 use crate::op::{Map, Reduce};
+use crate::scalar::Fraction;
 use crate::shape::AxisSet;
 
 /// Operands are converted to the type of the computation, and its expression is evaluated there.
@@ -12,9 +13,16 @@ pub(super) fn map(map: Map, x: &[Array], out: Meta) -> Result<Array> {
     let dtypes: Vec<DType> = x.iter().map(|a| a.dtype).collect();
     let (compute, _) = map.types(&dtypes)?;
     let forward = &map.exprs().forward;
+    let integers = !compute.is_float();
     Ok(Array::from_fn(out, |i| {
         let args: Vec<f64> = x.iter().map(|a| round(compute, a.at_broadcast(i))).collect();
-        if map == Map::Pow && compute == DType::I64 { int_pow(args[0], args[1]) } else { forward.eval(&args) }
+        match map {
+            Map::Pow if integers => int_pow(args[0], args[1]),
+            Map::FloorDivide | Map::Remainder if integers && args[1] == 0.0 => 0.0,
+            // What is next depends on the type.
+            Map::Nextafter if compute == DType::F32 => f64::from((args[0] as f32).next_after(args[1] as f32)),
+            _ => forward.eval(&args),
+        }
     }))
 }
 
@@ -35,12 +43,19 @@ fn groups(x: &Array, axes: AxisSet, results: usize) -> Vec<Vec<f64>> {
 }
 
 pub(super) fn reduce(kind: Reduce, axes: AxisSet, x: &Array, out: Meta) -> Result<Array> {
-    let data =
-        groups(x, axes, out.shape.numel()).iter().map(|g| reduce_group(kind, g)).collect::<Result<_>>()?;
+    let data = groups(x, axes, out.shape.numel())
+        .iter()
+        .map(|g| reduce_group(kind, x.dtype, g))
+        .collect::<Result<_>>()?;
     Ok(Array { shape: out.shape, dtype: out.dtype, data })
 }
 
-fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
+/// A product of elements of this dtype: integers wrap in i64, as do those that grow by two until nothing is left.
+pub(super) fn times(dtype: DType, a: f64, b: f64) -> f64 {
+    if dtype.is_float() { a * b } else { (a as i64).wrapping_mul(b as i64) as f64 }
+}
+
+fn reduce_group(kind: Reduce, dtype: DType, x: &[f64]) -> Result<f64> {
     let n = x.len() as f64;
     let total = sum(x.iter().copied());
     let no_identity = |name: &str| {
@@ -53,6 +68,9 @@ fn reduce_group(kind: Reduce, x: &[f64]) -> Result<f64> {
     match kind {
         Reduce::Sum => Ok(total),
         Reduce::Mean => Ok(total / n),
+        Reduce::Prod => Ok(x.iter().fold(1.0, |p, &v| times(dtype, p, v))),
+        Reduce::All => Ok(f64::from(x.iter().all(|&v| v != 0.0))),
+        Reduce::Any => Ok(f64::from(x.iter().any(|&v| v != 0.0))),
         Reduce::Max => nan_or(f64::max).ok_or_else(|| no_identity("maximum")),
         Reduce::Min => nan_or(f64::min).ok_or_else(|| no_identity("minimum")),
         Reduce::Var { correction } => {
@@ -102,7 +120,18 @@ mod tests {
         ("eq", &[2.0, 2.0], 1.0), ("ne", &[2.0, 2.0], 0.0), ("lt", &[1.0, 2.0], 1.0), ("le", &[2.0, 2.0], 1.0),
         ("gt", &[1.0, 2.0], 0.0), ("ge", &[2.0, 2.0], 1.0), ("logical_and", &[2.0, 0.0], 0.0),
         ("logical_or", &[2.0, 0.0], 1.0), ("logical_not", &[0.0], 1.0), ("where", &[1.0, 5.0, 6.0], 5.0),
-        ("masked_fill", &[5.0, 1.0, 6.0], 6.0),
+        ("masked_fill", &[5.0, 1.0, 6.0], 6.0), ("floor_divide", &[-7.0, 2.0], -4.0), ("remainder", &[-7.0, 2.0], 1.0),
+        ("bitwise_and", &[6.0, 3.0], 2.0), ("bitwise_or", &[6.0, 3.0], 7.0), ("bitwise_xor", &[6.0, 3.0], 5.0),
+        ("bitwise_invert", &[6.0], -7.0), ("bitwise_left_shift", &[-3.0, 2.0], -12.0),
+        ("bitwise_right_shift", &[-3.0, 1.0], -2.0), ("logical_xor", &[2.0, 1.0], 0.0), ("tan", &[0.0], 0.0),
+        ("asin", &[1.0], std::f64::consts::FRAC_PI_2), ("acos", &[-1.0], std::f64::consts::PI),
+        ("atan", &[1.0], std::f64::consts::FRAC_PI_4), ("atan2", &[1.0, -0.0], std::f64::consts::FRAC_PI_2),
+        ("sinh", &[0.0], 0.0), ("cosh", &[0.0], 1.0), ("asinh", &[0.0], 0.0), ("acosh", &[1.0], 0.0),
+        ("atanh", &[0.0], 0.0), ("expm1", &[0.0], 0.0), ("log1p", &[0.0], 0.0), ("log2", &[8.0], 3.0),
+        ("log10", &[1000.0], 3.0), ("hypot", &[3.0, 4.0], 5.0), ("copysign", &[3.0, -0.0], -3.0),
+        ("nextafter", &[1.0, 2.0], 1.0 + f64::EPSILON), ("logaddexp", &[0.0, 0.0], std::f64::consts::LN_2),
+        ("signbit", &[-0.0], 1.0), ("trunc", &[-1.5], -1.0), ("isnan", &[1.0], 0.0), ("isinf", &[f64::INFINITY], 1.0),
+        ("isfinite", &[1.0], 1.0), ("clip", &[5.0, 1.0, 3.0], 3.0),
     ];
 
     #[test]
@@ -115,7 +144,15 @@ mod tests {
                 .enumerate()
                 .map(|(i, &v)| {
                     let mask = matches!((map, i), (Map::Where, 0) | (Map::MaskedFill, 1));
-                    array(&[1], if mask { DType::Bool } else { DType::F64 }, &[v])
+                    let bits = row.name.starts_with("bitwise");
+                    let dtype = if mask {
+                        DType::Bool
+                    } else if bits {
+                        DType::I64
+                    } else {
+                        DType::F64
+                    };
+                    array(&[1], dtype, &[v])
                 })
                 .collect();
             assert_eq!(eval(&Op::Map(map), &x).unwrap()[0].data, [*want], "{}", row.name);
@@ -195,7 +232,7 @@ mod tests {
         let x = array(&[2], DType::U8, &[200.0, 100.0]);
         let axes = AxisSet::all(&x.shape);
         let y = &eval(&Op::Reduce { kind: Reduce::Sum, axes, keepdims: false }, &[x]).unwrap()[0];
-        assert_eq!((y.dtype, y.data[0]), (DType::I64, 300.0));
+        assert_eq!((y.dtype, y.data[0]), (DType::U64, 300.0));
         let x = array(&[3], DType::F32, &[1.0, f64::NAN, 2.0]);
         assert!(reduce(Reduce::Max, &[0], false, &x)[0].is_nan());
         assert!(reduce(Reduce::Min, &[0], false, &x)[0].is_nan());

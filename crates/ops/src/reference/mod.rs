@@ -13,6 +13,7 @@ mod conv;
 mod elementwise;
 mod index;
 mod loss;
+mod order;
 mod product;
 mod rows;
 
@@ -110,6 +111,9 @@ pub fn round(dtype: DType, x: f64) -> f64 {
     match dtype {
         DType::Bool => through::<bool>(x),
         DType::U8 => through::<u8>(x),
+        DType::U16 => through::<u16>(x),
+        DType::U32 => through::<u32>(x),
+        DType::U64 => through::<u64>(x),
         DType::I8 => through::<i8>(x),
         DType::I16 => through::<i16>(x),
         DType::I32 => through::<i32>(x),
@@ -178,6 +182,13 @@ pub fn eval(op: &Op, x: &[Array]) -> Result<Vec<Array>> {
         Op::Copy => vec![x[0].clone()],
         Op::Reduce { kind, axes, .. } => vec![elementwise::reduce(*kind, *axes, &x[0], out[0])?],
         Op::ArgReduce { max, axis, .. } => vec![elementwise::arg_reduce(*max, *axis, &x[0], out[0])?],
+        Op::Scan { product, axis, reverse, exclusive } => {
+            vec![order::scan(*product, *axis, *reverse, *exclusive, &x[0])]
+        }
+        Op::CumProdGrad { axis } => vec![order::cumprod_grad(*axis, &x[0], &x[1])],
+        Op::Sort { descending } => order::sort(*descending, &x[0]),
+        Op::NonZero => order::nonzero(&x[0], &out),
+        Op::SearchSorted { right } => vec![order::searchsorted(*right, &x[0], &x[1])],
         Op::MatMul => vec![product::matmul(&x[0], &x[1], out[0])],
         Op::Linear { activation } => product::linear(*activation, x, out[0]),
         Op::LinearBiasGrad => x.iter().zip(&out).map(|(g, out)| rows::column_sums(g, *out)).collect(),
@@ -276,6 +287,8 @@ fn is_multilinear(op: &Op) -> bool {
     matches!(
         op,
         Op::Reduce { kind: Reduce::Sum | Reduce::Mean, .. }
+            | Op::Scan { .. }
+            | Op::CumProdGrad { .. }
             | Op::MatMul
             | Op::Linear { activation: Activation::Identity }
             | Op::LinearBiasGrad

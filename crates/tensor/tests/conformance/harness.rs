@@ -58,7 +58,7 @@ pub(crate) fn seed(name: &str) -> u64 {
 /// Runs `$body` with `$T` the Rust type of `$dtype`.
 macro_rules! with_type {
     ($dtype:expr, $T:ident => $body:expr) => {
-        with_type!(@ $dtype, $T => $body; Bool bool, U8 u8, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16,
+        with_type!(@ $dtype, $T => $body; Bool bool, U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16,
             BF16 half::bf16, F32 f32, F64 f64)
     };
     (@ $dtype:expr, $T:ident => $body:expr; $($variant:ident $ty:ty),*) => {
@@ -205,6 +205,7 @@ pub(crate) fn epsilon(dtype: DType) -> f64 {
         DType::BF16 => half::bf16::EPSILON.to_f64(),
         DType::F32 => f64::from(f32::EPSILON),
         DType::F64 => f64::EPSILON,
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0.0,
+        DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 => 0.0,
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => 0.0,
     }
 }

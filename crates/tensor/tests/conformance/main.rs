@@ -5,5 +5,7 @@
 mod forward;
 mod gradients;
 mod harness;
+mod numpy;
+mod order;
 mod semantics;
 mod stops;

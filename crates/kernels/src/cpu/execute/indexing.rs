@@ -33,7 +33,7 @@ macro_rules! with_bits {
 macro_rules! with_addend {
     ($dtype:expr, $T:ident => $body:expr) => {
         with_addend!(@ $dtype, $T, $body,
-            Bool bool, U8 u8, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16, BF16 half::bf16, F32 f32, F64 f64)
+            Bool bool, U8 u8, U16 u16, U32 u32, U64 u64, I8 i8, I16 i16, I32 i32, I64 i64, F16 half::f16, BF16 half::bf16, F32 f32, F64 f64)
     };
     (@ $dtype:expr, $T:ident, $body:expr, $($variant:ident $ty:ty),*) => {
         match $dtype {
@@ -45,14 +45,16 @@ macro_rules! with_addend {
     };
 }
 
+pub(super) use with_addend;
+
 /// The elements of a contiguous view as bits of their size.
-fn bits<'a, W>(x: &View<'a>) -> &'a [W] {
+pub(super) fn bits<'a, W>(x: &View<'a>) -> &'a [W] {
     assert!(x.layout().is_contiguous() && size_of::<W>() == x.dtype().size());
     // SAFETY: contiguous memory of as many elements of this size and alignment; any bits are a valid unsigned integer.
     unsafe { std::slice::from_raw_parts(x.bytes().cast(), x.layout().shape.numel()) }
 }
 
-fn bits_mut<'a, W>(x: &'a mut ViewMut<'_>) -> &'a mut [W] {
+pub(super) fn bits_mut<'a, W>(x: &'a mut ViewMut<'_>) -> &'a mut [W] {
     assert!(x.layout().is_contiguous() && size_of::<W>() == x.dtype().size());
     let len = x.layout().shape.numel();
     // SAFETY: as in `bits`; what is written are bits of elements of the same dtype.
@@ -70,7 +72,7 @@ fn indices<R>(x: &View<'_>, f: impl FnOnce(&[i64]) -> R) -> R {
 }
 
 /// Elements before, along and after an axis.
-fn around(layout: &Layout, axis: usize) -> (usize, usize, usize) {
+pub(super) fn around(layout: &Layout, axis: usize) -> (usize, usize, usize) {
     let shape = layout.shape;
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }

@@ -5,12 +5,13 @@
 
 mod indexing;
 mod models;
+mod order;
 mod products;
 
 use bullet_ops::{AxisSet, DType, Layout, Op, Reduce, Result};
 use smallvec::SmallVec;
 
-use super::{copy, map, norm, reduce, softmax};
+use super::{copy, map, norm, reduce, scan, softmax};
 use crate::{View, ViewMut};
 
 /// Runs `$body` with `$T` the Rust type of a floating-point dtype.
@@ -35,6 +36,9 @@ macro_rules! with_float {
             }
             other @ (bullet_ops::DType::Bool
             | bullet_ops::DType::U8
+            | bullet_ops::DType::U16
+            | bullet_ops::DType::U32
+            | bullet_ops::DType::U64
             | bullet_ops::DType::I8
             | bullet_ops::DType::I16
             | bullet_ops::DType::I32
@@ -62,7 +66,12 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
         Op::Linear { .. } => i == 1,
         Op::Attention(spec) => models::attention_takes(*spec, 3, i, layout),
         Op::AttentionGrad(spec) => models::attention_takes(*spec, 6, i, layout),
-        Op::Softmax
+        Op::Scan { .. }
+        | Op::CumProdGrad { .. }
+        | Op::Sort { .. }
+        | Op::NonZero
+        | Op::SearchSorted { .. }
+        | Op::Softmax
         | Op::SoftmaxGrad
         | Op::LinearWeightGrad
         | Op::LogSoftmax
@@ -101,6 +110,14 @@ pub fn execute(op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
         Op::Cast(_) | Op::Copy => copy::copy(&x[0], &mut out[0]),
         Op::Reduce { kind, axes, .. } => reduce::reduce(*kind, &x[0], *axes, &mut out[0])?,
         Op::ArgReduce { max, axis, .. } => reduce::arg_reduce(*max, &x[0], *axis, &mut out[0])?,
+        Op::Scan { product, axis, reverse, exclusive } => {
+            let spec = scan::Spec { product: *product, reverse: *reverse, exclusive: *exclusive };
+            order::scan(spec, *axis, &x[0], &mut out[0]);
+        }
+        Op::CumProdGrad { axis } => with_float!(dtype, T => order::cumprod_grad::<T>(*axis, x, &mut out[0])),
+        Op::Sort { descending } => order::sort(*descending, &x[0], out),
+        Op::NonZero => order::nonzero(&x[0], out),
+        Op::SearchSorted { right } => order::searchsorted(*right, x, &mut out[0]),
         Op::MatMul => with_float_or_int_product(x, &mut out[0])?,
         Op::Linear { activation } => with_float!(dtype, T => products::linear::<T>(*activation, x, out))?,
         Op::Softmax => with_float!(dtype, T => rows_op::<T>(softmax::Kind::Softmax, x, out)),
@@ -173,9 +190,15 @@ fn with_float_or_int_product(x: &[View<'_>], out: &mut ViewMut<'_>) -> Result<()
         DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
             with_float!(x[0].dtype(), T => products::matmul::<T>(&x[0], &x[1], out))
         }
-        DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
-            products::matmul_int(&x[0], &x[1], out)
-        }
+        DType::Bool
+        | DType::U8
+        | DType::U16
+        | DType::U32
+        | DType::U64
+        | DType::I8
+        | DType::I16
+        | DType::I32
+        | DType::I64 => products::matmul_int(&x[0], &x[1], out),
     }
 }
 

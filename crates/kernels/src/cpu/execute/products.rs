@@ -127,6 +127,9 @@ fn widen<'a>(x: &'a View<'_>) -> impl Fn(isize) -> i64 + 'a {
             match x.dtype() {
                 DType::Bool => i64::from(*x.ptr::<bool>().offset(at)),
                 DType::U8 => i64::from(*x.ptr::<u8>().offset(at)),
+                DType::U16 => i64::from(*x.ptr::<u16>().offset(at)),
+                DType::U32 => i64::from(*x.ptr::<u32>().offset(at)),
+                DType::U64 => *x.ptr::<u64>().offset(at) as i64,
                 DType::I8 => i64::from(*x.ptr::<i8>().offset(at)),
                 DType::I16 => i64::from(*x.ptr::<i16>().offset(at)),
                 DType::I32 => i64::from(*x.ptr::<i32>().offset(at)),

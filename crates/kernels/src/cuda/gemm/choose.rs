@@ -230,6 +230,9 @@ impl Tile {
                     | DType::F64
                     | DType::Bool
                     | DType::U8
+                    | DType::U16
+                    | DType::U32
+                    | DType::U64
                     | DType::I8
                     | DType::I16
                     | DType::I32
@@ -270,8 +273,9 @@ impl Tile {
 /// Bytes of the type that products of `dtype` are summed in.
 pub(super) fn acc_bytes(dtype: DType) -> usize {
     match dtype {
-        DType::F16 | DType::BF16 | DType::F32 | DType::U8 | DType::I8 | DType::I16 | DType::I32 => 4,
-        DType::F64 | DType::I64 | DType::Bool => 8,
+        DType::F16 | DType::BF16 | DType::F32 | DType::U8 | DType::U16 | DType::U32 => 4,
+        DType::I8 | DType::I16 | DType::I32 => 4,
+        DType::F64 | DType::U64 | DType::I64 | DType::Bool => 8,
     }
 }
 

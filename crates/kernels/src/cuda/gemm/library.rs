@@ -106,7 +106,8 @@ impl Case {
             DType::BF16 => Element::BF16,
             DType::F32 => Element::F32,
             DType::F64 => Element::F64,
-            DType::Bool | DType::U8 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => return None,
+            DType::Bool | DType::U8 | DType::U16 | DType::U32 | DType::U64 => return None,
+            DType::I8 | DType::I16 | DType::I32 | DType::I64 => return None,
         };
         let (m, n, k, batch) = (p.a.rows, p.b.rows, p.k, p.batch());
         let places = [Some(p.a.at), Some(p.b.at), Some(p.c), p.pre, p.bias];
