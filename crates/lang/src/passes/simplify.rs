@@ -1,0 +1,151 @@
+//! One walk in program order that folds constants and identities, drops what was computed before, takes branches whose
+//! condition is known, and carries through loops only what changes.
+
+use std::collections::HashMap;
+
+use crate::ir::{Block, Inst, Kernel, Op, Type, Value, Values, build, eval};
+
+/// What makes two pure instructions the same.
+type Key = (Op, Values, Type);
+
+struct Simplifier<'a> {
+    kernel: &'a mut Kernel,
+    /// What each value was replaced by.
+    replaced: Vec<Value>,
+    known: HashMap<Key, Value>,
+    /// What became known in the blocks that are open, to forget it at their ends.
+    scope: Vec<Key>,
+}
+
+/// Simplifies a kernel in place.
+pub(super) fn simplify(kernel: &mut Kernel) {
+    let replaced = (0..kernel.value_count() as u32).map(Value).collect();
+    let body = kernel.body;
+    Simplifier { kernel, replaced, known: HashMap::new(), scope: vec![] }.block(body);
+}
+
+impl Simplifier<'_> {
+    fn find(&self, value: Value) -> Value {
+        // What is replaced was final when it was: one step is enough, and new values are their own.
+        self.replaced.get(value.index()).copied().unwrap_or(value)
+    }
+
+    fn replace(&mut self, value: Value, by: Value) {
+        if self.replaced.len() <= value.index() {
+            self.replaced.extend((self.replaced.len() as u32..=value.0).map(Value));
+        }
+        self.replaced[value.index()] = by;
+    }
+
+    fn block(&mut self, block: Block) {
+        let outer = self.scope.len();
+        let insts = std::mem::take(&mut self.kernel.blocks[block.index()].insts);
+        let mut kept = Vec::with_capacity(insts.len());
+        self.insts(&insts, &mut kept);
+        self.kernel.blocks[block.index()].insts = kept;
+        let yields = std::mem::take(&mut self.kernel.blocks[block.index()].yields);
+        self.kernel.blocks[block.index()].yields = yields.into_iter().map(|value| self.find(value)).collect();
+        for key in self.scope.drain(outer..) {
+            self.known.remove(&key);
+        }
+    }
+
+    fn insts(&mut self, insts: &[Inst], kept: &mut Vec<Inst>) {
+        for &inst in insts {
+            let args: Values = self.kernel.inst(inst).args.iter().map(|&value| self.find(value)).collect();
+            self.kernel.insts[inst.index()].args = args;
+            let keep = match self.kernel.inst(inst).op {
+                Op::If => self.branch(inst, kept),
+                Op::For | Op::While => self.repeat(inst),
+                op if op.is_pure() => self.pure(inst),
+                _ => true,
+            };
+            if keep {
+                kept.push(inst);
+            }
+        }
+    }
+
+    fn pure(&mut self, inst: Inst) -> bool {
+        let data = self.kernel.inst(inst);
+        let (op, result) = (data.op, data.results[0]);
+        let mut args = data.args.clone();
+        let dtype = self.kernel.dtype(result);
+        if let Some(value) = build::fold(self.kernel, op, &args, dtype) {
+            self.replace(result, value);
+            return false;
+        }
+        if let Op::Binary(binary) = op
+            && binary.commutes()
+        {
+            args.sort();
+        }
+        let key = (op, args, self.kernel.ty(result));
+        if let Some(&value) = self.known.get(&key) {
+            self.replace(result, value);
+            return false;
+        }
+        self.known.insert(key.clone(), result);
+        self.scope.push(key);
+        true
+    }
+
+    fn branch(&mut self, inst: Inst, kept: &mut Vec<Inst>) -> bool {
+        let data = self.kernel.inst(inst).clone();
+        if let Some(known) = self.kernel.as_const(data.args[0]) {
+            let taken = data.blocks[usize::from(!known.is(1))];
+            let insts = std::mem::take(&mut self.kernel.blocks[taken.index()].insts);
+            self.insts(&insts, kept);
+            for (i, &result) in data.results.iter().enumerate() {
+                let value = self.find(self.kernel.block(taken).yields[i]);
+                self.replace(result, value);
+            }
+            return false;
+        }
+        self.block(data.blocks[0]);
+        self.block(data.blocks[1]);
+        for (i, &result) in data.results.iter().enumerate() {
+            let (a, b) = (self.kernel.block(data.blocks[0]).yields[i], self.kernel.block(data.blocks[1]).yields[i]);
+            if a == b {
+                self.replace(result, a);
+            } else if let (Some(a), Some(b)) = (self.kernel.as_const(a), self.kernel.as_const(b))
+                && (a.dtype(), a.as_int(), b.as_int()) == (bullet_ops::DType::Bool, Some(1), Some(0))
+            {
+                self.replace(result, data.args[0]);
+            }
+        }
+        true
+    }
+
+    fn repeat(&mut self, inst: Inst) -> bool {
+        let data = self.kernel.inst(inst).clone();
+        let counted = data.op == Op::For;
+        let (bounds, block) = (if counted { 3 } else { 1 }, data.blocks[0]);
+        if self.never_runs(&data.args, counted) {
+            for (&result, &initial) in data.results.iter().zip(&data.args[bounds..]) {
+                self.replace(result, initial);
+            }
+            return false;
+        }
+        let body = self.kernel.block(block).clone();
+        let carried = body.args.iter().skip(usize::from(counted));
+        let yields = body.yields.iter().skip(usize::from(!counted));
+        for (i, (&arg, &next)) in carried.zip(yields).enumerate() {
+            // What the body hands on as it came never changes.
+            if arg == next || self.find(next) == data.args[bounds + i] {
+                self.replace(arg, data.args[bounds + i]);
+                self.replace(data.results[i], data.args[bounds + i]);
+            }
+        }
+        self.block(block);
+        true
+    }
+
+    fn never_runs(&self, args: &[Value], counted: bool) -> bool {
+        let int = |i: usize| self.kernel.as_const(args[i]).and_then(|known| known.as_int());
+        if !counted {
+            return int(0) == Some(0);
+        }
+        matches!((int(0), int(1), int(2)), (Some(low), Some(high), Some(step)) if eval::trips(low, high, step) == 0)
+    }
+}
