@@ -313,6 +313,7 @@ impl<R: Real> Thread<'_, R> {
                 Some(value) => self.set(inst, value),
                 None => return fault("the tape is empty"),
             },
+            Op::Turn => {}
             Op::Barrier => return fault("a barrier needs threads side by side, which are not interpreted"),
             Op::Shuffle(_) => return fault("a shuffle needs threads side by side, which are not interpreted"),
             Op::Print(text) => self.print(kernel.text(text), args)?,

@@ -3,7 +3,7 @@
 use bullet_ops::DType;
 use smallvec::smallvec;
 
-use super::{Atomic, Binary, Block, Compare, Const, Def, Inst, Kernel, Op, Type, Unary, Value, Values, eval};
+use super::{Atomic, Binary, Block, Compare, Const, Inst, Kernel, Op, Type, Unary, Value, Values, eval};
 use crate::diag::Span;
 
 /// A kernel, and where the next instruction goes.
@@ -143,14 +143,6 @@ impl Builder {
         self.kernel.insts[inst.index()].blocks = blocks.iter().copied().collect();
         inst
     }
-
-    /// Runs `build` with instructions going to another block, and comes back.
-    pub(crate) fn within<T>(&mut self, block: Block, build: impl FnOnce(&mut Builder) -> T) -> T {
-        let outer = std::mem::replace(&mut self.block, block);
-        let result = build(self);
-        self.block = outer;
-        result
-    }
 }
 
 type Values4 = smallvec::SmallVec<[Type; 4]>;
@@ -240,6 +232,7 @@ fn identity(kernel: &mut Kernel, op: Binary, a: Value, b: Value) -> Option<Value
         Binary::Add if exact && is(b, 0) || negative_zero(b) => Some(a),
         Binary::Sub if is(b, 0) && !negative_zero(b) => Some(a),
         Binary::Div | Binary::Pow if is(b, 1) => Some(a),
+        Binary::Pow if is(b, 0) => Some(kernel.constant(Const::float(dtype, 1.0))),
         Binary::And | Binary::Or if a == b => Some(a),
         Binary::And if dtype == DType::Bool => logic(a, b, is(a, 1) || is(b, 0), is(b, 1) || is(a, 0)),
         Binary::Or if dtype == DType::Bool => logic(a, b, is(a, 0) || is(b, 1), is(b, 0) || is(a, 1)),
@@ -252,14 +245,6 @@ fn logic(a: Value, b: Value, is_b: bool, is_a: bool) -> Option<Value> {
     match (is_b, is_a) {
         (true, _) => Some(b),
         (_, true) => Some(a),
-        _ => None,
-    }
-}
-
-/// The constant or instruction result that `value` is, for rules that look through one operation.
-pub(crate) fn defining(kernel: &Kernel, value: Value) -> Option<&super::InstData> {
-    match kernel.value(value).def {
-        Def::Inst(inst, _) => Some(kernel.inst(inst)),
         _ => None,
     }
 }

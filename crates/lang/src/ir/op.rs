@@ -45,6 +45,9 @@ pub enum Op {
     Push(u32),
     /// `[] -> x`: takes the value that was put on the tape last.
     Pop(u32),
+    /// `[]`, in the body: what an adjoint computes anew of its kernel ends here, and the way back begins. A launch that only
+    /// measures the tape ends here, too.
+    Turn,
     /// `[]`: all threads of the block arrive here before one goes on, and see what the others wrote.
     Barrier,
     /// `[x, i32] -> y`: the `x` of another lane of the warp.
@@ -323,6 +326,7 @@ impl Op {
                 | Op::Atomic(_)
                 | Op::CompareExchange
                 | Op::Push(_)
+                | Op::Turn
                 | Op::Barrier
                 | Op::Print(_)
                 | Op::Assert(_)

@@ -335,6 +335,7 @@ fn plain_op(word: &str) -> Option<Op> {
         Op::If,
         Op::For,
         Op::While,
+        Op::Turn,
         Op::Barrier,
     ];
     let unary = Unary::ALL.iter().map(|&op| Op::Unary(op));

@@ -234,6 +234,7 @@ pub(super) fn mnemonic(op: Op) -> String {
         Op::If => "if".into(),
         Op::For => "for".into(),
         Op::While => "while".into(),
+        Op::Turn => "turn".into(),
         Op::Barrier => "barrier".into(),
         Op::Print(_) => "print".into(),
         Op::Assert(_) => "assert".into(),

@@ -16,6 +16,12 @@ impl ValueMap {
         self.0.get(value.index()).copied().flatten()
     }
 
+    pub(crate) fn remove(&mut self, value: Value) {
+        if let Some(entry) = self.0.get_mut(value.index()) {
+            *entry = None;
+        }
+    }
+
     pub(crate) fn insert(&mut self, value: Value, to: Value) {
         if self.0.len() <= value.index() {
             self.0.resize(value.index() + 1, None);

@@ -182,7 +182,7 @@ impl Verifier<'_> {
             Op::For | Op::While => self.repeat(inst, args, results),
             Op::Push(_) => good(args.len() == 1, vec![]),
             Op::Pop(_) => good(args.is_empty() && results.len() == 1, results.into()),
-            Op::Barrier => good(args.is_empty(), vec![]),
+            Op::Turn | Op::Barrier => good(args.is_empty(), vec![]),
             Op::Shuffle(_) => good(args.len() == 2 && args[1] == I32, args[..1].into()),
             Op::Print(_) => Ok(vec![]),
             Op::Assert(_) => good(args == [BOOL], vec![]),

@@ -16,7 +16,7 @@ struct Marker<'a> {
 }
 
 /// Drops dead code in place.
-pub(super) fn eliminate(kernel: &mut Kernel) {
+pub(crate) fn eliminate(kernel: &mut Kernel) {
     let mut marker = Marker {
         kernel,
         live: vec![false; kernel.value_count()],

@@ -6,6 +6,8 @@ mod dead;
 mod simplify;
 mod unroll;
 
+pub(crate) use dead::eliminate;
+
 /// The pipeline that runs on every kernel, before its adjoint is made and behind it.
 pub(crate) fn optimize(kernel: &mut Kernel) {
     simplify::simplify(kernel);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{Block, Inst, Kernel, Op, Type, Value, Values, build, eval};
+use crate::ir::{Block, Const, Inst, Kernel, Op, Type, Value, Values, build, eval};
 
 /// What makes two pure instructions the same.
 type Key = (Op, Values, Type);
@@ -102,8 +102,13 @@ impl Simplifier<'_> {
             }
             return false;
         }
-        self.block(data.blocks[0]);
-        self.block(data.blocks[1]);
+        for (block, known) in data.blocks.iter().zip([true, false]) {
+            // Inside a branch its condition is known.
+            let known = self.kernel.constant(Const::bool(known));
+            self.replace(data.args[0], known);
+            self.block(*block);
+            self.replace(data.args[0], data.args[0]);
+        }
         for (i, &result) in data.results.iter().enumerate() {
             let (a, b) = (self.kernel.block(data.blocks[0]).yields[i], self.kernel.block(data.blocks[1]).yields[i]);
             if a == b {
