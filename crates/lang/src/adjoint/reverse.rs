@@ -463,8 +463,11 @@ impl<'a> Reverse<'a> {
         let block = data.blocks[0];
         let body = self.f.block(block).clone();
         let (bounds, first_arg, first_yield) = if counted { (3, 1, 0) } else { (1, 0, 1) };
-        let active: Vec<usize> =
-            (0..data.results.len()).filter(|&number| self.is_active(body.args[first_arg + number])).collect();
+        // What the body never reads of a variable may still be what it leaves.
+        let is_active = |number: &usize| {
+            self.is_active(body.args[first_arg + number]) || self.is_active(data.results[*number])
+        };
+        let active: Vec<usize> = (0..data.results.len()).filter(is_active).collect();
         let seeds: Vec<Option<Value>> = data.results.iter().map(|&result| self.take(result)).collect();
         if active.is_empty() && !self.matters(block) {
             return;

@@ -128,6 +128,21 @@ impl<'a> Lower<'a> {
 
     /// A function of scalars; `None` if it has another name, or takes what these are not.
     fn scalar_builtin(&mut self, span: Span, name: &str, args: &[Val]) -> Result<Option<Val>> {
+        let result = self.scalar_function(span, name, args)?;
+        // Of numbers in the source it is such a number again, which takes the type of what it meets.
+        let literals = args.iter().all(|arg| matches!(arg, Val::Literal(_)));
+        if let (true, Some(Val::Data(_, parts))) = (literals, &result)
+            && let Some(known) = self.b.kernel.as_const(parts[0])
+            && known.dtype() != DType::Bool
+        {
+            let int = known.as_int().map(|n| Literal::Int(n.into()));
+            let literal = known.as_float().map(Literal::Float).or(int);
+            return Ok(literal.map(Val::Literal));
+        }
+        Ok(result)
+    }
+
+    fn scalar_function(&mut self, span: Span, name: &str, args: &[Val]) -> Result<Option<Val>> {
         let Some((dtype, parts)) = self.scalars(span, name, args)? else { return Ok(None) };
         if let (Some(op), [x]) = (find(FLOAT_FUNCTIONS, name), &parts[..]) {
             if !op.takes(dtype) {
@@ -222,7 +237,7 @@ impl<'a> Lower<'a> {
             _ => None,
         });
         let has_float = args.iter().any(|arg| matches!(arg, Val::Literal(Literal::Float(_))));
-        let default = if is_float || has_float { DType::F32 } else { DType::I32 };
+        let default = if is_float || has_float { DType::F64 } else { DType::I32 };
         let dtype = typed.unwrap_or(default);
         if dtype == DType::Bool {
             return self.error(span, format!("`{name}` takes numbers, not bools"));

@@ -66,7 +66,8 @@ pub fn module(seed: u64) -> String {
     };
     generator.function();
     generator.kernel();
-    generator.text
+    // All in float64, where derivatives can be compared to nine digits and constants are what they say.
+    generator.text.replace("float", "wp.float64")
 }
 
 impl Generator {
@@ -93,10 +94,10 @@ impl Generator {
         if self.random.chance(60) {
             let (test, value) = (self.condition(1), self.float(2));
             self.line(1, &format!("if {test}:"));
-            self.line(2, &format!("return {value}"));
+            self.line(2, &format!("return float({value})"));
         }
         let value = self.float(2);
-        self.line(1, &format!("return wp.tanh({value})"));
+        self.line(1, &format!("return float(wp.tanh({value}))"));
         self.text.push_str("\n\n");
         self.in_function = false;
     }
@@ -182,13 +183,13 @@ impl Generator {
         let value = if self.random.chance(50) { format!("wp.tanh({value})") } else { value };
         if self.random.chance(30) {
             let name = self.fresh("f");
-            self.line(depth, &format!("{name} = {value}"));
+            self.line(depth, &format!("{name} = float({value})"));
             self.floats.push(name);
             return;
         }
         let name = self.target();
         let op = ["=", "=", "+=", "-=", "*="][self.random.below(5)];
-        self.line(depth, &format!("{name} {op} {value}"));
+        self.line(depth, &format!("{name} {op} float({value})"));
     }
 
     /// A variable that may be assigned.
@@ -332,8 +333,8 @@ impl Generator {
             18 => format!("wp.max({a}, {b} + 0.017)"),
             19 => format!("wp.atan2({a}, 2.0 + {b} * {b})"),
             20 => format!("wp.pow(1.0 + {a} * {a}, 0.7 + 0.1 * wp.sin({b}))"),
-            21 => format!("wp.where({}, {a}, {b})", self.condition(0)),
-            22 => format!("({a} if {} else {b})", self.condition(0)),
+            21 => format!("float(wp.where({}, {a}, {b}))", self.condition(0)),
+            22 => format!("float({a} if {} else {b})", self.condition(0)),
             23 => format!("(({a} + 0.007) % 1.7)"),
             24 => format!("wp.clamp({a}, -0.71, {b} + 0.9)"),
             25 => {
