@@ -1,6 +1,7 @@
 //! temp
 pub mod adjoint;
 pub mod diag;
+pub mod emit;
 pub mod interp;
 pub mod ir;
 mod lower;

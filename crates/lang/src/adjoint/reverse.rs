@@ -23,6 +23,8 @@ struct Frame {
     to: Block,
     /// The branch or loop that owns `of`; `None` for the body.
     owner: Option<Inst>,
+    /// Of a `while` loop, the number of this run, counted from 0.
+    run: Option<Value>,
     /// What takes values from the tape where the block begins, in the order of their pushes.
     pops: Vec<Inst>,
     /// What computes values anew where the block begins.
@@ -178,7 +180,7 @@ impl<'a> Reverse<'a> {
 
     fn enter(&mut self, of: Block, to: Block, owner: Option<Inst>) {
         let (have, gradients) = (ValueMap::default(), ValueMap::default());
-        self.frames.push(Frame { of, to, owner, pops: vec![], prologue: vec![], have, gradients, touched: vec![] });
+        self.frames.push(Frame { of, to, owner, run: None, pops: vec![], prologue: vec![], have, gradients, touched: vec![] });
         self.b.block = to;
     }
 
@@ -216,6 +218,7 @@ impl<'a> Reverse<'a> {
         }
         let again = match self.f.value(value).def {
             Def::Inst(inst, number) => self.again(inst, at).map(|copy| self.b.kernel.inst(copy).results[number as usize]),
+            Def::Arg(_, number) => self.induced(value, number as usize, at),
             _ => None,
         };
         match again {
@@ -241,6 +244,33 @@ impl<'a> Reverse<'a> {
             self.b.kernel.copy_name(&self.f, result, new);
         }
         Some(copy)
+    }
+
+    /// A whole number that each run of a `while` loop moves by the same step follows from the number of the run.
+    fn induced(&mut self, value: Value, number: usize, at: usize) -> Option<Value> {
+        let (run, owner) = (self.frames[at].run?, self.frames[at].owner?);
+        let data = self.f.inst(owner).clone();
+        let next = self.f.block(data.blocks[0]).yields[1 + number];
+        let Def::Inst(inst, _) = self.f.value(next).def else { return None };
+        let sum = self.f.inst(inst).clone();
+        let is_step = sum.op == Op::Binary(Binary::Add) && sum.args[0] == value && self.f.dtype(value) == DType::I32;
+        if !is_step || self.f.as_const(sum.args[1]).is_none() {
+            return None;
+        }
+        let (first, step) = (self.obtain(data.args[1 + number]), self.obtain(sum.args[1]));
+        let mut moved = run;
+        for (op, other) in [(Binary::Mul, step), (Binary::Add, first)] {
+            let is_neutral = self.b.kernel.as_const(other).is_some_and(|c| c.is(if op == Binary::Mul { 1 } else { 0 }));
+            if is_neutral {
+                continue;
+            }
+            let inst = self.b.kernel.new_inst(Op::Binary(op), smallvec![moved, other], &[I32], data.span);
+            self.frames[at].prologue.push(inst);
+            moved = self.b.kernel.inst(inst).results[0];
+        }
+        self.frames[at].have.insert(value, moved);
+        self.b.kernel.copy_name(&self.f, value, moved);
+        Some(moved)
     }
 
     /// Keeps a value from the primal sweep: out of a branch as a result, out of a loop on the tape.
@@ -482,6 +512,8 @@ impl<'a> Reverse<'a> {
             if let Some(frame) = self.frames.last_mut() {
                 frame.have.insert(body.args[0], index);
             }
+        } else if let Some(frame) = self.frames.last_mut() {
+            frame.run = Some(index);
         }
         for &number in &active {
             let carried = self.b.kernel.block_arg(to, self.f.ty(body.args[first_arg + number]));
@@ -524,13 +556,14 @@ impl<'a> Reverse<'a> {
         }
     }
 
-    /// A `while` loop ran as often as it counted.
+    /// The runs of a `while` loop, which it counted, in reverse order.
     fn runs(&mut self, results: &[Value]) -> [Value; 3] {
         let count = match results.last() {
             Some(&count) => self.obtain(count),
             None => self.b.int(DType::I32, 0),
         };
-        [self.b.int(DType::I32, 0), count, self.b.int(DType::I32, 1)]
+        let (one, end) = (self.b.int(DType::I32, 1), self.b.int(DType::I32, -1));
+        [self.b.sub(count, one), end, end]
     }
 
     /// The range that has the indices of a range in reverse order.

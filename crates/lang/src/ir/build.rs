@@ -180,6 +180,10 @@ pub(crate) fn fold(kernel: &mut Kernel, op: Op, args: &[Value], result: DType) -
             })
         }
         Op::Select if args[1] == args[2] => return Some(args[1]),
+        Op::Select if result == DType::Bool && constant(0).is_none() => {
+            let (a, b) = (constant(1)?, constant(2)?);
+            return (a.is(1) && b.is(0)).then_some(args[0]);
+        }
         Op::Select => return Some(if constant(0)?.is(1) { args[1] } else { args[2] }),
         Op::Cast | Op::Bitcast if dtype == Some(result) => return Some(args[0]),
         Op::Cast => fold_cast(constant(0)?, result),

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{Block, Const, Inst, Kernel, Op, Type, Value, Values, build, eval};
+use bullet_ops::DType;
+
+use crate::ir::{Binary, Block, Const, Inst, InstData, Kernel, Op, Type, Unary, Value, Values, build, eval};
 
 /// What makes two pure instructions the same.
 type Key = (Op, Values, Type);
@@ -71,6 +73,22 @@ impl Simplifier<'_> {
         let (op, result) = (data.op, data.results[0]);
         let mut args = data.args.clone();
         let dtype = self.kernel.dtype(result);
+        // Strength reductions, which keep every bit.
+        let known = |value: Value| self.kernel.as_const(value);
+        match op {
+            Op::Select if known(args[1]).is_some_and(|c| c.is(0)) && known(args[2]).is_some_and(|c| c.is(1)) && dtype == DType::Bool => {
+                self.kernel.insts[inst.index()].op = Op::Unary(Unary::Not);
+                self.kernel.insts[inst.index()].args.truncate(1);
+                return self.pure(inst);
+            }
+            Op::Binary(Binary::Pow) if known(args[1]).is_some_and(|c| c.is(2)) => {
+                let x = args[0];
+                self.kernel.insts[inst.index()].op = Op::Binary(Binary::Mul);
+                self.kernel.insts[inst.index()].args = [x, x].into_iter().collect();
+                return self.pure(inst);
+            }
+            _ => {}
+        }
         if let Some(value) = build::fold(self.kernel, op, &args, dtype) {
             self.replace(result, value);
             return false;
@@ -114,12 +132,37 @@ impl Simplifier<'_> {
             if a == b {
                 self.replace(result, a);
             } else if let (Some(a), Some(b)) = (self.kernel.as_const(a), self.kernel.as_const(b))
-                && (a.dtype(), a.as_int(), b.as_int()) == (bullet_ops::DType::Bool, Some(1), Some(0))
+                && (a.dtype(), a.as_int(), b.as_int()) == (DType::Bool, Some(1), Some(0))
             {
                 self.replace(result, data.args[0]);
             }
         }
-        true
+        let is_empty = data.blocks.iter().all(|&block| self.kernel.block(block).insts.is_empty());
+        if is_empty {
+            self.choices(&data, kept);
+        }
+        !is_empty
+    }
+
+    /// A branch that does nothing chooses between values that are there.
+    fn choices(&mut self, data: &InstData, kept: &mut Vec<Inst>) {
+        for (i, &result) in data.results.iter().enumerate() {
+            if self.find(result) != result {
+                continue;
+            }
+            let [a, b] = [0, 1].map(|side: usize| self.kernel.block(data.blocks[side]).yields[i]);
+            let args = [data.args[0], a, b].into_iter().collect();
+            let inst = self.kernel.new_inst(Op::Select, args, &[self.kernel.ty(result)], data.span);
+            let chosen = self.kernel.inst(inst).results[0];
+            self.kernel.values[chosen.index()].name = self.kernel.values[result.index()].name;
+            self.replace(result, chosen);
+            if self.pure(inst) {
+                kept.push(inst);
+            } else {
+                let known = self.find(chosen);
+                self.replace(result, known);
+            }
+        }
     }
 
     fn repeat(&mut self, inst: Inst) -> bool {

@@ -135,11 +135,15 @@ fn check(seed: u64) -> Outcome {
         .flat_map(|(dual, weight)| dual.as_floats().iter().zip(weight.as_floats()))
         .map(|(dual, weight)| dual.slope * weight)
         .sum();
+    if !expected.is_finite() {
+        // Something on the way overflowed.
+        return none;
+    }
     let result = dot(&found, &way) + found_s * way_s;
     let size: f64 = found.iter().flat_map(|array| array.as_floats()).map(|x| x.abs()).sum::<f64>() + found_s.abs();
     let tolerance = 1e-9 * (1.0 + expected.abs() + size);
-    let agrees = (result - expected).abs() <= tolerance || (!expected.is_finite() && !result.is_finite());
-    assert!(agrees, "the adjoint gives {result}, duals {expected}: {}\n{kernel}\n{}", context(), adjoint.kernel);
+    assert!((result - expected).abs() <= tolerance, 
+        "the adjoint gives {result}, duals {expected}: {}\n{kernel}\n{}", context(), adjoint.kernel);
     let by_differences = differences(kernel, &before, s, (&way, way_s), &weights, expected);
     let tape = adjoint.kernel.to_string().contains("push");
     Outcome { checked: true, by_differences, tape }

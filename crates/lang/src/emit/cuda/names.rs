@@ -1,0 +1,48 @@
+//! C++ identifiers for values.
+
+use std::collections::HashMap;
+
+/// Words that values cannot be called: C++'s, CUDA's, and those that the emitter uses itself.
+const RESERVED: &[&str] = &[
+    "alignas", "alignof", "and", "asm", "auto", "bool", "break", "case", "catch", "char", "class", "const",
+    "constexpr", "continue", "decltype", "default", "delete", "do", "double", "else", "enum", "explicit", "export",
+    "extern", "false", "float", "for", "friend", "goto", "if", "inline", "int", "long", "mutable", "namespace", "new",
+    "noexcept", "not", "operator", "or", "private", "protected", "public", "register", "return", "short", "signed",
+    "sizeof", "static", "struct", "switch", "template", "this", "thread", "throw", "true", "try", "typedef",
+    "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "while", "xor", "tape", "tape_words",
+    "tape_size", "tape_need", "dim0", "dim1", "dim2", "dim3", "blockIdx", "blockDim", "threadIdx", "gridDim",
+    "warpSize", "printf", "min", "max", "abs", "Tape", "Array1", "Array2", "Array3", "Array4", "j0", "j1", "y0",
+    "y1", "jn", "yn", "exp", "log", "sin", "cos", "tan", "sqrt", "pow", "floor", "ceil", "round",
+];
+
+/// The identifiers of one function.
+pub(super) struct Names {
+    taken: HashMap<String, u32>,
+}
+
+impl Names {
+    pub(super) fn new() -> Names {
+        Names { taken: RESERVED.iter().map(|word| (word.to_string(), 1)).collect() }
+    }
+
+    /// An identifier like `hint` that is not taken yet.
+    pub(super) fn unique(&mut self, hint: &str) -> String {
+        let mut stem: String =
+            hint.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        if stem.is_empty() || stem.starts_with(|c: char| c.is_ascii_digit()) {
+            stem.insert(0, 'v');
+        }
+        loop {
+            let count = self.taken.entry(stem.clone()).or_insert(0);
+            *count += 1;
+            if *count == 1 {
+                return stem;
+            }
+            let numbered = format!("{stem}_{count}");
+            if !self.taken.contains_key(&numbered) {
+                self.taken.insert(numbered.clone(), 1);
+                return numbered;
+            }
+        }
+    }
+}

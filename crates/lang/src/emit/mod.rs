@@ -1,0 +1,3 @@
+//! Source text from the IR.
+
+pub mod cuda;
