@@ -3,6 +3,7 @@
 use bullet_ops::DType;
 use smallvec::smallvec;
 
+use super::expr::is_harmless;
 use super::flow::assigned;
 use super::value::Val;
 use super::{Env, Lower, Result};
@@ -138,9 +139,7 @@ impl<'a> Lower<'a> {
             // Both sides are still looked at, for further mistakes.
             let _ = self.side(self.env.clone(), |lower| lower.block(body));
             let _ = self.side(self.env.clone(), |lower| lower.block(orelse));
-            for name in self.names_of(&[body, orelse]) {
-                self.env.set(name, Val::Bad);
-            }
+            self.forget(&[body, orelse]);
             return None;
         };
         if let Some(known) = self.b.kernel.as_const(test) {
@@ -473,7 +472,7 @@ impl<'a> Lower<'a> {
         let end = self.in_loop(block, |lower| {
             lower.block(body);
             lower.b.span = test.span;
-            let next = lower.go_on(test.span, |lower| lower.truth(test));
+            let next = lower.go_on(test.span, is_harmless(test), |lower| lower.truth(test));
             lower.b.kernel.blocks[lower.b.block.index()].yields.push(next);
         });
         self.finish_while(span, (first, block), carried, before, end, flags)
@@ -498,13 +497,18 @@ impl<'a> Lower<'a> {
         Flow::Next
     }
 
-    /// Whether a loop goes on: not if it was left, else what `test` says, which is then not evaluated.
-    fn go_on(&mut self, span: Span, test: impl FnOnce(&mut Self) -> Result<Value>) -> Value {
+    /// Whether a loop goes on: not if it was left, which spares the test unless that is harmless; else what it says.
+    fn go_on(&mut self, span: Span, harmless: bool, test: impl FnOnce(&mut Self) -> Result<Value>) -> Value {
         let left = self.left();
         let off = self.b.bool(false);
         match self.b.kernel.as_const(left) {
             Some(known) if known.is(1) => return off,
             Some(_) => return test(self).unwrap_or(off),
+            None if harmless => {
+                let test = test(self).unwrap_or(off);
+                let stays = self.b.not(left);
+                return self.b.binary(Binary::And, stays, test);
+            }
             None => {}
         }
         // What follows the test is not lowered any more, so what it might change is forgotten.
@@ -552,7 +556,7 @@ impl<'a> Lower<'a> {
         let end = self.in_loop(block, |lower| {
             lower.block(body);
             let next = lower.b.add(index, step);
-            let go = lower.go_on(span, |lower| Ok(lower.below(next, high, step)));
+            let go = lower.go_on(span, true, |lower| Ok(lower.below(next, high, step)));
             lower.b.kernel.blocks[lower.b.block.index()].yields.extend([go, next]);
         });
         let inst_args = Carried { names: carried.names, initial: [&[low], &carried.initial[..]].concat().into() };
@@ -581,12 +585,16 @@ impl<'a> Lower<'a> {
         Flow::Next
     }
 
-    /// The variables that any of these statements assigns.
-    fn names_of(&self, blocks: &[&[Stmt]]) -> Vec<Symbol> {
+    /// After a mistake in a header, what its blocks assign is unknown, which is silent.
+    pub(super) fn forget(&mut self, blocks: &[&[Stmt]]) {
         let mut names = vec![];
         let all = &self.program.module.names;
         blocks.iter().for_each(|block| assigned(all, block, &mut |name| names.push(name)));
-        names
+        for name in names {
+            if !matches!(self.env.get(name), Some(Val::Array(..))) {
+                self.env.set(name, Val::Bad);
+            }
+        }
     }
 
     /// Whether a range has `index` still before it.

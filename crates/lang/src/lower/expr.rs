@@ -204,7 +204,7 @@ impl<'a> Lower<'a> {
                 return self.error_hint(
                     span,
                     format!("expected {name}, found {found}"),
-                    format!("write {name}(x), or a literal of that type"),
+                    "types are not converted unasked: write float(x) or int(x), or a number of the other type",
                 );
             }
         };
@@ -221,7 +221,7 @@ impl<'a> Lower<'a> {
 }
 
 /// Whether an expression neither reads memory nor calls anything nor divides, so that evaluating it early is right.
-fn is_harmless(expr: &Expr) -> bool {
+pub(super) fn is_harmless(expr: &Expr) -> bool {
     match &expr.kind {
         ExprKind::Name(_) | ExprKind::Int(_) | ExprKind::Float(_) | ExprKind::Bool(_) => true,
         ExprKind::Unary(_, a) => is_harmless(a),
@@ -235,12 +235,20 @@ fn is_harmless(expr: &Expr) -> bool {
     }
 }
 
-/// Whether two names differ in one letter, or in case only.
+/// Whether two names differ in one letter, in case or in the order of letters only.
 fn is_near(a: &str, b: &str) -> bool {
     if a.eq_ignore_ascii_case(b) {
         return true;
     }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let sorted = |letters: &[char]| {
+        let mut letters = letters.to_vec();
+        letters.sort();
+        letters
+    };
+    if a.len() > 2 && sorted(&a) == sorted(&b) {
+        return true;
+    }
     if a.len().abs_diff(b.len()) > 1 || a.len().min(b.len()) < 3 {
         return false;
     }

@@ -235,8 +235,7 @@ impl<'a> Lower<'a> {
         });
         self.env = env;
         self.restore_flags(flags);
-        let names = &self.program.module.names;
-        super::flow::assigned(names, body, &mut |name| self.env.set(name, Val::Bad));
+        self.forget(&[body]);
         Flow::Next
     }
 
