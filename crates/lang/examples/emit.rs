@@ -26,7 +26,9 @@ fn main() {
             }
         }
         match kind.as_str() {
-            "cuda" => print!("{}", cuda::source(&all.iter().collect::<Vec<_>>(), cuda::CudaOptions::default())),
+            "cuda" => {
+                print!("{}", cuda::source(&all.iter().collect::<Vec<_>>(), cuda::CudaOptions::default()))
+            }
             _ => all.iter().for_each(|kernel| println!("{kernel}")),
         }
     }

@@ -12,8 +12,11 @@ fn report(name: &str, text: &str) -> String {
         Ok(kernels) => kernels,
         Err(diagnostics) => return diagnostics.to_string(),
     };
-    let found: Vec<_> =
-        kernels.iter().filter_map(|kernel| adjoint(kernel, AdjointOptions::default()).err()).flatten().collect();
+    let found: Vec<_> = kernels
+        .iter()
+        .filter_map(|kernel| adjoint(kernel, AdjointOptions::default()).err())
+        .flatten()
+        .collect();
     if found.is_empty() { "nothing\n".into() } else { Diagnostics::new(name, text, found).to_string() }
 }
 
@@ -52,7 +55,11 @@ fn broken_sources_end_in_diagnostics_and_not_in_panics() {
         without.remove(end);
         let _ = compile("without.py", &without, Options::default());
     }
-    let deep = format!("import warp as wp\n@wp.kernel\ndef k(x: float):\n    y = {}x{}\n", "(".repeat(5000), ")".repeat(5000));
+    let deep = format!(
+        "import warp as wp\n@wp.kernel\ndef k(x: float):\n    y = {}x{}\n",
+        "(".repeat(5000),
+        ")".repeat(5000)
+    );
     assert!(compile("deep.py", &deep, Options::default()).is_err());
     let signs = format!("import warp as wp\n@wp.kernel\ndef k(x: float):\n    y = {}x\n", "-".repeat(5000));
     assert!(compile("deep.py", &signs, Options::default()).is_err());

@@ -28,9 +28,11 @@ fn kinds() -> Vec<(String, Vec<(Kernel, Adjoint)>)> {
     let kernels = |path: &PathBuf| {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let text = fs::read_to_string(path).expect("a readable file");
-        let kernels = compile(&format!("{name}.py"), &text, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+        let kernels =
+            compile(&format!("{name}.py"), &text, Options::default()).unwrap_or_else(|e| panic!("{e}"));
         let made = kernels.into_iter().map(|kernel| {
-            let adjoint = adjoint(&kernel, AdjointOptions::default()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let adjoint =
+                adjoint(&kernel, AdjointOptions::default()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             (kernel, adjoint)
         });
         (name.clone(), made.collect())
@@ -51,7 +53,8 @@ fn compare(path: &Path, text: &str) {
 #[test]
 fn ir_and_cuda_are_as_recorded() {
     for (name, kernels) in kinds() {
-        let all: Vec<&Kernel> = kernels.iter().flat_map(|(kernel, adjoint)| [kernel, &adjoint.kernel]).collect();
+        let all: Vec<&Kernel> =
+            kernels.iter().flat_map(|(kernel, adjoint)| [kernel, &adjoint.kernel]).collect();
         let ir: Vec<String> = all.iter().map(|kernel| kernel.to_string()).collect();
         compare(&folder("golden").join(format!("{name}.ir")), &ir.join("\n"));
         for kernel in &all {
@@ -66,7 +69,7 @@ fn ir_and_cuda_are_as_recorded() {
 fn number(counter: &mut u64) -> f64 {
     *counter += 1;
     let x = (*counter as f64 * 0.754_877_666_246_693).fract();
-    if *counter % 3 == 0 { -0.3 - x } else { 0.3 + x }
+    if counter.is_multiple_of(3) { -0.3 - x } else { 0.3 + x }
 }
 
 /// Arguments of a kernel, and the arrays that they name.
@@ -105,8 +108,10 @@ fn gradients_are_exact() {
             let counter = &mut 7;
             let (args, arrays) = inputs(kernel, counter);
             let grid = vec![LENGTH; kernel.grid.into()];
-            let way: Vec<Array<f64>> = arrays.iter().map(|array| map(array, |_, _| number(counter))).collect();
-            let weights: Vec<Array<f64>> = arrays.iter().map(|array| map(array, |_, _| number(counter))).collect();
+            let way: Vec<Array<f64>> =
+                arrays.iter().map(|array| map(array, |_, _| number(counter))).collect();
+            let weights: Vec<Array<f64>> =
+                arrays.iter().map(|array| map(array, |_, _| number(counter))).collect();
             let moved = arrays.iter().zip(&way);
             let mut duals: Vec<Array<Dual>> =
                 moved.map(|(x, v)| map(x, |i, x| Dual::new(x, v.as_floats()[i]))).collect();

@@ -1,6 +1,6 @@
 //! What a kernel does to each array, and what of it the adjoint must do again.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::{Use, array_of};
 use crate::diag::Diagnostic;
@@ -24,7 +24,7 @@ struct Accesses {
 
 /// What the adjoint knows of a kernel's arrays.
 pub(super) struct Memory {
-    uses: HashMap<Value, Use>,
+    uses: FxHashMap<Value, Use>,
     /// Arrays whose every access is to one element that no other thread has.
     own: Vec<Value>,
 }
@@ -56,31 +56,32 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
     let unneeded = |kernel: &Kernel, inst: Inst| match kernel.inst(inst).op {
         Op::Print(_) | Op::Assert(_) => true,
         Op::Store => inactive(kernel, kernel.inst(inst).args[0]),
-        // Unless its result is used, which is refused below.
-        Op::Atomic(_) | Op::CompareExchange => false,
         _ => false,
     };
     remove(kernel, kernel.body, &unneeded);
     passes::eliminate(kernel);
-    let counts = kernel.use_counts();
-    let silent = |kernel: &Kernel, inst: Inst| {
-        let data = kernel.inst(inst);
-        matches!(data.op, Op::Atomic(_) | Op::CompareExchange)
-            && inactive(kernel, data.args[0])
-            && data.results.iter().all(|result| counts[result.index()] == 0)
-    };
-    remove(kernel, kernel.body, &silent);
-    passes::eliminate(kernel);
+    let mut counts = kernel.use_counts();
+    if accesses.values().any(|found| !found.atomics.is_empty()) {
+        let silent = |kernel: &Kernel, inst: Inst| {
+            let data = kernel.inst(inst);
+            matches!(data.op, Op::Atomic(_) | Op::CompareExchange)
+                && inactive(kernel, data.args[0])
+                && data.results.iter().all(|result| counts[result.index()] == 0)
+        };
+        remove(kernel, kernel.body, &silent);
+        passes::eliminate(kernel);
+        counts = kernel.use_counts();
+    }
     let accesses = collect(kernel);
     let mut errors = vec![];
     for inst in kernel.instructions() {
-        refuse(kernel, inst, &accesses, &is_active, &mut errors);
+        refuse(kernel, inst, &accesses, &counts, &is_active, &mut errors);
     }
     if !errors.is_empty() {
         errors.dedup();
         return Err(errors);
     }
-    let mut memory = Memory { uses: HashMap::new(), own: vec![] };
+    let mut memory = Memory { uses: FxHashMap::default(), own: vec![] };
     for (&array, found) in &accesses {
         let usage = match found.loads.is_empty() {
             true => Use::Shape,
@@ -95,8 +96,8 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
     Ok(memory)
 }
 
-fn collect(kernel: &Kernel) -> HashMap<Value, Accesses> {
-    let mut accesses = HashMap::new();
+fn collect(kernel: &Kernel) -> FxHashMap<Value, Accesses> {
+    let mut accesses = FxHashMap::default();
     let mut position = 0;
     walk(kernel, kernel.body, &mut vec![], &mut position, &mut accesses);
     accesses
@@ -107,7 +108,7 @@ fn walk(
     block: Block,
     loops: &mut Vec<Inst>,
     position: &mut usize,
-    accesses: &mut HashMap<Value, Accesses>,
+    accesses: &mut FxHashMap<Value, Accesses>,
 ) {
     for &inst in &kernel.block(block).insts {
         *position += 1;
@@ -191,7 +192,8 @@ fn tid_axis(kernel: &Kernel, index: Value) -> Option<u8> {
 fn refuse(
     kernel: &Kernel,
     inst: Inst,
-    accesses: &HashMap<Value, Accesses>,
+    accesses: &FxHashMap<Value, Accesses>,
+    counts: &[u32],
     is_active: &impl Fn(&Kernel, Value) -> bool,
     errors: &mut Vec<Diagnostic>,
 ) {
@@ -211,7 +213,9 @@ fn refuse(
             let found = &accesses[&data.args[0]];
             if !found.atomics.is_empty() {
                 error(
-                    format!("`{name}` is read and updated by atomics in one kernel, which has no exact adjoint"),
+                    format!(
+                        "`{name}` is read and updated by atomics in one kernel, which has no exact adjoint"
+                    ),
                     "the order of threads is not known to the way back: update it in a kernel of its own",
                 );
             }
@@ -224,7 +228,6 @@ fn refuse(
             }
         }
         Op::Atomic(_) | Op::CompareExchange => {
-            let counts = kernel.use_counts();
             let float = matches!(kernel.ty(data.args[0]), Type::Array(array) if array.dtype.is_float());
             if data.results.iter().any(|result| counts[result.index()] > 0) {
                 error(

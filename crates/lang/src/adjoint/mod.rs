@@ -31,7 +31,7 @@
 use bullet_ops::DType;
 
 use crate::diag::Diagnostic;
-use crate::ir::{ArrayType, Builder, Kernel, Op, Space, Type, Value};
+use crate::ir::{ArrayType, Builder, Def, Kernel, Op, Space, Type, Value};
 use crate::passes;
 
 mod activity;
@@ -88,12 +88,32 @@ pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, 
     let mut new = Kernel::new(&format!("{}_adjoint", kernel.name), kernel.grid);
     let map = parameters(&primal, &mut new);
     let gradients = gradients(&primal, &mut new, &active);
-    let reverse = reverse::Reverse::new(primal, Builder::new(new), activity, &memory, gradients, map, options.overlapping);
+    let reverse = reverse::Reverse::new(
+        primal,
+        Builder::new(new),
+        activity,
+        &memory,
+        gradients,
+        map,
+        options.overlapping,
+    );
     let mut adjoint = reverse.run()?;
     passes::clean(&mut adjoint);
-    let uses = kernel.params.iter().map(|&param| memory.use_of(param)).collect();
+    let uses = uses(kernel, &adjoint, &memory);
     let tape = Tape::of(&adjoint);
     Ok(Adjoint { kernel: adjoint, uses, active, tape })
+}
+
+/// What is wanted of each argument: less than `memory` says, where nothing that was loaded is needed.
+fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> {
+    let mut touched = vec![false; adjoint.params.len()];
+    for inst in adjoint.instructions() {
+        if let Some(Def::Param(number)) = array_of(adjoint, inst).map(|array| adjoint.value(array).def) {
+            touched[number as usize] = true;
+        }
+    }
+    let wanted = kernel.params.iter().zip(touched);
+    wanted.map(|(&param, touched)| if touched { memory.use_of(param) } else { Use::Shape }).collect()
 }
 
 /// The parameters that get gradients.

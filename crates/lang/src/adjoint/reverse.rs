@@ -4,7 +4,7 @@
 //! what values of `f` are there, and the gradients that its instructions have been given so far. Values are asked for while
 //! the way back is written, so the primal sweep, already written, grows results of branches and pushes as they are needed.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
 use smallvec::smallvec;
@@ -13,7 +13,9 @@ use super::activity::Activity;
 use super::memory::Memory;
 use super::{I32, array_of};
 use crate::diag::Diagnostic;
-use crate::ir::{Atomic, Binary, Block, Builder, Compare, Const, Def, Inst, Kernel, Op, Unary, Value, ValueMap, Values};
+use crate::ir::{
+    Atomic, Binary, Block, Builder, Compare, Const, Def, Inst, Kernel, Op, Unary, Value, ValueMap, Values,
+};
 
 /// A block of the kernel, on the way back.
 struct Frame {
@@ -47,8 +49,8 @@ pub(super) struct Reverse<'a> {
     /// Values of the kernel in the primal sweep.
     primal: ValueMap,
     /// Its blocks and instructions with blocks in the primal sweep.
-    blocks: HashMap<Block, Block>,
-    regions: HashMap<Inst, Inst>,
+    blocks: FxHashMap<Block, Block>,
+    regions: FxHashMap<Inst, Inst>,
     /// The block that each instruction of the kernel is in.
     inside: Vec<Block>,
     frames: Vec<Frame>,
@@ -69,7 +71,8 @@ pub(super) fn count_runs(kernel: &mut Kernel) {
             continue;
         }
         let block = kernel.inst(inst).blocks[0];
-        let (zero, one) = (kernel.constant(Const::int(DType::I32, 0)), kernel.constant(Const::int(DType::I32, 1)));
+        let (zero, one) =
+            (kernel.constant(Const::int(DType::I32, 0)), kernel.constant(Const::int(DType::I32, 1)));
         let arg = kernel.block_arg(block, I32);
         kernel.set_name(arg, RUNS);
         let span = kernel.inst(inst).span;
@@ -102,8 +105,8 @@ impl<'a> Reverse<'a> {
             memory,
             params,
             primal,
-            blocks: HashMap::new(),
-            regions: HashMap::new(),
+            blocks: FxHashMap::default(),
+            regions: FxHashMap::default(),
             inside,
             frames: vec![],
             slots: 0,
@@ -159,7 +162,8 @@ impl<'a> Reverse<'a> {
                 }
                 self.sweep(inner, copy);
                 let yields = self.f.block(inner).yields.clone();
-                self.b.kernel.blocks[copy.index()].yields = yields.into_iter().map(|value| self.there(value)).collect();
+                self.b.kernel.blocks[copy.index()].yields =
+                    yields.into_iter().map(|value| self.there(value)).collect();
             }
             for (i, &result) in data.results.iter().enumerate() {
                 let new = self.b.kernel.inst(region).results[i];
@@ -180,7 +184,17 @@ impl<'a> Reverse<'a> {
 
     fn enter(&mut self, of: Block, to: Block, owner: Option<Inst>) {
         let (have, gradients) = (ValueMap::default(), ValueMap::default());
-        self.frames.push(Frame { of, to, owner, run: None, pops: vec![], prologue: vec![], have, gradients, touched: vec![] });
+        self.frames.push(Frame {
+            of,
+            to,
+            owner,
+            run: None,
+            pops: vec![],
+            prologue: vec![],
+            have,
+            gradients,
+            touched: vec![],
+        });
         self.b.block = to;
     }
 
@@ -209,7 +223,9 @@ impl<'a> Reverse<'a> {
             Def::Arg(block, _) => block,
             Def::Inst(inst, _) => self.inside[inst.index()],
         };
-        let Some(at) = self.frames.iter().position(|frame| frame.of == block) else { return self.there(value) };
+        let Some(at) = self.frames.iter().position(|frame| frame.of == block) else {
+            return self.there(value);
+        };
         if at == 0 {
             return self.there(value);
         }
@@ -217,7 +233,9 @@ impl<'a> Reverse<'a> {
             return known;
         }
         let again = match self.f.value(value).def {
-            Def::Inst(inst, number) => self.again(inst, at).map(|copy| self.b.kernel.inst(copy).results[number as usize]),
+            Def::Inst(inst, number) => {
+                self.again(inst, at).map(|copy| self.b.kernel.inst(copy).results[number as usize])
+            }
             Def::Arg(_, number) => self.induced(value, number as usize, at),
             _ => None,
         };
@@ -253,14 +271,16 @@ impl<'a> Reverse<'a> {
         let next = self.f.block(data.blocks[0]).yields[1 + number];
         let Def::Inst(inst, _) = self.f.value(next).def else { return None };
         let sum = self.f.inst(inst).clone();
-        let is_step = sum.op == Op::Binary(Binary::Add) && sum.args[0] == value && self.f.dtype(value) == DType::I32;
+        let is_step =
+            sum.op == Op::Binary(Binary::Add) && sum.args[0] == value && self.f.dtype(value) == DType::I32;
         if !is_step || self.f.as_const(sum.args[1]).is_none() {
             return None;
         }
         let (first, step) = (self.obtain(data.args[1 + number]), self.obtain(sum.args[1]));
         let mut moved = run;
         for (op, other) in [(Binary::Mul, step), (Binary::Add, first)] {
-            let is_neutral = self.b.kernel.as_const(other).is_some_and(|c| c.is(if op == Binary::Mul { 1 } else { 0 }));
+            let is_neutral =
+                self.b.kernel.as_const(other).is_some_and(|c| c.is(if op == Binary::Mul { 1 } else { 0 }));
             if is_neutral {
                 continue;
             }

@@ -44,7 +44,8 @@ impl Reverse<'_> {
 
     /// Gives `g * derivative`, which is 0 where `g` was masked.
     fn give_scaled(&mut self, to: Value, g: Value, derivative: Value) {
-        let is_finite = self.b.kernel.as_const(derivative).and_then(|known| known.as_float()).is_some_and(f64::is_finite);
+        let is_finite =
+            self.b.kernel.as_const(derivative).and_then(|known| known.as_float()).is_some_and(f64::is_finite);
         let op = if self.is_masked(g) && !is_finite { Binary::MulMasked } else { Binary::Mul };
         let product = self.b.binary(op, g, derivative);
         self.give_like(to, g, product);

@@ -83,7 +83,13 @@ impl Real for Dual {
         let ln10 = std::f64::consts::LN_10;
         let derivative = match op {
             Unary::Neg => -1.0,
-            Unary::Abs => if x < 0.0 { -1.0 } else { 1.0 },
+            Unary::Abs => {
+                if x < 0.0 {
+                    -1.0
+                } else {
+                    1.0
+                }
+            }
             Unary::Sqrt => 1.0 / (2.0 * x.sqrt()),
             Unary::Cbrt => 1.0 / (3.0 * x.cbrt().powi(2)),
             Unary::Exp => x.exp(),
@@ -100,7 +106,13 @@ impl Real for Dual {
             Unary::Cosh => x.sinh(),
             Unary::Tanh => x.cosh().powi(-2),
             Unary::Erf => std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp(),
-            Unary::Sign | Unary::Step | Unary::Nonzero | Unary::Floor | Unary::Ceil | Unary::Round | Unary::Rint => 0.0,
+            Unary::Sign
+            | Unary::Step
+            | Unary::Nonzero
+            | Unary::Floor
+            | Unary::Ceil
+            | Unary::Round
+            | Unary::Rint => 0.0,
             Unary::Trunc => 0.0,
             Unary::Not | Unary::Invert | Unary::IsNan | Unary::IsInf | Unary::IsFinite => return None,
         };
@@ -122,14 +134,38 @@ impl Real for Dual {
                 base + term(db, a.ln() * a.powf(b))
             }
             // At a tie the second.
-            Binary::Min => if b.is_nan() || a < b { da } else { db },
-            Binary::Max => if b.is_nan() || a > b { da } else { db },
+            Binary::Min => {
+                if b.is_nan() || a < b {
+                    da
+                } else {
+                    db
+                }
+            }
+            Binary::Max => {
+                if b.is_nan() || a > b {
+                    da
+                } else {
+                    db
+                }
+            }
             Binary::Atan2 => {
                 let square = a * a + b * b;
                 term(da, b / square) - term(db, a / square)
             }
-            Binary::Copysign => if a.is_sign_negative() == b.is_sign_negative() { da } else { -da },
-            Binary::MulMasked => if a == 0.0 { term(da, b) } else { term(da, b) + term(db, a) },
+            Binary::Copysign => {
+                if a.is_sign_negative() == b.is_sign_negative() {
+                    da
+                } else {
+                    -da
+                }
+            }
+            Binary::MulMasked => {
+                if a == 0.0 {
+                    term(da, b)
+                } else {
+                    term(da, b) + term(db, a)
+                }
+            }
             Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => return None,
         };
         Some(Dual { value, slope })

@@ -177,7 +177,8 @@ pub fn run<R: Real>(
         let (left, remaining) = (thread.tape.len(), thread.fuel);
         // Local arrays end with their thread.
         arrays.truncate(own);
-        ended.map_err(|fault| Fault(format!("{}, thread {:?}: {fault}", kernel.name, &place[..grid.len()])))?;
+        ended
+            .map_err(|fault| Fault(format!("{}, thread {:?}: {fault}", kernel.name, &place[..grid.len()])))?;
         if left > 0 {
             return fault(format!("{left} values are left on the tape"));
         }
@@ -187,7 +188,12 @@ pub fn run<R: Real>(
 }
 
 /// The values of constants and parameters.
-fn bind<R: Real>(kernel: &Kernel, args: &[Arg<R>], arrays: &[Array<R>], options: Options) -> Result<Vec<Slot<R>>> {
+fn bind<R: Real>(
+    kernel: &Kernel,
+    args: &[Arg<R>],
+    arrays: &[Array<R>],
+    options: Options,
+) -> Result<Vec<Slot<R>>> {
     let mut slots = vec![Slot::Empty; kernel.value_count()];
     for (i, value) in kernel.values.iter().enumerate() {
         if let Def::Const(constant) = value.def {
@@ -315,7 +321,9 @@ impl<R: Real> Thread<'_, R> {
             },
             Op::Turn => {}
             Op::Barrier => return fault("a barrier needs threads side by side, which are not interpreted"),
-            Op::Shuffle(_) => return fault("a shuffle needs threads side by side, which are not interpreted"),
+            Op::Shuffle(_) => {
+                return fault("a shuffle needs threads side by side, which are not interpreted");
+            }
             Op::Print(text) => self.print(kernel.text(text), args)?,
             Op::Assert(text) => {
                 if self.int(args[0])? == 0 {
@@ -328,7 +336,8 @@ impl<R: Real> Thread<'_, R> {
 
     /// Copies values at once, as any may be among the targets.
     fn give(&mut self, from: &[Value], to: &[Value]) {
-        let values: smallvec::SmallVec<[Slot<R>; 8]> = from.iter().map(|value| self.slots[value.index()]).collect();
+        let values: smallvec::SmallVec<[Slot<R>; 8]> =
+            from.iter().map(|value| self.slots[value.index()]).collect();
         for (to, value) in to.iter().zip(values) {
             self.slots[to.index()] = value;
         }
@@ -451,7 +460,9 @@ impl<R: Real> Thread<'_, R> {
             let (index, length) = (self.int(index)?, self.arrays[array].shape[axis]);
             if index < 0 || index as usize >= length {
                 let name = self.kernel.name_of(args[0]).unwrap_or("array");
-                return fault(format!("index {index} of `{name}` is outside 0 to {length} in dimension {axis}"));
+                return fault(format!(
+                    "index {index} of `{name}` is outside 0 to {length} in dimension {axis}"
+                ));
             }
             at = at * length + index as usize;
         }
@@ -509,7 +520,9 @@ impl<R: Real> Thread<'_, R> {
                 (Some(op), Slot::Float(old), Slot::Float(new)) => {
                     old.binary(op, new).map(|value| self.rounded(dtype, value))
                 }
-                (Some(op), Slot::Int(old), Slot::Int(new)) => eval::binary_int(op, dtype, old, new).map(Slot::Int),
+                (Some(op), Slot::Int(old), Slot::Int(new)) => {
+                    eval::binary_int(op, dtype, old, new).map(Slot::Int)
+                }
                 (_, _, new) => Some(new),
             };
             match new {
@@ -538,7 +551,9 @@ impl<R: Real> Thread<'_, R> {
     }
 
     fn alloc(&mut self, inst: Inst, count: u32) -> Result<()> {
-        let Some(ty) = self.kernel.ty(self.kernel.inst(inst).results[0]).array() else { return fault("no array") };
+        let Some(ty) = self.kernel.ty(self.kernel.inst(inst).results[0]).array() else {
+            return fault("no array");
+        };
         if ty.space != Space::Local {
             return fault("shared arrays need threads side by side, which are not interpreted");
         }

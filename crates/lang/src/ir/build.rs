@@ -225,7 +225,9 @@ fn identity(kernel: &mut Kernel, op: Binary, a: Value, b: Value) -> Option<Value
     let dtype = kernel.dtype(a);
     let is = |x: Value, n: i32| kernel.as_const(x).is_some_and(|c| c.is(n));
     let exact = !dtype.is_float();
-    let negative_zero = |x: Value| kernel.as_const(x).and_then(Const::as_float).is_some_and(|c| c == 0.0 && c.is_sign_negative());
+    let negative_zero = |x: Value| {
+        kernel.as_const(x).and_then(Const::as_float).is_some_and(|c| c == 0.0 && c.is_sign_negative())
+    };
     match op {
         Binary::Mul | Binary::MulMasked if is(b, 1) => Some(a),
         Binary::Mul | Binary::MulMasked if is(a, 1) => Some(b),

@@ -61,7 +61,13 @@ pub(crate) fn unary_int(op: Unary, dtype: DType, x: i64) -> Option<i64> {
         Unary::Invert => !x,
         Unary::Abs if negative => x.wrapping_neg(),
         Unary::Abs => x,
-        Unary::Sign => if negative { -1 } else { 1 },
+        Unary::Sign => {
+            if negative {
+                -1
+            } else {
+                1
+            }
+        }
         Unary::Step => negative.into(),
         Unary::Nonzero => (x != 0).into(),
         _ => return None,
@@ -74,9 +80,27 @@ pub(crate) fn unary_float(op: Unary, x: f64) -> Option<f64> {
     Some(match op {
         Unary::Neg => -x,
         Unary::Abs => x.abs(),
-        Unary::Sign => if x < 0.0 { -1.0 } else { 1.0 },
-        Unary::Step => if x < 0.0 { 1.0 } else { 0.0 },
-        Unary::Nonzero => if x == 0.0 { 0.0 } else { 1.0 },
+        Unary::Sign => {
+            if x < 0.0 {
+                -1.0
+            } else {
+                1.0
+            }
+        }
+        Unary::Step => {
+            if x < 0.0 {
+                1.0
+            } else {
+                0.0
+            }
+        }
+        Unary::Nonzero => {
+            if x == 0.0 {
+                0.0
+            } else {
+                1.0
+            }
+        }
         Unary::Sqrt => x.sqrt(),
         Unary::Cbrt => x.cbrt(),
         Unary::Exp => x.exp(),
@@ -147,7 +171,13 @@ pub(crate) fn binary_float(op: Binary, a: f64, b: f64) -> Option<f64> {
         Binary::Add => a + b,
         Binary::Sub => a - b,
         Binary::Mul => a * b,
-        Binary::MulMasked => if a == 0.0 { 0.0 } else { a * b },
+        Binary::MulMasked => {
+            if a == 0.0 {
+                0.0
+            } else {
+                a * b
+            }
+        }
         Binary::Div => a / b,
         Binary::Mod => a % b,
         Binary::Pow => a.powf(b),

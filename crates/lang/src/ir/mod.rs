@@ -20,7 +20,7 @@
 //!
 //! **Invariants** are stated and checked in [`verify`](Kernel::verify).
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
 use smallvec::SmallVec;
@@ -36,9 +36,9 @@ mod tree;
 mod verify;
 
 pub(crate) use build::Builder;
-pub(crate) use tree::ValueMap;
 pub use op::{Atomic, Binary, Compare, Op, Shuffle, Unary};
 pub use parse::ParseError;
+pub(crate) use tree::ValueMap;
 pub use verify::VerifyError;
 
 macro_rules! index {
@@ -242,8 +242,8 @@ pub struct Kernel {
     pub(crate) blocks: Vec<BlockData>,
     pub(crate) values: Vec<ValueData>,
     pub(crate) names: Vec<Box<str>>,
-    name_index: HashMap<Box<str>, u32>,
-    constants: HashMap<Const, Value>,
+    name_index: FxHashMap<Box<str>, u32>,
+    constants: FxHashMap<Const, Value>,
 }
 
 impl Kernel {
@@ -258,8 +258,8 @@ impl Kernel {
             blocks: vec![BlockData::default()],
             values: vec![],
             names: vec![],
-            name_index: HashMap::new(),
-            constants: HashMap::new(),
+            name_index: FxHashMap::default(),
+            constants: FxHashMap::default(),
         }
     }
 

@@ -263,9 +263,13 @@ impl Binary {
     /// Whether it takes this dtype.
     pub fn takes(self, dtype: DType) -> bool {
         match self {
-            Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Mod | Binary::Min | Binary::Max => {
-                dtype != DType::Bool
-            }
+            Binary::Add
+            | Binary::Sub
+            | Binary::Mul
+            | Binary::Div
+            | Binary::Mod
+            | Binary::Min
+            | Binary::Max => dtype != DType::Bool,
             Binary::Pow | Binary::Atan2 | Binary::Copysign | Binary::MulMasked => dtype.is_float(),
             Binary::And | Binary::Or | Binary::Xor => !dtype.is_float(),
             Binary::Shl | Binary::Shr => !dtype.is_float() && dtype != DType::Bool,

@@ -7,7 +7,9 @@ use bullet_ops::DType;
 use smallvec::SmallVec;
 
 use super::print::mnemonic;
-use super::{ArrayType, Atomic, Binary, Block, Compare, Const, Kernel, Op, Shuffle, Space, Type, Unary, Value, Values};
+use super::{
+    ArrayType, Atomic, Binary, Block, Compare, Const, Kernel, Op, Shuffle, Space, Type, Unary, Value, Values,
+};
 use crate::diag::Span;
 
 /// Why a text is no kernel.
@@ -47,7 +49,8 @@ impl Kernel {
     /// The line, and what was expected there.
     pub fn parse(text: &str) -> Result<Kernel> {
         let tokens = words(text);
-        let mut reader = Reader { tokens, at: 0, kernel: Kernel::new("", 1), values: HashMap::new(), depth: 0 };
+        let mut reader =
+            Reader { tokens, at: 0, kernel: Kernel::new("", 1), values: HashMap::new(), depth: 0 };
         reader.kernel()?;
         if reader.at < reader.tokens.len() {
             return Err(reader.error("expected the end of the text"));
@@ -360,8 +363,9 @@ fn literal(word: &str) -> Option<Const> {
         _ => {}
     }
     let numbers = DType::ALL.into_iter().filter(|&dtype| dtype != DType::Bool);
-    let (dtype, digits) =
-        numbers.filter_map(|dtype| Some((dtype, word.strip_suffix(dtype.name())?))).min_by_key(|found| found.1.len())?;
+    let (dtype, digits) = numbers
+        .filter_map(|dtype| Some((dtype, word.strip_suffix(dtype.name())?)))
+        .min_by_key(|found| found.1.len())?;
     match dtype {
         _ if dtype.is_float() => Some(Const::float(dtype, digits.parse().ok()?)),
         DType::U64 => Some(Const::int(dtype, digits.parse::<u64>().ok()? as i64)),

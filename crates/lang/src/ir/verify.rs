@@ -101,7 +101,10 @@ impl Verifier<'_> {
             }
         }
         if let Some(hidden) = data.yields.iter().find(|value| !self.visible[value.index()]) {
-            return Err(VerifyError(format!("block {} yields value {}, which it does not see", block.0, hidden.0)));
+            return Err(VerifyError(format!(
+                "block {} yields value {}, which it does not see",
+                block.0, hidden.0
+            )));
         }
         if self.types(&data.yields) != yields {
             return Err(VerifyError(format!(
@@ -123,10 +126,8 @@ impl Verifier<'_> {
         }
         let args = self.types(&data.args);
         let results = self.types(&data.results);
-        let first_array = matches!(
-            data.op,
-            Op::Dim(_) | Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange
-        );
+        let first_array =
+            matches!(data.op, Op::Dim(_) | Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange);
         if args.iter().skip(usize::from(first_array)).any(|ty| ty.array().is_some()) {
             return self.fail(inst, "an array is an operand");
         }
@@ -146,19 +147,19 @@ impl Verifier<'_> {
         };
         match data.op {
             Op::Tid(axis) => good(args.is_empty() && axis < self.kernel.grid, vec![I32]),
-            Op::Dim(axis) => {
-                good(matches!(args, [Type::Array(array)] if axis < array.ndim), vec![I32])
-            }
+            Op::Dim(axis) => good(matches!(args, [Type::Array(array)] if axis < array.ndim), vec![I32]),
             Op::Unary(op) => match scalar(0) {
                 Some(dtype) if args.len() == 1 && op.takes(dtype) => Ok(vec![Type::Scalar(op.result(dtype))]),
                 _ => self.fail(inst, "wrong operands"),
             },
-            Op::Binary(op) => {
-                good(args.len() == 2 && args[0] == args[1] && scalar(0).is_some_and(|d| op.takes(d)), args[..1].into())
-            }
-            Op::Compare(op) => {
-                good(args.len() == 2 && args[0] == args[1] && scalar(0).is_some_and(|d| op.takes(d)), vec![BOOL])
-            }
+            Op::Binary(op) => good(
+                args.len() == 2 && args[0] == args[1] && scalar(0).is_some_and(|d| op.takes(d)),
+                args[..1].into(),
+            ),
+            Op::Compare(op) => good(
+                args.len() == 2 && args[0] == args[1] && scalar(0).is_some_and(|d| op.takes(d)),
+                vec![BOOL],
+            ),
             Op::Select => good(args.len() == 3 && args[0] == BOOL && args[1] == args[2], args[1..2].into()),
             Op::Cast => good(args.len() == 1 && results.len() == 1, results.into()),
             Op::Bitcast => {
@@ -168,7 +169,8 @@ impl Verifier<'_> {
             Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange => self.memory(inst, args),
             Op::Alloc(count) => {
                 let fits = |array: &ArrayType| array.space != Space::Global && array.ndim == 1;
-                let ok = matches!(results, [Type::Array(array)] if fits(array)) && args.is_empty() && count > 0;
+                let ok =
+                    matches!(results, [Type::Array(array)] if fits(array)) && args.is_empty() && count > 0;
                 good(ok, results.into())
             }
             Op::If => {

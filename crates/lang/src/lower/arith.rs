@@ -13,7 +13,9 @@ impl<'a> Lower<'a> {
         match (op, value) {
             (UnaryOp::Neg, Val::Literal(Literal::Int(n))) => Ok(Val::Literal(Literal::Int(-n))),
             (UnaryOp::Neg, Val::Literal(Literal::Float(x))) => Ok(Val::Literal(Literal::Float(-x))),
-            (UnaryOp::Pos, value @ (Val::Literal(Literal::Int(_) | Literal::Float(_)) | Val::Data(..))) => Ok(value),
+            (UnaryOp::Pos, value @ (Val::Literal(Literal::Int(_) | Literal::Float(_)) | Val::Data(..))) => {
+                Ok(value)
+            }
             (UnaryOp::Invert, Val::Literal(Literal::Int(n))) => Ok(Val::Literal(Literal::Int(!n))),
             (UnaryOp::Neg, Val::Data(data, parts)) if Unary::Neg.takes(data.dtype) => {
                 Ok(self.each(data, &parts, Unary::Neg))
@@ -205,10 +207,14 @@ impl<'a> Lower<'a> {
         let (a, b) = self.unify(span, a, b)?;
         let (a, b) = (self.materialize(a), self.materialize(b));
         match (&a, &b) {
-            (Val::Data(x, left), Val::Data(y, right)) if x == y && x.form == Form::Scalar && op.takes(x.dtype) => {
+            (Val::Data(x, left), Val::Data(y, right))
+                if x == y && x.form == Form::Scalar && op.takes(x.dtype) =>
+            {
                 Ok(self.b.compare(op, left[0], right[0]))
             }
-            (Val::Data(x, left), Val::Data(y, right)) if x == y && matches!(op, Compare::Eq | Compare::Ne) => {
+            (Val::Data(x, left), Val::Data(y, right))
+                if x == y && matches!(op, Compare::Eq | Compare::Ne) =>
+            {
                 let join = if op == Compare::Eq { Binary::And } else { Binary::Or };
                 let mut all = self.b.bool(op == Compare::Eq);
                 for (&left, &right) in left.iter().zip(right) {

@@ -12,7 +12,8 @@ impl<'a> Lower<'a> {
     /// The indices of an array's element.
     pub(super) fn indices(&mut self, span: Span, ndim: u8, indices: &[Expr]) -> Result<Values> {
         if indices.len() != usize::from(ndim) {
-            let message = format!("this array has {ndim} dimensions, but {} indices are given", indices.len());
+            let message =
+                format!("this array has {ndim} dimensions, but {} indices are given", indices.len());
             return self.error_hint(span, message, "give one index for each dimension");
         }
         indices.iter().map(|index| self.index(index)).collect()
@@ -100,7 +101,9 @@ impl<'a> Lower<'a> {
                 let row = self.place_of(row, rows.into())?;
                 let column = self.place_of(column, columns.into())?;
                 let place = match (row, column) {
-                    (Place::Known(row), Place::Known(column)) => Place::Known(row * usize::from(columns) + column),
+                    (Place::Known(row), Place::Known(column)) => {
+                        Place::Known(row * usize::from(columns) + column)
+                    }
                     (row, column) => {
                         let (row, column) = (self.place_value(row), self.place_value(column));
                         let width = self.b.int(DType::I32, columns.into());
@@ -143,7 +146,8 @@ impl<'a> Lower<'a> {
                 for (number, group) in groups.iter().enumerate().skip(1) {
                     let number = self.b.int(DType::I32, number as i64);
                     let here = self.b.compare(Compare::Eq, index, number);
-                    chosen = group.iter().zip(&chosen).map(|(&new, &old)| self.b.select(here, new, old)).collect();
+                    chosen =
+                        group.iter().zip(&chosen).map(|(&new, &old)| self.b.select(here, new, old)).collect();
                 }
                 chosen
             }
@@ -216,7 +220,9 @@ impl<'a> Lower<'a> {
                 let dims = (0..*ndim).map(|axis| Val::scalar(DType::I32, self.b.dim(*array, axis)));
                 return Ok(Val::Tuple(dims.collect()));
             }
-            Val::Array(_, ndim, _) if text == "ndim" => return Ok(Val::Literal(Literal::Int((*ndim).into()))),
+            Val::Array(_, ndim, _) if text == "ndim" => {
+                return Ok(Val::Literal(Literal::Int((*ndim).into())));
+            }
             Val::Array(_, ndim, array) if text == "size" => {
                 let mut size = self.b.dim(*array, 0);
                 for axis in 1..*ndim {
@@ -236,7 +242,13 @@ impl<'a> Lower<'a> {
     }
 
     /// The value with another `name`.
-    pub(super) fn replace_attribute(&mut self, span: Span, old: Val, name: Symbol, value: Val) -> Result<Val> {
+    pub(super) fn replace_attribute(
+        &mut self,
+        span: Span,
+        old: Val,
+        name: Symbol,
+        value: Val,
+    ) -> Result<Val> {
         match old {
             Val::Struct(id, mut fields) => {
                 let Some(at) = self.field(id, name) else {

@@ -285,8 +285,12 @@ impl<'a> Lower<'a> {
         exprs: &[Expr],
         args: &[Val],
     ) -> Result<Val> {
-        if args.len() != usize::from(ndim) + 3 || data.form != Form::Scalar || !Atomic::Exchange.takes(data.dtype) {
-            return self.error(span, "`atomic_cas` takes an array of 32- or 64-bit numbers, indices and two values");
+        if args.len() != usize::from(ndim) + 3
+            || data.form != Form::Scalar
+            || !Atomic::Exchange.takes(data.dtype)
+        {
+            return self
+                .error(span, "`atomic_cas` takes an array of 32- or 64-bit numbers, indices and two values");
         }
         let indices = self.indices(span, ndim, &exprs[1..=usize::from(ndim)])?;
         let mut operands: Values = [array].into_iter().chain(indices).collect();
@@ -418,10 +422,11 @@ impl<'a> Lower<'a> {
                 }
             }
         }
-        let is_columns = matches!(data.form, Form::Mat(..)) && values.iter().any(|value| match value {
-            Val::Data(found, _) => found.form != Form::Scalar,
-            _ => false,
-        });
+        let is_columns = matches!(data.form, Form::Mat(..))
+            && values.iter().any(|value| match value {
+                Val::Data(found, _) => found.form != Form::Scalar,
+                _ => false,
+            });
         if is_columns {
             return self.error_hint(
                 span,
@@ -461,9 +466,59 @@ impl<'a> Lower<'a> {
 
 /// Functions that exist, for another message than for those that do not.
 const KNOWN: &[&str] = &[
-    "abs", "sign", "step", "nonzero", "min", "max", "clamp", "pow", "sqrt", "exp", "log", "sin", "cos", "tan", "floor",
-    "ceil", "round", "lerp", "len", "load", "store", "printf", "print", "dot", "cross", "length", "normalize", "outer",
-    "transpose", "determinant", "inverse", "trace", "diag", "skew", "cw_mul", "cw_div", "quat_rotate", "atomic_cas",
-    "quat_inverse", "quat_to_matrix", "transform_point", "transform_vector", "randf", "randi", "randn", "randu",
-    "rand_init", "identity", "length_sq", "atan2", "where", "radians", "degrees", "frac", "smoothstep",
+    "abs",
+    "sign",
+    "step",
+    "nonzero",
+    "min",
+    "max",
+    "clamp",
+    "pow",
+    "sqrt",
+    "exp",
+    "log",
+    "sin",
+    "cos",
+    "tan",
+    "floor",
+    "ceil",
+    "round",
+    "lerp",
+    "len",
+    "load",
+    "store",
+    "printf",
+    "print",
+    "dot",
+    "cross",
+    "length",
+    "normalize",
+    "outer",
+    "transpose",
+    "determinant",
+    "inverse",
+    "trace",
+    "diag",
+    "skew",
+    "cw_mul",
+    "cw_div",
+    "quat_rotate",
+    "atomic_cas",
+    "quat_inverse",
+    "quat_to_matrix",
+    "transform_point",
+    "transform_vector",
+    "randf",
+    "randi",
+    "randn",
+    "randu",
+    "rand_init",
+    "identity",
+    "length_sq",
+    "atan2",
+    "where",
+    "radians",
+    "degrees",
+    "frac",
+    "smoothstep",
 ];

@@ -202,11 +202,10 @@ impl<'a> Lower<'a> {
         let off = self.b.bool(false);
         env.set(hidden.returned, Val::scalar(DType::Bool, off));
         let returns = match &function.returns {
-            Some(annotation) if !matches!(annotation.kind, ExprKind::None) => match self.find_type(annotation)? {
-                Some(ty) => Some(ty),
-                // `tuple[..]`, say: what is returned says it.
-                None => None,
-            },
+            Some(annotation) if !matches!(annotation.kind, ExprKind::None) => {
+                // Where it names no type, as `tuple[..]` does not, what is returned says it.
+                self.find_type(annotation)?
+            }
             _ => None,
         };
         let outer_env = std::mem::replace(&mut self.env, env);
@@ -250,9 +249,14 @@ impl<'a> Lower<'a> {
             Ty::Struct(id) => {
                 let fields = self.struct_fields(id)?;
                 if !args.is_empty() || !keywords.is_empty() {
-                    return self.error_hint(span, "a struct is made without arguments", "assign its fields behind");
+                    return self.error_hint(
+                        span,
+                        "a struct is made without arguments",
+                        "assign its fields behind",
+                    );
                 }
-                let fields = fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields =
+                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Data(data) => {
@@ -281,7 +285,8 @@ impl<'a> Lower<'a> {
             }
             Ty::Struct(id) => {
                 let fields = self.struct_fields(id)?;
-                let fields = fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields =
+                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Array(..) | Ty::Any => self.error(span, "a struct with arrays cannot be made in a kernel"),

@@ -360,7 +360,8 @@ impl<'a> Lower<'a> {
         end: &Env,
     ) {
         // New variables were added behind the others' arguments.
-        let (known, new): (Vec<_>, Vec<_>) = carried.names.into_iter().partition(|&name| before.get(name).is_some());
+        let (known, new): (Vec<_>, Vec<_>) =
+            carried.names.into_iter().partition(|&name| before.get(name).is_some());
         for name in known.into_iter().chain(new) {
             let last = end.get(name).cloned();
             let after = match (before.get(name), last) {
@@ -527,7 +528,13 @@ impl<'a> Lower<'a> {
     }
 
     /// `for target in range(low, high, step): body`.
-    pub(super) fn for_loop(&mut self, span: Span, target: Symbol, bounds: [Value; 3], body: &'a [Stmt]) -> Flow {
+    pub(super) fn for_loop(
+        &mut self,
+        span: Span,
+        target: Symbol,
+        bounds: [Value; 3],
+        body: &'a [Stmt],
+    ) -> Flow {
         let flags = self.hide_flags();
         let block = self.b.kernel.new_block();
         let before = self.env.clone();
@@ -559,7 +566,8 @@ impl<'a> Lower<'a> {
             let go = lower.go_on(span, true, |lower| Ok(lower.below(next, high, step)));
             lower.b.kernel.blocks[lower.b.block.index()].yields.extend([go, next]);
         });
-        let inst_args = Carried { names: carried.names, initial: [&[low], &carried.initial[..]].concat().into() };
+        let inst_args =
+            Carried { names: carried.names, initial: [&[low], &carried.initial[..]].concat().into() };
         self.finish_counted(span, (first, block), inst_args, before, end, flags)
     }
 
@@ -620,7 +628,9 @@ impl<'a> Lower<'a> {
 fn component(value: &Val, i: usize) -> String {
     use super::value::{Data, Form};
     match value {
-        Val::Data(Data { form: Form::Vec(2..=4) | Form::Quat, .. }, _) => ["x", "y", "z", "w"][i.min(3)].into(),
+        Val::Data(Data { form: Form::Vec(2..=4) | Form::Quat, .. }, _) => {
+            ["x", "y", "z", "w"][i.min(3)].into()
+        }
         Val::Data(Data { form: Form::Mat(_, columns), .. }, _) => {
             let columns = usize::from(*columns).max(1);
             format!("{}{}", i / columns, i % columns)
@@ -639,4 +649,3 @@ fn leaves(stmts: &[Stmt], by_return: bool) -> bool {
         _ => false,
     })
 }
-

@@ -3,7 +3,7 @@
 //! Lowering gives what is not assigned a zero, so that merging is total; this check, on the tree and before lowering, is
 //! what makes sure that nobody sees it.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::Lower;
 use crate::diag::{Diagnostic, Span};
@@ -14,7 +14,7 @@ type State = Option<Vec<bool>>;
 
 struct Checker<'a, 'b> {
     lower: &'b mut Lower<'a>,
-    variables: HashMap<Symbol, usize>,
+    variables: FxHashMap<Symbol, usize>,
     /// What is assigned at the `break`s of each loop around, and at the ends of runs of its body.
     loops: Vec<(State, State)>,
 }
@@ -26,7 +26,7 @@ impl<'a> Lower<'a> {
         if let Some(known) = self.checked.iter().find(|known| known.0 == address) {
             return known.1;
         }
-        let mut variables = HashMap::new();
+        let mut variables = FxHashMap::default();
         let mut add = |name: Symbol| {
             let next = variables.len();
             variables.entry(name).or_insert(next);
@@ -164,7 +164,8 @@ impl Checker<'_, '_> {
             }
             StmtKind::Break | StmtKind::Continue => {
                 if let Some(inner) = self.loops.last_mut() {
-                    let place = if matches!(stmt.kind, StmtKind::Break) { &mut inner.0 } else { &mut inner.1 };
+                    let place =
+                        if matches!(stmt.kind, StmtKind::Break) { &mut inner.0 } else { &mut inner.1 };
                     *place = meet(place.take(), state);
                 }
                 return None;
@@ -237,7 +238,8 @@ impl Checker<'_, '_> {
                 self.read(base, state);
                 items.iter().for_each(|item| self.read(item, state));
             }
-            ExprKind::Int(_) | ExprKind::Float(_) | ExprKind::Bool(_) | ExprKind::Str(_) | ExprKind::None => {}
+            ExprKind::Int(_) | ExprKind::Float(_) | ExprKind::Bool(_) | ExprKind::Str(_) | ExprKind::None => {
+            }
         }
     }
 

@@ -19,7 +19,12 @@ impl<'a> Lower<'a> {
 
     /// A matrix times a matrix or vector, a vector times a matrix, a quaternion times a quaternion, a transform times a
     /// transform.
-    pub(super) fn product(&mut self, op: BinaryOp, (x, a): (Data, &Values), (y, b): (Data, &Values)) -> Option<Val> {
+    pub(super) fn product(
+        &mut self,
+        op: BinaryOp,
+        (x, a): (Data, &Values),
+        (y, b): (Data, &Values),
+    ) -> Option<Val> {
         let dtype = x.dtype;
         match (x.form, y.form) {
             (Form::Mat(rows, inner), Form::Mat(inner2, columns)) if inner == inner2 => {
@@ -80,9 +85,15 @@ impl<'a> Lower<'a> {
         let form = first.form;
         let is_float = dtype.is_float();
         let value = match (name, &given[1..]) {
-            ("dot", [(y, b)]) if *y == first && matches!(form, Form::Vec(_) | Form::Quat) => self.scalar_val(|l| l.dot(&a, b)),
-            ("ddot", [(y, b)]) if *y == first && matches!(form, Form::Mat(..)) => self.scalar_val(|l| l.dot(&a, b)),
-            ("length_sq", []) if matches!(form, Form::Vec(_) | Form::Quat) => self.scalar_val(|l| l.dot(&a, &a)),
+            ("dot", [(y, b)]) if *y == first && matches!(form, Form::Vec(_) | Form::Quat) => {
+                self.scalar_val(|l| l.dot(&a, b))
+            }
+            ("ddot", [(y, b)]) if *y == first && matches!(form, Form::Mat(..)) => {
+                self.scalar_val(|l| l.dot(&a, b))
+            }
+            ("length_sq", []) if matches!(form, Form::Vec(_) | Form::Quat) => {
+                self.scalar_val(|l| l.dot(&a, &a))
+            }
             ("length", []) if matches!(form, Form::Vec(_) | Form::Quat) && is_float => {
                 self.scalar_val(|l| l.length(&a))
             }
@@ -116,8 +127,10 @@ impl<'a> Lower<'a> {
                 _ => return Ok(None),
             },
             _ => match form {
-                Form::Mat(rows, columns) => return Ok(self.matrix_builtin(name, (rows, columns), first, &a, &given[1..])),
-                Form::Vec(n) => return self.from_vectors(span, name, n, first, &given),
+                Form::Mat(rows, columns) => {
+                    return Ok(self.matrix_builtin(name, (rows, columns), first, &a, &given[1..]));
+                }
+                Form::Vec(n) => return self.made_of_vectors(span, name, n, first, &given),
                 _ => return Ok(None),
             },
         };
@@ -243,7 +256,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Matrices made of vectors.
-    fn from_vectors(
+    fn made_of_vectors(
         &mut self,
         span: Span,
         name: &str,
@@ -261,7 +274,8 @@ impl<'a> Lower<'a> {
                 Val::Data(Data { form: Form::Mat(count as u16, n), ..data }, parts)
             }
             ("matrix_from_cols", 1..) if same => {
-                let parts = (0..usize::from(n)).flat_map(|row| given.iter().map(move |(_, column)| column[row]));
+                let parts =
+                    (0..usize::from(n)).flat_map(|row| given.iter().map(move |(_, column)| column[row]));
                 Val::Data(Data { form: Form::Mat(n, count as u16), ..data }, parts.collect())
             }
             ("diag", 1) => {

@@ -8,7 +8,7 @@
 //! carried as any other; what follows runs only if none is set. A branch that always leaves takes the rest of its block
 //! into the other branch instead, so that `if i >= n: return` costs no flag.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
 
@@ -33,7 +33,7 @@ mod value;
 
 /// A mistake that was recorded.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reported;
+struct Reported;
 
 type Result<T> = std::result::Result<T, Reported>;
 
@@ -72,12 +72,12 @@ struct Hidden {
 pub(crate) struct Program<'a> {
     pub(crate) module: &'a Module,
     hidden: Hidden,
-    functions: HashMap<Symbol, Vec<&'a Function>>,
-    constants: HashMap<Symbol, &'a Expr>,
-    structs: HashMap<Symbol, u32>,
+    functions: FxHashMap<Symbol, Vec<&'a Function>>,
+    constants: FxHashMap<Symbol, &'a Expr>,
+    structs: FxHashMap<Symbol, u32>,
     classes: Vec<&'a Class>,
     /// Names bound to `warp` or to this package's own front.
-    namespaces: HashMap<Symbol, &'a str>,
+    namespaces: FxHashMap<Symbol, &'a str>,
 }
 
 impl<'a> Program<'a> {
@@ -93,9 +93,9 @@ impl<'a> Program<'a> {
         let mut program = Program {
             module,
             hidden,
-            functions: HashMap::new(),
+            functions: FxHashMap::default(),
             constants: module.constants.iter().map(|(name, value)| (*name, value)).collect(),
-            structs: HashMap::new(),
+            structs: FxHashMap::default(),
             classes: vec![],
             namespaces: module.imports.iter().map(|import| (import.alias, &*import.path)).collect(),
         };
@@ -137,14 +137,17 @@ impl<'a> Program<'a> {
             ExprKind::Attribute(base, name) => match &base.kind {
                 ExprKind::Name(base) if self.is_namespace(*base) => Some(self.module.names.text(*name)),
                 // `wp.types.vector`, `wp.math.x`
-                ExprKind::Attribute(..) if self.builtin_name(base).is_some_and(|b| b == "types" || b == "math") => {
+                ExprKind::Attribute(..)
+                    if self.builtin_name(base).is_some_and(|b| b == "types" || b == "math") =>
+                {
                     Some(self.module.names.text(*name))
                 }
                 _ => None,
             },
             ExprKind::Name(name) => {
                 let path = self.namespaces.get(name)?;
-                let (_, last) = path.strip_prefix("warp.").or(path.strip_prefix("bullet_core.lang.")).map(|l| ("", l))?;
+                let (_, last) =
+                    path.strip_prefix("warp.").or(path.strip_prefix("bullet_core.lang.")).map(|l| ("", l))?;
                 Some(last)
             }
             _ => None,
@@ -152,7 +155,9 @@ impl<'a> Program<'a> {
     }
 
     fn is_namespace(&self, name: Symbol) -> bool {
-        self.namespaces.get(&name).is_some_and(|path| matches!(*path, "warp" | "bullet_core.lang" | "bullet_core"))
+        self.namespaces
+            .get(&name)
+            .is_some_and(|path| matches!(*path, "warp" | "bullet_core.lang" | "bullet_core"))
     }
 
     fn text(&self, name: Symbol) -> &'a str {
@@ -206,7 +211,12 @@ impl<'a> Lower<'a> {
         Err(Reported)
     }
 
-    fn error_hint<T>(&mut self, span: Span, message: impl Into<String>, hint: impl Into<String>) -> Result<T> {
+    fn error_hint<T>(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Result<T> {
         self.errors.push(Diagnostic::new(span, message).hint(hint));
         Err(Reported)
     }
@@ -252,7 +262,8 @@ impl<'a> Lower<'a> {
         match ty {
             Ty::Data(data) => {
                 let parts = (0..data.form.lanes()).map(|lane| {
-                    let name = if data.form == value::Form::Scalar { name.into() } else { format!("{name}_{lane}") };
+                    let name =
+                        if data.form == value::Form::Scalar { name.into() } else { format!("{name}_{lane}") };
                     self.b.kernel.param(&name, Type::Scalar(data.dtype))
                 });
                 Val::Data(data, parts.collect())

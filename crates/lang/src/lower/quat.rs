@@ -77,7 +77,12 @@ impl<'a> Lower<'a> {
     }
 
     /// A quaternion or transform function; `None` if it has another name, or takes what these are not.
-    pub(super) fn quaternion_builtin(&mut self, _span: Span, name: &str, args: &[Val]) -> Result<Option<Val>> {
+    pub(super) fn quaternion_builtin(
+        &mut self,
+        _span: Span,
+        name: &str,
+        args: &[Val],
+    ) -> Result<Option<Val>> {
         let identity = |lower: &mut Self| {
             let (zero, one) = (lower.b.float(DType::F32, 0.0), lower.b.float(DType::F32, 1.0));
             Values::from_slice(&[zero, zero, zero, one])
@@ -107,7 +112,9 @@ impl<'a> Lower<'a> {
         let parts: Vec<&Values> = given.iter().map(|one| &one.1).collect();
         let (form, result) = match (name, &forms[..]) {
             ("quat_inverse", [Form::Quat]) => (Form::Quat, self.quat_inverse(parts[0])),
-            ("quat_rotate", [Form::Quat, Form::Vec(3)]) => (Form::Vec(3), self.quat_rotate(parts[0], parts[1])),
+            ("quat_rotate", [Form::Quat, Form::Vec(3)]) => {
+                (Form::Vec(3), self.quat_rotate(parts[0], parts[1]))
+            }
             ("quat_rotate_inv", [Form::Quat, Form::Vec(3)]) => {
                 let inverse = self.quat_inverse(parts[0]);
                 (Form::Vec(3), self.quat_rotate(&inverse, parts[1]))

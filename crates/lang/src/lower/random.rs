@@ -89,7 +89,8 @@ impl<'a> Lower<'a> {
                 let (u, v) = (self.unit(first), self.unit(state));
                 let epsilon = self.b.float(DType::F32, 5.96e-8);
                 let u = self.b.add(u, epsilon);
-                let (minus_two, turn) = (self.b.float(DType::F32, -2.0), self.b.float(DType::F32, std::f64::consts::TAU));
+                let (minus_two, turn) =
+                    (self.b.float(DType::F32, -2.0), self.b.float(DType::F32, std::f64::consts::TAU));
                 let log = self.b.unary(Unary::Log, u);
                 let square = self.b.mul(minus_two, log);
                 let (radius, angle) = (self.b.unary(Unary::Sqrt, square), self.b.mul(turn, v));

@@ -15,7 +15,9 @@ impl<'a> Lower<'a> {
         let hidden = self.program.hidden;
         match &stmt.kind {
             StmtKind::Assign { target, value } => self.assignment(target, value, None),
-            StmtKind::Declare { target, annotation, value } => self.assignment(target, value, Some(annotation)),
+            StmtKind::Declare { target, annotation, value } => {
+                self.assignment(target, value, Some(annotation))
+            }
             StmtKind::Update { target, op, value } => {
                 let _ = self.update(stmt.span, target, *op, value);
             }
@@ -34,8 +36,11 @@ impl<'a> Lower<'a> {
                     let _ = self.expr(expr);
                 }
                 _ => {
-                    let _: Result<()> =
-                        self.error_hint(expr.span, "this statement does nothing", "assign the value, or remove it");
+                    let _: Result<()> = self.error_hint(
+                        expr.span,
+                        "this statement does nothing",
+                        "assign the value, or remove it",
+                    );
                 }
             },
             // Branches are lowered with what follows them, by `block`.
@@ -115,7 +120,11 @@ impl<'a> Lower<'a> {
     fn bind(&mut self, span: Span, name: Symbol, value: Val) -> Result<()> {
         let value = match value {
             Val::Tuple(_) => {
-                return self.error_hint(span, "a variable cannot hold a tuple", "assign each item to a variable");
+                return self.error_hint(
+                    span,
+                    "a variable cannot hold a tuple",
+                    "assign each item to a variable",
+                );
             }
             Val::Str(_) => return self.error(span, "a variable cannot hold a string"),
             Val::None => return self.error(span, "there is no value to assign: the function returns none"),
@@ -243,7 +252,13 @@ impl<'a> Lower<'a> {
     fn range(&mut self, iter: &'a Expr) -> Result<[Value; 3]> {
         let (func, args) = match &iter.kind {
             ExprKind::Call { func, args, keywords } if keywords.is_empty() => (func, args),
-            _ => return self.error_hint(iter.span, "kernels loop over ranges only", "write `for i in range(n):`"),
+            _ => {
+                return self.error_hint(
+                    iter.span,
+                    "kernels loop over ranges only",
+                    "write `for i in range(n):`",
+                );
+            }
         };
         let is_range = matches!(func.kind, ExprKind::Name(name) if self.text(name) == "range")
             || self.program.builtin_name(func) == Some("range");

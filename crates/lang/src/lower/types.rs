@@ -8,7 +8,8 @@ use crate::diag::Span;
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
 /// What `array`, `array1d` .. are called.
-const ARRAYS: [(&str, u8); 5] = [("array", 1), ("array1d", 1), ("array2d", 2), ("array3d", 3), ("array4d", 4)];
+const ARRAYS: [(&str, u8); 5] =
+    [("array", 1), ("array1d", 1), ("array2d", 2), ("array3d", 3), ("array4d", 4)];
 
 impl<'a> Lower<'a> {
     /// The type that an annotation names.
@@ -126,7 +127,8 @@ impl<'a> Lower<'a> {
     fn small(&mut self, expr: &Expr) -> Result<u16> {
         match self.static_int(expr)? {
             n @ 1..=64 => Ok(n as u16),
-            n => self.error(expr.span, format!("vectors and matrices have 1 to 64 elements a dimension, not {n}")),
+            n => self
+                .error(expr.span, format!("vectors and matrices have 1 to 64 elements a dimension, not {n}")),
         }
     }
 
@@ -192,8 +194,8 @@ pub(super) fn named(name: &str) -> Option<Ty> {
             "float" => DType::F32,
             "int" => DType::I32,
             // NumPy's names only: `wp.f32` is not Warp's.
-            "bool" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64" | "float16"
-            | "bfloat16" | "float32" | "float64" => DType::parse(name).ok()?,
+            "bool" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64"
+            | "float16" | "bfloat16" | "float32" | "float64" => DType::parse(name).ok()?,
             _ => return None,
         })
     };

@@ -148,7 +148,9 @@ impl Val {
         match (self, other) {
             (Val::Data(a, _), Val::Data(b, _)) => a == b,
             (Val::Struct(a, x), Val::Struct(b, y)) => a == b && x.iter().zip(y).all(|(x, y)| x.same_type(y)),
-            (Val::Tuple(x), Val::Tuple(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.same_type(y)),
+            (Val::Tuple(x), Val::Tuple(y)) => {
+                x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.same_type(y))
+            }
             (a, b) => a == b,
         }
     }

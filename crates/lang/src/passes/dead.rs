@@ -142,9 +142,12 @@ fn sweep(kernel: &mut Kernel, block: Block, live: &[bool], kept: &[bool]) {
     let mut insts = std::mem::take(&mut kernel.blocks[block.index()].insts);
     insts.retain(|inst| kept[inst.index()]);
     for &inst in &insts {
+        if !kernel.inst(inst).op.has_blocks() {
+            continue;
+        }
         let data = kernel.inst(inst).clone();
         let keep: Vec<bool> = data.results.iter().map(|value| live[value.index()]).collect();
-        if data.op.has_blocks() && keep.contains(&false) {
+        if keep.contains(&false) {
             narrow(kernel, inst, &keep);
         }
         for inner in data.blocks {

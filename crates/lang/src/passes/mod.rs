@@ -12,19 +12,23 @@ pub(crate) use dead::eliminate;
 pub(crate) fn optimize(kernel: &mut Kernel) {
     simplify::simplify(kernel);
     dead::eliminate(kernel);
-    *kernel = unroll::unroll(kernel);
-    // What unrolling made constant, and what that made unused.
-    simplify::simplify(kernel);
-    dead::eliminate(kernel);
+    if unroll::has_short_loops(kernel) {
+        *kernel = unroll::unroll(kernel);
+        // What unrolling made constant, and what that made unused.
+        simplify::simplify(kernel);
+        dead::eliminate(kernel);
+    } else {
+        *kernel = kernel.compact();
+    }
     check(kernel);
 }
 
 /// The same without unrolling, which is over when an adjoint is made.
 pub(crate) fn clean(kernel: &mut Kernel) {
-    for _ in 0..2 {
-        simplify::simplify(kernel);
-        dead::eliminate(kernel);
-    }
+    // Most of the primal sweep is not needed, and not worth simplifying.
+    dead::eliminate(kernel);
+    simplify::simplify(kernel);
+    dead::eliminate(kernel);
     *kernel = kernel.compact();
     check(kernel);
 }

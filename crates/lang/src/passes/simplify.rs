@@ -1,7 +1,7 @@
 //! One walk in program order that folds constants and identities, drops what was computed before, takes branches whose
 //! condition is known, and carries through loops only what changes.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
 
@@ -14,7 +14,7 @@ struct Simplifier<'a> {
     kernel: &'a mut Kernel,
     /// What each value was replaced by.
     replaced: Vec<Value>,
-    known: HashMap<Key, Value>,
+    known: FxHashMap<Key, Value>,
     /// What became known in the blocks that are open, to forget it at their ends.
     scope: Vec<Key>,
 }
@@ -23,7 +23,7 @@ struct Simplifier<'a> {
 pub(super) fn simplify(kernel: &mut Kernel) {
     let replaced = (0..kernel.value_count() as u32).map(Value).collect();
     let body = kernel.body;
-    Simplifier { kernel, replaced, known: HashMap::new(), scope: vec![] }.block(body);
+    Simplifier { kernel, replaced, known: FxHashMap::default(), scope: vec![] }.block(body);
 }
 
 impl Simplifier<'_> {
@@ -76,7 +76,11 @@ impl Simplifier<'_> {
         // Strength reductions, which keep every bit.
         let known = |value: Value| self.kernel.as_const(value);
         match op {
-            Op::Select if known(args[1]).is_some_and(|c| c.is(0)) && known(args[2]).is_some_and(|c| c.is(1)) && dtype == DType::Bool => {
+            Op::Select
+                if known(args[1]).is_some_and(|c| c.is(0))
+                    && known(args[2]).is_some_and(|c| c.is(1))
+                    && dtype == DType::Bool =>
+            {
                 self.kernel.insts[inst.index()].op = Op::Unary(Unary::Not);
                 self.kernel.insts[inst.index()].args.truncate(1);
                 return self.pure(inst);
@@ -128,7 +132,8 @@ impl Simplifier<'_> {
             self.replace(data.args[0], data.args[0]);
         }
         for (i, &result) in data.results.iter().enumerate() {
-            let (a, b) = (self.kernel.block(data.blocks[0]).yields[i], self.kernel.block(data.blocks[1]).yields[i]);
+            let (a, b) =
+                (self.kernel.block(data.blocks[0]).yields[i], self.kernel.block(data.blocks[1]).yields[i]);
             if a == b {
                 self.replace(result, a);
             } else if let (Some(a), Some(b)) = (self.kernel.as_const(a), self.kernel.as_const(b))

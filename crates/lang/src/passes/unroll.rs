@@ -10,6 +10,11 @@ const MAX_TRIPS: u64 = 16;
 /// The most instructions that one loop may become.
 const MAX_SIZE: u64 = 512;
 
+/// Whether there is a loop to write out.
+pub(super) fn has_short_loops(kernel: &Kernel) -> bool {
+    kernel.instructions().into_iter().any(|inst| runs(kernel, inst).is_some())
+}
+
 /// The kernel with short loops written out, innermost first.
 pub(super) fn unroll(kernel: &Kernel) -> Kernel {
     let mut new = Kernel::new(&kernel.name, kernel.grid);

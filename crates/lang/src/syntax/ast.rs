@@ -1,6 +1,6 @@
 //! The syntax tree. Names are interned: a [`Symbol`] is an index into the module's [`Names`].
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::diag::Span;
 
@@ -12,7 +12,7 @@ pub(crate) struct Symbol(pub(crate) u32);
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     texts: Vec<Box<str>>,
-    index: HashMap<Box<str>, Symbol>,
+    index: FxHashMap<Box<str>, Symbol>,
 }
 
 impl Names {
@@ -98,19 +98,44 @@ pub(crate) struct Stmt {
 #[derive(Debug)]
 pub(crate) enum StmtKind {
     /// `target = value`; `a = b = value` is two of these in a row, of which the second reads the first's name.
-    Assign { target: Expr, value: Expr },
+    Assign {
+        target: Expr,
+        value: Expr,
+    },
     /// `target: annotation = value`.
-    Declare { target: Expr, annotation: Expr, value: Expr },
+    Declare {
+        target: Expr,
+        annotation: Expr,
+        value: Expr,
+    },
     /// `target op= value`.
-    Update { target: Expr, op: BinaryOp, value: Expr },
+    Update {
+        target: Expr,
+        op: BinaryOp,
+        value: Expr,
+    },
     /// An `elif` is an `if` alone in `orelse`.
-    If { test: Expr, body: Vec<Stmt>, orelse: Vec<Stmt> },
-    For { target: Expr, iter: Expr, body: Vec<Stmt> },
-    While { test: Expr, body: Vec<Stmt> },
+    If {
+        test: Expr,
+        body: Vec<Stmt>,
+        orelse: Vec<Stmt>,
+    },
+    For {
+        target: Expr,
+        iter: Expr,
+        body: Vec<Stmt>,
+    },
+    While {
+        test: Expr,
+        body: Vec<Stmt>,
+    },
     Break,
     Continue,
     Return(Option<Expr>),
-    Assert { test: Expr, message: Option<Expr> },
+    Assert {
+        test: Expr,
+        message: Option<Expr>,
+    },
     Expr(Expr),
     Pass,
 }
@@ -138,8 +163,16 @@ pub(crate) enum ExprKind {
     /// `and` if true, else `or`; at least two operands.
     Logic(bool, Vec<Expr>),
     /// `body if test else orelse`.
-    Ternary { test: Box<Expr>, body: Box<Expr>, orelse: Box<Expr> },
-    Call { func: Box<Expr>, args: Vec<Expr>, keywords: Vec<(Symbol, Expr)> },
+    Ternary {
+        test: Box<Expr>,
+        body: Box<Expr>,
+        orelse: Box<Expr>,
+    },
+    Call {
+        func: Box<Expr>,
+        args: Vec<Expr>,
+        keywords: Vec<(Symbol, Expr)>,
+    },
     Attribute(Box<Expr>, Symbol),
     Subscript(Box<Expr>, Vec<Expr>),
     /// `(a, b)` and `[a, b]`.

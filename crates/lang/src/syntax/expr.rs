@@ -1,15 +1,15 @@
 //! Expressions, by precedence.
 
-use super::ast::{BinaryOp, CompareOp, Expr, ExprKind, UnaryOp};
+use super::ast::{BinaryOp, CompareOp, Expr, ExprKind, Symbol, UnaryOp};
 use super::lexer::Token;
 use super::parser::{MAX_DEPTH, Parser};
 use crate::diag::{Diagnostic, Span};
 
 /// Words that cannot be names.
 const KEYWORDS: &[&str] = &[
-    "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else", "except",
-    "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass",
-    "raise", "return", "try", "while", "with", "yield",
+    "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del", "elif", "else",
+    "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal", "not",
+    "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
 
 fn node(span: Span, kind: ExprKind) -> Option<Expr> {
@@ -183,26 +183,30 @@ impl Parser<'_> {
     fn postfix(&mut self) -> Option<Expr> {
         let mut base = self.atom()?;
         loop {
+            let start = base.span;
             let kind = match self.peek() {
                 Token::Op(".") => {
                     self.bump();
-                    ExprKind::Attribute(Box::new(base.clone()), self.name()?.0)
+                    ExprKind::Attribute(Box::new(base), self.name()?.0)
                 }
                 Token::Op("(") => {
                     self.bump();
-                    self.arguments(&base)?
+                    let (args, keywords) = self.arguments()?;
+                    ExprKind::Call { func: Box::new(base), args, keywords }
                 }
                 Token::Op("[") => {
                     self.bump();
-                    self.indices(&base)?
+                    let items = self.indices(start)?;
+                    ExprKind::Subscript(Box::new(base), items)
                 }
                 _ => return Some(base),
             };
-            base = Expr { span: base.span.to(self.last_span()), kind };
+            base = Expr { span: start.to(self.last_span()), kind };
         }
     }
 
-    fn arguments(&mut self, func: &Expr) -> Option<ExprKind> {
+    #[allow(clippy::type_complexity)]
+    fn arguments(&mut self) -> Option<(Vec<Expr>, Vec<(Symbol, Expr)>)> {
         let (mut args, mut keywords) = (vec![], vec![]);
         while self.peek() != Token::Op(")") {
             if matches!(self.peek(), Token::Op("*" | "**")) {
@@ -226,10 +230,10 @@ impl Parser<'_> {
             }
         }
         self.expect(")")?;
-        Some(ExprKind::Call { func: Box::new(func.clone()), args, keywords })
+        Some((args, keywords))
     }
 
-    fn indices(&mut self, base: &Expr) -> Option<ExprKind> {
+    fn indices(&mut self, base: Span) -> Option<Vec<Expr>> {
         let mut items = vec![];
         while self.peek() != Token::Op("]") {
             if self.peek() == Token::Op(":") {
@@ -247,14 +251,14 @@ impl Parser<'_> {
         }
         let end = self.expect("]")?;
         if items.is_empty() {
-            self.error(base.span.to(end), "an index is missing");
+            self.error(base.to(end), "an index is missing");
             return None;
         }
         // `a[(i, j)]` is `a[i, j]`.
         if let [Expr { kind: ExprKind::Tuple(inner), .. }] = &items[..] {
             items = inner.clone();
         }
-        Some(ExprKind::Subscript(Box::new(base.clone()), items))
+        Some(items)
     }
 
     fn atom(&mut self) -> Option<Expr> {
@@ -376,7 +380,8 @@ fn unquote(literal: &str) -> Result<String, &'static str> {
     if prefix.contains(['b', 'B']) {
         return Err("kernels cannot have bytes");
     }
-    let length = if body.len() >= 6 && (body.starts_with("\"\"\"") || body.starts_with("'''")) { 3 } else { 1 };
+    let length =
+        if body.len() >= 6 && (body.starts_with("\"\"\"") || body.starts_with("'''")) { 3 } else { 1 };
     let inner = body.get(length..body.len().saturating_sub(length)).ok_or("this string is malformed")?;
     if prefix.contains(['r', 'R']) {
         return Ok(inner.into());

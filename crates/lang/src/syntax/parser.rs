@@ -335,8 +335,8 @@ impl<'a> Parser<'a> {
             "if" => self.if_statement(),
             "for" => self.for_statement(),
             "while" => self.while_statement(),
-            "def" | "class" | "with" | "try" | "async" | "lambda" | "match" | "import" | "from" | "global"
-            | "nonlocal" | "del" | "raise" | "yield" | "await"
+            "def" | "class" | "with" | "try" | "async" | "lambda" | "match" | "import" | "from"
+            | "global" | "nonlocal" | "del" | "raise" | "yield" | "await"
                 if word != "match" || self.peek_at(1) == Token::Name =>
             {
                 let message = format!("kernels and functions cannot have `{word}` statements");
@@ -500,7 +500,8 @@ impl<'a> Parser<'a> {
         while let Some(target) = targets.pop() {
             let next = target.clone();
             if !targets.is_empty() && !matches!(next.kind, ExprKind::Name(_)) {
-                return self.error(next.span, "in a chain of assignments all targets but the first are names");
+                return self
+                    .error(next.span, "in a chain of assignments all targets but the first are names");
             }
             out.push(Stmt { span, kind: StmtKind::Assign { target, value } });
             value = next;

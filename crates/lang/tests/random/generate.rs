@@ -6,14 +6,14 @@
 use std::fmt::Write;
 
 /// A small generator of random numbers (xorshift64*).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -21,23 +21,23 @@ impl Random {
     }
 
     /// Below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
     /// In [-1, 1].
-    pub fn signed(&mut self) -> f64 {
+    pub(crate) fn signed(&mut self) -> f64 {
         (self.next() % (1 << 40)) as f64 / (1u64 << 39) as f64 - 1.0
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
 
 /// Elements of each array, and the columns of `z`.
-pub const LENGTH: usize = 5;
-pub const COLUMNS: usize = 3;
+pub(crate) const LENGTH: usize = 5;
+pub(crate) const COLUMNS: usize = 3;
 
 struct Generator {
     random: Random,
@@ -53,7 +53,7 @@ struct Generator {
 }
 
 /// A module with one kernel `k`.
-pub fn module(seed: u64) -> String {
+pub(crate) fn module(seed: u64) -> String {
     let mut generator = Generator {
         random: Random::new(seed),
         text: "import warp as wp\n\n\n".into(),
@@ -158,7 +158,8 @@ impl Generator {
             13 | 14 => {
                 let value = self.float(2);
                 let op = ["=", "=", "*=", "/="][self.random.below(4)];
-                let value = if op == "/=" { format!("2.0 + {value} * {value}") } else { format!("wp.sin({value})") };
+                let value =
+                    if op == "/=" { format!("2.0 + {value} * {value}") } else { format!("wp.sin({value})") };
                 self.line(depth, &format!("y[i] {op} {value}"));
             }
             15 | 16 => {
@@ -275,7 +276,7 @@ impl Generator {
                 let int = self.int();
                 format!("({int}) % 3 == {}", self.random.below(3))
             }
-            1 | 2 | 3 => {
+            1..=3 => {
                 let (a, b) = (self.float(1), self.float(1));
                 let op = ["<", ">", "<=", ">="][self.random.below(4)];
                 format!("{a} {op} {b} + 0.013")
@@ -338,7 +339,8 @@ impl Generator {
             23 => format!("(({a} + 0.007) % 1.7)"),
             24 => format!("wp.clamp({a}, -0.71, {b} + 0.9)"),
             25 => {
-                let one = ["asin", "acos", "atan", "sinh", "cosh", "tan", "erf", "cbrt", "log2", "floor", "sign"];
+                let one =
+                    ["asin", "acos", "atan", "sinh", "cosh", "tan", "erf", "cbrt", "log2", "floor", "sign"];
                 match one[self.random.below(one.len())] {
                     name @ ("asin" | "acos") => format!("wp.{name}(0.9 * wp.sin({a}))"),
                     name @ ("sinh" | "cosh" | "tan") => format!("wp.{name}(0.7 * wp.sin({a}))"),

@@ -80,7 +80,8 @@ fn above(level: Level) -> Level {
 
 fn infix(a: &Text, op: &str, b: &Text, level: Level) -> Text {
     // Compilers warn about mixed bit operators without brackets, and readers stumble over them.
-    let strict = matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
+    let strict =
+        matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
     let left = if strict && a.level < Level::Prefix { Level::Prefix } else { level };
     let right = if strict { Level::Prefix } else { above(level) };
     Text::new(format!("{} {op} {}", a.at(left), b.at(right)), level)
@@ -95,7 +96,9 @@ fn ternary(test: &Text, a: &Text, b: &Text) -> Text {
 pub(super) fn literal(constant: Const) -> Text {
     let dtype = constant.dtype();
     let text = match (constant.as_float(), constant.as_int().unwrap_or(0)) {
-        (Some(x), _) if x.is_nan() && dtype == DType::F64 => "__longlong_as_double(0x7ff8000000000000ll)".into(),
+        (Some(x), _) if x.is_nan() && dtype == DType::F64 => {
+            "__longlong_as_double(0x7ff8000000000000ll)".into()
+        }
         (Some(x), _) if x.is_nan() => "__int_as_float(0x7fc00000)".into(),
         (Some(x), _) if x.is_infinite() => {
             let sign = if x < 0.0 { "-" } else { "" };
@@ -108,7 +111,13 @@ pub(super) fn literal(constant: Const) -> Text {
         (Some(x), _) if dtype == DType::F32 => format!("{:?}f", x as f32),
         (Some(x), _) => format!("{x:?}"),
         (_, x) => match dtype {
-            DType::Bool => if x != 0 { "true".into() } else { "false".into() },
+            DType::Bool => {
+                if x != 0 {
+                    "true".into()
+                } else {
+                    "false".into()
+                }
+            }
             DType::U32 => format!("{x}u"),
             DType::U64 => format!("{}ull", x as u64),
             DType::I64 if x == i64::MIN => "(-9223372036854775807ll - 1)".into(),
@@ -182,7 +191,8 @@ impl Emitter<'_> {
                     DType::I8 => (-128, 127),
                     _ => (-32768, 32767),
                 };
-                let text = format!("({})max({low}, min({high}, (int){}))", type_name(to), x.at(Level::Prefix));
+                let text =
+                    format!("({})max({low}, min({high}, (int){}))", type_name(to), x.at(Level::Prefix));
                 Text::new(text, Level::Prefix)
             }
             _ => cast(to, x),
@@ -191,7 +201,8 @@ impl Emitter<'_> {
 
     fn unary(&mut self, op: Unary, dtype: DType, x: &Text) -> Text {
         let zero = literal(Const::zero(dtype));
-        let number = |n: i64| if dtype.is_float() { Const::float(dtype, n as f64) } else { Const::int(dtype, n) };
+        let number =
+            |n: i64| if dtype.is_float() { Const::float(dtype, n as f64) } else { Const::int(dtype, n) };
         let choose = |test: Text, a: i64, b: i64| ternary(&test, &literal(number(a)), &literal(number(b)));
         let prefix = |op: &str| {
             // `--x` would be another operator.
@@ -238,7 +249,9 @@ impl Emitter<'_> {
             }
             Binary::Mod if float => Text::call(&function("fmod", dtype), &[a, b]),
             Binary::Mod => infix(a, "%", b, Level::Product),
-            Binary::Pow | Binary::Atan2 | Binary::Copysign => Text::call(&function(op.name(), dtype), &[a, b]),
+            Binary::Pow | Binary::Atan2 | Binary::Copysign => {
+                Text::call(&function(op.name(), dtype), &[a, b])
+            }
             Binary::Min if float => Text::call(&function("fmin", dtype), &[a, b]),
             Binary::Max if float => Text::call(&function("fmax", dtype), &[a, b]),
             Binary::Min => Text::call("min", &[a, b]),
@@ -246,7 +259,9 @@ impl Emitter<'_> {
             Binary::And if is_bool => infix(a, "&&", b, Level::And),
             // Brackets around `&&` within `||`, which compilers ask for.
             Binary::Or if is_bool => {
-                let wrap = |x: &Text| if x.level == Level::And { Text::new(x.at(Level::Atom), Level::Atom) } else { x.clone() };
+                let wrap = |x: &Text| {
+                    if x.level == Level::And { Text::new(x.at(Level::Atom), Level::Atom) } else { x.clone() }
+                };
                 infix(&wrap(a), "||", &wrap(b), Level::Or)
             }
             Binary::Xor if is_bool => infix(a, "!=", b, Level::Equality),

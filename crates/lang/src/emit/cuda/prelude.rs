@@ -155,7 +155,8 @@ fn array(out: &mut String, ndim: u8, layout: Layout) {
         Layout::Contiguous => format!("{scale} * lanes"),
         Layout::Strided => offset.clone(),
     };
-    let strides = if layout == Layout::Strided { format!("\n    long long stride[{ndim}];") } else { String::new() };
+    let strides =
+        if layout == Layout::Strided { format!("\n    long long stride[{ndim}];") } else { String::new() };
     let _ = write!(
         out,
         "

@@ -57,11 +57,12 @@ impl Emitter<'_> {
             Op::Push(_) => {
                 let text = self.text(data.args[0]);
                 // Narrow integers are kept as ints.
-                let cast = if kernel.dtype(data.args[0]).size() < 4 && kernel.dtype(data.args[0]) != DType::Bool {
-                    "(int)"
-                } else {
-                    ""
-                };
+                let cast =
+                    if kernel.dtype(data.args[0]).size() < 4 && kernel.dtype(data.args[0]) != DType::Bool {
+                        "(int)"
+                    } else {
+                        ""
+                    };
                 let text = if cast.is_empty() { text.text } else { format!("{cast}({})", text.text) };
                 self.line(&format!("tape.push({text});"));
             }
@@ -76,13 +77,11 @@ impl Emitter<'_> {
                     self.line(&format!("tape.pop({name});"));
                 }
             }
-            Op::Turn => {
-                if self.tape == TapePlace::Argument {
-                    self.line("if (tape.top > tape_size || !tape_words) {");
-                    self.line("    atomicMax(tape_need, tape.top);");
-                    self.line("    return;");
-                    self.line("}");
-                }
+            Op::Turn if self.tape == TapePlace::Argument => {
+                self.line("if (tape.top > tape_size || !tape_words) {");
+                self.line("    atomicMax(tape_need, tape.top);");
+                self.line("    return;");
+                self.line("}");
             }
             Op::Barrier => self.line("__syncthreads();"),
             Op::Shuffle(op) => {
@@ -310,8 +309,12 @@ impl Emitter<'_> {
 
     /// Assigns to the variables of a loop what its body yields, all at once.
     fn advance(&mut self, args: &[Value], yields: &[Value]) {
-        let pairs: Vec<(String, Value)> =
-            args.iter().zip(yields).filter(|(arg, value)| arg != value).map(|(&arg, &value)| (self.text(arg).text, value)).collect();
+        let pairs: Vec<(String, Value)> = args
+            .iter()
+            .zip(yields)
+            .filter(|(arg, value)| arg != value)
+            .map(|(&arg, &value)| (self.text(arg).text, value))
+            .collect();
         let texts: Vec<String> = pairs.iter().map(|(_, value)| self.text(*value).text).collect();
         let mut late = vec![];
         for (i, (target, value)) in pairs.iter().enumerate() {
