@@ -1,5 +1,7 @@
 //! Expressions, with as few brackets as C++ needs.
 
+use std::borrow::Cow;
+
 use bullet_ops::DType;
 
 use super::{Emitter, type_name};
@@ -51,12 +53,12 @@ impl Text {
 
     /// As an operand of a comparison or assignment.
     pub(super) fn operand(&self) -> String {
-        self.at(Level::Sum)
+        self.at(Level::Sum).into_owned()
     }
 
     /// As an operand that must bind at least so tight.
-    fn at(&self, level: Level) -> String {
-        if self.level < level { format!("({})", self.text) } else { self.text.clone() }
+    fn at(&self, level: Level) -> Cow<'_, str> {
+        if self.level < level { format!("({})", self.text).into() } else { Cow::Borrowed(&self.text) }
     }
 }
 
@@ -80,11 +82,14 @@ fn above(level: Level) -> Level {
 
 fn infix(a: &Text, op: &str, b: &Text, level: Level) -> Text {
     // Compilers warn about mixed bit operators without brackets, and readers stumble over them.
-    let strict =
-        matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
-    let left = if strict && a.level < Level::Prefix { Level::Prefix } else { level };
-    let right = if strict { Level::Prefix } else { above(level) };
-    Text::new(format!("{} {op} {}", a.at(left), b.at(right)), level)
+    let strict = matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
+    let (left, right) = if strict { (Level::Prefix, Level::Prefix) } else { (level, above(level)) };
+    let (left, right) = (a.at(left), b.at(right));
+    let mut text = String::with_capacity(left.len() + op.len() + right.len() + 2);
+    for part in [&*left, " ", op, " ", &*right] {
+        text.push_str(part);
+    }
+    Text::new(text, level)
 }
 
 fn ternary(test: &Text, a: &Text, b: &Text) -> Text {
@@ -140,10 +145,14 @@ fn cast(dtype: DType, x: &Text) -> Text {
 }
 
 impl Emitter<'_> {
-    /// A value where it is used.
-    pub(super) fn text(&self, value: Value) -> Text {
+    /// A value where it is used. What folds into the one expression that uses it is moved there.
+    pub(super) fn text(&mut self, value: Value) -> Text {
         if let Some(constant) = self.kernel.as_const(value) {
             return literal(constant);
+        }
+        let slot = &mut self.texts[value.index()];
+        if slot.as_ref().is_some_and(|text| text.level != Level::Atom) {
+            return slot.take().unwrap_or_else(|| Text::variable(String::new()));
         }
         // Only a kernel that `verify` refuses lacks one.
         self.texts[value.index()].clone().unwrap_or_else(|| Text::variable(format!("undefined_{}", value.0)))
@@ -206,7 +215,7 @@ impl Emitter<'_> {
         let choose = |test: Text, a: i64, b: i64| ternary(&test, &literal(number(a)), &literal(number(b)));
         let prefix = |op: &str| {
             // `--x` would be another operator.
-            let operand = if x.text.starts_with(op) { format!("({})", x.text) } else { x.at(Level::Prefix) };
+            let operand = if x.text.starts_with(op) { Cow::from(format!("({})", x.text)) } else { x.at(Level::Prefix) };
             Text::new(format!("{op}{operand}"), Level::Prefix)
         };
         let result = match op {
@@ -260,7 +269,7 @@ impl Emitter<'_> {
             // Brackets around `&&` within `||`, which compilers ask for.
             Binary::Or if is_bool => {
                 let wrap = |x: &Text| {
-                    if x.level == Level::And { Text::new(x.at(Level::Atom), Level::Atom) } else { x.clone() }
+                    if x.level == Level::And { Text::new(x.at(Level::Atom).into_owned(), Level::Atom) } else { x.clone() }
                 };
                 infix(&wrap(a), "||", &wrap(b), Level::Or)
             }

@@ -113,30 +113,36 @@ const RESERVED: &[&str] = &[
 
 /// The identifiers of one function.
 pub(super) struct Names {
-    taken: FxHashMap<String, u32>,
+    /// How many were made of each stem.
+    taken: FxHashMap<Box<str>, u32>,
 }
 
 impl Names {
     pub(super) fn new() -> Names {
-        Names { taken: RESERVED.iter().map(|word| (word.to_string(), 1)).collect() }
+        Names { taken: FxHashMap::default() }
     }
 
     /// An identifier like `hint` that is not taken yet.
     pub(super) fn unique(&mut self, hint: &str) -> String {
-        let mut stem: String =
-            hint.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        let is_good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut stem: String = hint.chars().map(|c| if is_good(c) { c } else { '_' }).collect();
         if stem.is_empty() || stem.starts_with(|c: char| c.is_ascii_digit()) {
             stem.insert(0, 'v');
         }
+        let mut count = self.taken.get(&*stem).copied().unwrap_or(0);
         loop {
-            let count = self.taken.entry(stem.clone()).or_insert(0);
-            *count += 1;
-            if *count == 1 {
-                return stem;
+            count += 1;
+            if count == 1 {
+                if !RESERVED.contains(&&*stem) {
+                    self.taken.insert(stem.clone().into(), 1);
+                    return stem;
+                }
+                continue;
             }
             let numbered = format!("{stem}_{count}");
-            if !self.taken.contains_key(&numbered) {
-                self.taken.insert(numbered.clone(), 1);
+            if !self.taken.contains_key(&*numbered) {
+                self.taken.insert(stem.into(), count);
+                self.taken.insert(numbered.clone().into(), 1);
                 return numbered;
             }
         }

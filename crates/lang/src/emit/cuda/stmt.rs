@@ -115,7 +115,7 @@ impl Emitter<'_> {
     }
 
     /// An element, or the first scalar's address of one with several lanes.
-    fn element(&self, inst: Inst) -> (String, usize, usize) {
+    fn element(&mut self, inst: Inst) -> (String, usize, usize) {
         let data = self.kernel.inst(inst);
         let array = data.args[0];
         let Some(ty) = self.kernel.ty(array).array() else { return (String::new(), 1, 1) };
