@@ -111,6 +111,7 @@ fn what_is_not_taken_has_no_gradient() {
         [0.0]
     );
     assert_eq!(gradient("r = wp.log(x[i])\nfor k in range(n - 2):\n    out[i] = r", &[0.0, 2.0]), [0.0, 0.0]);
+    assert_eq!(gradient("out[i] = wp.log(x[i])\nout[i] = x[i]", &[0.0]), [1.0]);
     assert_eq!(gradient("out[i] = wp.length(wp.vec2(x[i], 0.0))", &[3.0]), [1.0]);
     assert_eq!(gradient("out[i] = wp.normalize(wp.vec2(x[i], 0.0)).x", &[0.0]), [0.0]);
 }

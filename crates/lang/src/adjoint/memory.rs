@@ -27,6 +27,8 @@ pub(super) struct Memory {
     uses: FxHashMap<Value, Use>,
     /// Arrays whose every access is to one element that no other thread has.
     own: Vec<Value>,
+    /// Arrays of which an element may be stored to more than once.
+    overwritten: Vec<Value>,
 }
 
 impl Memory {
@@ -37,6 +39,11 @@ impl Memory {
     /// Whether stores are done again, so that loads behind them see what they saw.
     pub(super) fn is_replayed(&self, array: Value) -> bool {
         self.use_of(array) == Use::Scratch
+    }
+
+    /// Whether what was stored may be stored over, so that its gradient is 0.
+    pub(super) fn is_overwritten(&self, array: Value) -> bool {
+        self.overwritten.contains(&array)
     }
 
     /// Whether no two threads touch one element.
@@ -81,7 +88,7 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
         errors.dedup();
         return Err(errors);
     }
-    let mut memory = Memory { uses: FxHashMap::default(), own: vec![] };
+    let mut memory = Memory { uses: FxHashMap::default(), own: vec![], overwritten: vec![] };
     for (&array, found) in &accesses {
         let usage = match found.loads.is_empty() {
             true => Use::Shape,
@@ -89,6 +96,9 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
             false => Use::Unchanged,
         };
         memory.uses.insert(array, usage);
+        if found.stores.len() > 1 || found.stores.iter().any(|store| !store.loops.is_empty()) {
+            memory.overwritten.push(array);
+        }
         if is_own(kernel, found) {
             memory.own.push(array);
         }

@@ -446,7 +446,9 @@ impl<'a> Reverse<'a> {
         let is_given = lanes.iter().any(|&lane| self.is_active(lane));
         if is_given {
             let given = self.b.load(gradient, &indices);
+            let masked = self.memory.is_overwritten(self.f.inst(inst).args[0]);
             for (&lane, &g) in lanes.iter().zip(&given) {
+                let g = if masked { self.mask(g) } else { g };
                 self.give(lane, g);
             }
         }
