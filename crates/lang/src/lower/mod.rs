@@ -226,6 +226,12 @@ impl<'a> Lower<'a> {
     }
 
     fn kernel(&mut self, function: &'a Function) {
+        let name = self.text(function.name);
+        if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
+            let message =
+                format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
+            let _: Result<()> = self.error_hint(function.span, message, "give it another name");
+        }
         for param in &function.params {
             let name = self.text(param.name);
             let Some(annotation) = &param.annotation else {

@@ -82,7 +82,8 @@ fn above(level: Level) -> Level {
 
 fn infix(a: &Text, op: &str, b: &Text, level: Level) -> Text {
     // Compilers warn about mixed bit operators without brackets, and readers stumble over them.
-    let strict = matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
+    let strict =
+        matches!(level, Level::BitOr | Level::BitXor | Level::BitAnd | Level::Shift | Level::Equality);
     let (left, right) = if strict { (Level::Prefix, Level::Prefix) } else { (level, above(level)) };
     let (left, right) = (a.at(left), b.at(right));
     let mut text = String::with_capacity(left.len() + op.len() + right.len() + 2);
@@ -215,7 +216,8 @@ impl Emitter<'_> {
         let choose = |test: Text, a: i64, b: i64| ternary(&test, &literal(number(a)), &literal(number(b)));
         let prefix = |op: &str| {
             // `--x` would be another operator.
-            let operand = if x.text.starts_with(op) { Cow::from(format!("({})", x.text)) } else { x.at(Level::Prefix) };
+            let operand =
+                if x.text.starts_with(op) { Cow::from(format!("({})", x.text)) } else { x.at(Level::Prefix) };
             Text::new(format!("{op}{operand}"), Level::Prefix)
         };
         let result = match op {
@@ -269,7 +271,11 @@ impl Emitter<'_> {
             // Brackets around `&&` within `||`, which compilers ask for.
             Binary::Or if is_bool => {
                 let wrap = |x: &Text| {
-                    if x.level == Level::And { Text::new(x.at(Level::Atom).into_owned(), Level::Atom) } else { x.clone() }
+                    if x.level == Level::And {
+                        Text::new(x.at(Level::Atom).into_owned(), Level::Atom)
+                    } else {
+                        x.clone()
+                    }
                 };
                 infix(&wrap(a), "||", &wrap(b), Level::Or)
             }

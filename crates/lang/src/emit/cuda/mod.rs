@@ -29,7 +29,11 @@ use crate::ir::{Block, Kernel, Op, Type, Value};
 mod expr;
 mod names;
 mod prelude;
+mod standalone;
 mod stmt;
+
+pub(crate) use names::is_reserved;
+pub use standalone::standalone;
 
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -111,6 +111,44 @@ const RESERVED: &[&str] = &[
     "round",
 ];
 
+/// Whether a kernel cannot be called so in CUDA C++.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    const FUNCTIONS: &[&str] = &[
+        "main",
+        "fabs",
+        "fmin",
+        "fmax",
+        "fmod",
+        "cbrt",
+        "log2",
+        "log10",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
+        "tanh",
+        "erf",
+        "rint",
+        "trunc",
+        "copysign",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "mul_masked",
+        "atomic_add",
+        "atomic_min",
+        "atomic_max",
+        "filled",
+        "compare",
+        "number",
+        "malloc",
+        "free",
+    ];
+    RESERVED.contains(&name) || FUNCTIONS.contains(&name)
+}
+
 /// The identifiers of one function.
 pub(super) struct Names {
     /// How many were made of each stem.
