@@ -17,13 +17,19 @@ struct Simplifier<'a> {
     known: FxHashMap<Key, Value>,
     /// What became known in the blocks that are open, to forget it at their ends.
     scope: Vec<Key>,
+    /// Loads that were done, by array and indices, each with how many writes came before it.
+    loads: FxHashMap<Values, (Inst, u32)>,
+    load_scope: Vec<Values>,
+    /// How many instructions came that may write to memory.
+    writes: u32,
 }
 
 /// Simplifies a kernel in place.
 pub(super) fn simplify(kernel: &mut Kernel) {
     let replaced = (0..kernel.value_count() as u32).map(Value).collect();
     let body = kernel.body;
-    Simplifier { kernel, replaced, known: FxHashMap::default(), scope: vec![] }.block(body);
+    let (known, loads) = (FxHashMap::default(), FxHashMap::default());
+    Simplifier { kernel, replaced, known, scope: vec![], loads, load_scope: vec![], writes: 0 }.block(body);
 }
 
 impl Simplifier<'_> {
@@ -40,7 +46,7 @@ impl Simplifier<'_> {
     }
 
     fn block(&mut self, block: Block) {
-        let outer = self.scope.len();
+        let (outer, outer_loads) = (self.scope.len(), self.load_scope.len());
         let insts = std::mem::take(&mut self.kernel.blocks[block.index()].insts);
         let mut kept = Vec::with_capacity(insts.len());
         self.insts(&insts, &mut kept);
@@ -49,6 +55,9 @@ impl Simplifier<'_> {
         self.kernel.blocks[block.index()].yields = yields.into_iter().map(|value| self.find(value)).collect();
         for key in self.scope.drain(outer..) {
             self.known.remove(&key);
+        }
+        for key in self.load_scope.drain(outer_loads..) {
+            self.loads.remove(&key);
         }
     }
 
@@ -59,8 +68,12 @@ impl Simplifier<'_> {
             let keep = match self.kernel.inst(inst).op {
                 Op::If => self.branch(inst, kept),
                 Op::For | Op::While => self.repeat(inst),
+                Op::Load => self.load(inst),
                 op if op.is_pure() => self.pure(inst),
-                _ => true,
+                op => {
+                    self.writes += u32::from(op.has_effect());
+                    true
+                }
             };
             if keep {
                 kept.push(inst);
@@ -110,6 +123,32 @@ impl Simplifier<'_> {
         self.known.insert(key.clone(), result);
         self.scope.push(key);
         true
+    }
+
+    /// A load sees what one before it saw, if nothing was written between: not by this thread, and what others write without
+    /// a barrier is a race.
+    fn load(&mut self, inst: Inst) -> bool {
+        let key = self.kernel.inst(inst).args.clone();
+        if let Some(&(before, writes)) = self.loads.get(&key)
+            && writes == self.writes
+        {
+            for i in 0..self.kernel.inst(inst).results.len() {
+                let (result, known) = (self.kernel.inst(inst).results[i], self.kernel.inst(before).results[i]);
+                self.replace(result, known);
+            }
+            return false;
+        }
+        // An older load of a block around comes back into view with a wrong count, and is done again: never the reverse.
+        self.loads.insert(key.clone(), (inst, self.writes));
+        self.load_scope.push(key);
+        true
+    }
+
+    /// Whether anything in a block may write to memory.
+    fn has_writes(&self, block: Block) -> bool {
+        let mut insts = vec![];
+        self.kernel.collect(block, &mut insts);
+        insts.iter().any(|&inst| self.kernel.inst(inst).op.has_effect())
     }
 
     fn branch(&mut self, inst: Inst, kept: &mut Vec<Inst>) -> bool {
@@ -190,7 +229,11 @@ impl Simplifier<'_> {
                 self.replace(data.results[i], data.args[bounds + i]);
             }
         }
+        // What one run writes, the next one reads.
+        let writes = u32::from(self.has_writes(block));
+        self.writes += writes;
         self.block(block);
+        self.writes += writes;
         true
     }
 

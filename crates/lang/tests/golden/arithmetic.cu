@@ -15,9 +15,7 @@ extern "C" __global__ void arithmetic(int dim0, Array1<float> x, Array1<float> y
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = y(i);
-    const float v_3 = x(i);
-    const float v_4 = x(i);
-    out(i) = a * v + v_2 / (1.0f + v_3 * v_4) - 0.5f;
+    out(i) = a * v + v_2 / (1.0f + v * v) - 0.5f;
 }
 
 extern "C" __global__ void arithmetic_adjoint(int dim0, Array1<float> x, Array1<float> y, Array1<float> out,
@@ -26,19 +24,14 @@ extern "C" __global__ void arithmetic_adjoint(int dim0, Array1<float> x, Array1<
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= dim0) return;
     const int i = (int)thread;
-    const float v = y(i);
-    const float v_2 = x(i);
-    const float v_3 = x(i);
-    const float v_4 = 1.0f + v_2 * v_3;
-    const float v_5 = adj_out(i);
+    const float v = x(i);
+    const float v_2 = y(i);
+    const float v_3 = 1.0f + v * v;
+    const float v_4 = adj_out(i);
     adj_out(i) = 0.0f;
-    const float v_6 = v_5 * -(v / v_4 / v_4);
+    const float v_5 = v_4 * -(v_2 / v_3 / v_3) * v;
+    const float v_6 = adj_y(i);
+    adj_y(i) = v_6 + v_4 / v_3;
     const float v_7 = adj_x(i);
-    adj_x(i) = v_7 + v_6 * v_2;
-    const float v_8 = adj_x(i);
-    adj_x(i) = v_8 + v_6 * v_3;
-    const float v_9 = adj_y(i);
-    adj_y(i) = v_9 + v_5 / v_4;
-    const float v_10 = adj_x(i);
-    adj_x(i) = v_10 + v_5 * a;
+    adj_x(i) = v_7 + (v_5 + v_5 + v_4 * a);
 }

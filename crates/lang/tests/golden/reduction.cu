@@ -31,8 +31,7 @@ extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> ro
     float s = 0.0f;
     for (int k = 0; k < x.shape[1]; ++k) {
         const float v = x(i, k);
-        const float v_2 = x(i, k);
-        s = s + v * v_2;
+        s = s + v * v;
     }
     rows(i) = sqrtf(s);
     atomicAdd(&total(0), s);
@@ -48,19 +47,16 @@ extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<f
     float s = 0.0f;
     for (int k = 0; k < v; ++k) {
         const float v_2 = x(i, k);
-        const float v_3 = x(i, k);
-        s = s + v_2 * v_3;
+        s = s + v_2 * v_2;
     }
     const float adj_s = adj_total(0);
-    const float v_4 = adj_rows(i);
+    const float v_3 = adj_rows(i);
     adj_rows(i) = 0.0f;
-    const float adj_s_2 = adj_s + v_4 * (0.5f / sqrtf(s));
+    const float adj_s_2 = adj_s + v_3 * (0.5f / sqrtf(s));
     for (int k_2 = v - 1; k_2 > -1; --k_2) {
-        const float v_5 = x(i, k_2);
-        const float v_6 = x(i, k_2);
-        const float v_7 = adj_x(i, k_2);
-        adj_x(i, k_2) = v_7 + mul_masked(adj_s_2, v_6);
-        const float v_8 = adj_x(i, k_2);
-        adj_x(i, k_2) = v_8 + mul_masked(adj_s_2, v_5);
+        const float v_4 = x(i, k_2);
+        const float v_5 = mul_masked(adj_s_2, v_4);
+        const float v_6 = adj_x(i, k_2);
+        adj_x(i, k_2) = v_6 + (v_5 + v_5);
     }
 }

@@ -23,8 +23,7 @@ extern "C" __global__ void stencil(int dim0, int dim1, Array2<float> u, Array2<f
     const float v_7 = u(v_6, min(max(0, j - 1), v_2));
     const float v_8 = u(v_6, min(max(0, j + 1), v_2));
     const float v_9 = u(i, j);
-    const float v_10 = u(i, j);
-    out(i, j) = v_10 + k * (v_4 + v_5 + v_7 + v_8 - 4.0f * v_9);
+    out(i, j) = v_9 + k * (v_4 + v_5 + v_7 + v_8 - 4.0f * v_9);
 }
 
 extern "C" __global__ void stencil_adjoint(int dim0, int dim1, Array2<float> u, Array2<float> out, float k,
@@ -40,8 +39,7 @@ extern "C" __global__ void stencil_adjoint(int dim0, int dim1, Array2<float> u, 
     const float v_5 = adj_out(i, j);
     adj_out(i, j) = 0.0f;
     const float adj_laplacian = v_5 * k;
-    atomicAdd(&adj_u(i, j), v_5);
-    atomicAdd(&adj_u(i, j), -adj_laplacian * 4.0f);
+    atomicAdd(&adj_u(i, j), v_5 + -adj_laplacian * 4.0f);
     atomicAdd(&adj_u(v_4, min(max(0, j + 1), v_2)), adj_laplacian);
     atomicAdd(&adj_u(v_4, min(max(0, j - 1), v_2)), adj_laplacian);
     atomicAdd(&adj_u(min(max(0, i + 1), v), v_3), adj_laplacian);
