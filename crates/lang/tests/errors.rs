@@ -55,12 +55,22 @@ fn broken_sources_end_in_diagnostics_and_not_in_panics() {
         without.remove(end);
         let _ = compile("without.py", &without, Options::default());
     }
-    let deep = format!(
-        "import warp as wp\n@wp.kernel\ndef k(x: float):\n    y = {}x{}\n",
-        "(".repeat(5000),
-        ")".repeat(5000)
-    );
-    assert!(compile("deep.py", &deep, Options::default()).is_err());
-    let signs = format!("import warp as wp\n@wp.kernel\ndef k(x: float):\n    y = {}x\n", "-".repeat(5000));
-    assert!(compile("deep.py", &signs, Options::default()).is_err());
+    let kernel = |body: &str| {
+        format!("import warp as wp\n@wp.kernel\ndef k(x: wp.array(dtype=float), n: int):\n{body}")
+    };
+    let nested = [
+        format!("    y = {}n{}\n", "(".repeat(5000), ")".repeat(5000)),
+        format!("    y = {}n\n", "-".repeat(5000)),
+        format!("    y = n{}\n", " + n".repeat(5000)),
+        format!("    y = n{}\n", " ** n".repeat(5000)),
+        format!("    y = n{}\n", ".x".repeat(5000)),
+        format!("    y = n{}\n", " if n > 0 else n".repeat(5000)),
+        format!("    y = {}n\n", "not ".repeat(5000)),
+        "    if n > 3:\n        return\n".repeat(5000),
+        format!("    if n > 3:\n        pass\n{}", "    elif n > 4:\n        pass\n".repeat(5000)),
+        (1..300).map(|depth| format!("{}if n > 3:\n", "    ".repeat(depth))).collect::<String>(),
+    ];
+    for body in nested {
+        assert!(compile("deep.py", &kernel(&body), Options::default()).is_err(), "{}", &body[..40]);
+    }
 }

@@ -11,6 +11,9 @@ use crate::diag::{Diagnostic, Span};
 use crate::ir::{Binary, Block, Compare, Const, Op, Type, Value, Values};
 use crate::syntax::ast::{Expr, Stmt, StmtKind, Symbol};
 
+/// How deep blocks of the IR may nest, so that passes, which recurse, end in a diagnostic and not in a crash.
+const MAX_BLOCKS: usize = 400;
+
 /// Whether control comes to the end of statements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Flow {
@@ -35,6 +38,21 @@ pub(super) struct Carried {
 impl<'a> Lower<'a> {
     /// Lowers statements one after the other.
     pub(super) fn block(&mut self, stmts: &'a [Stmt]) -> Flow {
+        self.depth += 1;
+        let flow = if self.depth > MAX_BLOCKS {
+            let span = stmts.first().map_or(self.b.span, |stmt| stmt.span);
+            let message = format!("more than {MAX_BLOCKS} blocks within each other");
+            let hint = "an early `return`, `break` or `continue` puts all behind it into a block of its own";
+            let _: Result<()> = self.error_hint(span, message, hint);
+            Flow::Exit
+        } else {
+            self.statements(stmts)
+        };
+        self.depth -= 1;
+        flow
+    }
+
+    fn statements(&mut self, stmts: &'a [Stmt]) -> Flow {
         for (i, stmt) in stmts.iter().enumerate() {
             let pending = self.pending();
             match self.b.kernel.as_const(pending) {

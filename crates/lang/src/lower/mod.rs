@@ -183,6 +183,8 @@ struct Lower<'a> {
     returns: Option<Ty>,
     /// Whether a `return` may give a value.
     in_kernel: bool,
+    /// How deep blocks nest here.
+    depth: usize,
 }
 
 /// The IR of a kernel, and what is wrong with its source.
@@ -199,6 +201,7 @@ pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<
         looking_up: vec![],
         returns: None,
         in_kernel: true,
+        depth: 0,
     };
     lower.kernel(function);
     lower.b.kernel.grid = lower.grid;

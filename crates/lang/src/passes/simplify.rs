@@ -133,7 +133,8 @@ impl Simplifier<'_> {
             && writes == self.writes
         {
             for i in 0..self.kernel.inst(inst).results.len() {
-                let (result, known) = (self.kernel.inst(inst).results[i], self.kernel.inst(before).results[i]);
+                let (result, known) =
+                    (self.kernel.inst(inst).results[i], self.kernel.inst(before).results[i]);
                 self.replace(result, known);
             }
             return false;

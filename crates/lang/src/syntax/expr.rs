@@ -2,7 +2,7 @@
 
 use super::ast::{BinaryOp, CompareOp, Expr, ExprKind, Symbol, UnaryOp};
 use super::lexer::Token;
-use super::parser::{MAX_DEPTH, Parser};
+use super::parser::{MAX_CHAIN, MAX_DEPTH, Parser};
 use crate::diag::{Diagnostic, Span};
 
 /// Words that cannot be names.
@@ -68,6 +68,10 @@ impl Parser<'_> {
         while self.at_word("not") {
             spans.push(self.bump());
         }
+        if spans.len() > MAX_DEPTH {
+            self.error(spans[0], format!("expressions nest deeper than {MAX_DEPTH} levels"));
+            return None;
+        }
         let mut operand = self.comparison()?;
         while let Some(start) = spans.pop() {
             let span = start.to(operand.span);
@@ -129,7 +133,13 @@ impl Parser<'_> {
             return self.unary();
         }
         let mut left = self.binary(level + 1)?;
+        let mut count = 0;
         while let Some(op) = self.level(level) {
+            count += 1;
+            if count > MAX_CHAIN {
+                self.error(self.span(), format!("more than {MAX_CHAIN} operators in a row"));
+                return None;
+            }
             self.bump();
             let right = self.binary(level + 1)?;
             let span = left.span.to(right.span);
@@ -182,7 +192,16 @@ impl Parser<'_> {
 
     fn postfix(&mut self) -> Option<Expr> {
         let mut base = self.atom()?;
+        let mut count = 0;
         loop {
+            count += 1;
+            if count > MAX_CHAIN {
+                self.error(
+                    self.span(),
+                    format!("more than {MAX_CHAIN} attributes, indices and calls in a row"),
+                );
+                return None;
+            }
             let start = base.span;
             let kind = match self.peek() {
                 Token::Op(".") => {

@@ -18,6 +18,9 @@ pub(super) struct Parser<'a> {
 /// How deep expressions and blocks may nest.
 pub(super) const MAX_DEPTH: usize = 100;
 
+/// How many operators, attributes or `elif`s may stand in a row, which nest in the tree.
+pub(super) const MAX_CHAIN: usize = 300;
+
 /// The definitions of a source text, and what is wrong with it. The names in `hidden` are interned, too.
 pub(crate) fn parse(text: &str, hidden: &[&str]) -> (Module, Vec<Diagnostic>) {
     let (tokens, errors) = tokens(text);
@@ -332,7 +335,7 @@ impl<'a> Parser<'a> {
         let start = self.span();
         let word = if self.peek() == Token::Name { self.slice(start) } else { "" };
         let kind = match word {
-            "if" => self.if_statement(),
+            "if" => self.if_statement(0),
             "for" => self.for_statement(),
             "while" => self.while_statement(),
             "def" | "class" | "with" | "try" | "async" | "lambda" | "match" | "import" | "from"
@@ -355,13 +358,19 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn if_statement(&mut self) -> Option<StmtKind> {
+    /// An `if`, or the `elif` of this number.
+    fn if_statement(&mut self, number: usize) -> Option<StmtKind> {
+        if number > MAX_CHAIN {
+            self.error(self.span(), format!("more than {MAX_CHAIN} `elif`s in a row"));
+            self.skip_statement();
+            return None;
+        }
         self.bump();
         let test = self.expression_or_skip()?;
         let body = self.block()?;
         let start = self.span();
         let orelse = if self.at_word("elif") {
-            let kind = self.if_statement()?;
+            let kind = self.if_statement(number + 1)?;
             vec![Stmt { span: start, kind }]
         } else if self.eat_word("else") {
             self.block()?
