@@ -136,6 +136,9 @@ fn loops_are_differentiated_as_often_as_they_ran() {
     assert_eq!(gradient(body, &[2.0, 3.0]), [32.0, 108.0]);
     let body = "p = x[i]\nwhile p < 100.0:\n    p = p * p\nout[i] = p";
     assert_eq!(gradient(body, &[2.0, 200.0]), [1024.0, 1.0]);
+    // Updates of the thread's own element, read between and behind.
+    let body = "out[i] += x[i]\nfor k in range(2):\n    out[i] += out[i] * x[i]";
+    assert_eq!(gradient(body, &[2.0]), [21.0]);
     // Stored and read again, twice over.
     let body = "out[i] = x[i]\nfor k in range(2):\n    out[i] = out[i] * out[i]";
     assert_eq!(gradient(body, &[2.0]), [32.0]);

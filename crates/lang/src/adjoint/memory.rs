@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Use, array_of};
 use crate::diag::Diagnostic;
-use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value};
+use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::passes;
 
 /// One access to an array: how often blocks were entered before it, and the loops it is in.
@@ -67,6 +67,12 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
     };
     remove(kernel, kernel.body, &unneeded);
     passes::eliminate(kernel);
+    for (&array, found) in &accesses {
+        // `a[i] += x` of an element that the thread has for itself, and reads: no other thread comes between.
+        if !found.loads.is_empty() && is_own(kernel, found) {
+            found.atomics.iter().for_each(|update| read_and_write(kernel, array, update.inst));
+        }
+    }
     let mut counts = kernel.use_counts();
     if accesses.values().any(|found| !found.atomics.is_empty()) {
         let silent = |kernel: &Kernel, inst: Inst| {
@@ -141,6 +147,34 @@ fn walk(
         }
         if repeats {
             loops.pop();
+        }
+    }
+}
+
+/// Makes an atomic sum a load, an addition and a store.
+fn read_and_write(kernel: &mut Kernel, array: Value, inst: Inst) {
+    let data = kernel.inst(inst).clone();
+    if data.op != Op::Atomic(Atomic::Add) {
+        return;
+    }
+    let ndim = kernel.ty(array).array().map_or(0, |ty| usize::from(ty.ndim));
+    let (place, lanes) = data.args.split_at(1 + ndim);
+    // It gives the old value, as a load does.
+    kernel.insts[inst.index()].op = Op::Load;
+    kernel.insts[inst.index()].args = place.into();
+    let mut new = vec![];
+    let mut store: Values = place.into();
+    for (&old, &lane) in data.results.iter().zip(lanes) {
+        let args = [old, lane].into_iter().collect();
+        let sum = kernel.new_inst(Op::Binary(Binary::Add), args, &[kernel.ty(old)], data.span);
+        store.push(kernel.inst(sum).results[0]);
+        new.push(sum);
+    }
+    new.push(kernel.new_inst(Op::Store, store, &[], data.span));
+    for block in &mut kernel.blocks {
+        if let Some(at) = block.insts.iter().position(|&other| other == inst) {
+            block.insts.splice(at + 1..at + 1, new);
+            return;
         }
     }
 }

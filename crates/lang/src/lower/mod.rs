@@ -175,7 +175,7 @@ struct Lower<'a> {
     stack: Vec<Symbol>,
     /// Functions whose variables were checked, and whether control may come to their end.
     checked: Vec<(*const Function, bool)>,
-    /// How many dimensions of the grid the kernel asked for.
+    /// How many dimensions of the grid the kernel asked for; 0 before it did.
     grid: u8,
     /// Constants that are being looked up, to find circles.
     looking_up: Vec<Symbol>,
@@ -197,14 +197,14 @@ pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<
         errors: vec![],
         stack: vec![function.name],
         checked: vec![],
-        grid: 1,
+        grid: 0,
         looking_up: vec![],
         returns: None,
         in_kernel: true,
         depth: 0,
     };
     lower.kernel(function);
-    lower.b.kernel.grid = lower.grid;
+    lower.b.kernel.grid = lower.grid.max(1);
     (lower.b.kernel, lower.errors)
 }
 

@@ -77,7 +77,16 @@ impl<'a> Lower<'a> {
         if !(1..=4).contains(&dims) {
             return self.error(span, format!("a grid has 1 to 4 dimensions, not {dims}"));
         }
-        self.grid = self.grid.max(dims as u8);
+        if self.grid != 0 && usize::from(self.grid) != dims {
+            let message =
+                format!("`tid` gives {dims} places here and {} elsewhere in this kernel", self.grid);
+            return self.error_hint(
+                span,
+                message,
+                "a kernel has one grid: ask for all its dimensions everywhere",
+            );
+        }
+        self.grid = dims as u8;
         let items: Vec<Val> = (0..dims as u8).map(|axis| Val::scalar(DType::I32, self.b.tid(axis))).collect();
         Ok(match items.len() {
             1 => items[0].clone(),

@@ -14,3 +14,4 @@ def k(a: wp.array2d(dtype=float), v: wp.array(dtype=wp.vec3)):
     q = p[0, 1]
     a[i, j] = p
     x, y = p
+    t = wp.tid()

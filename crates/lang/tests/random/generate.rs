@@ -157,7 +157,7 @@ impl Generator {
             }
             13 | 14 => {
                 let value = self.float(2);
-                let op = ["=", "=", "*=", "/="][self.random.below(4)];
+                let op = ["=", "=", "*=", "/=", "+=", "-="][self.random.below(6)];
                 let value =
                     if op == "/=" { format!("2.0 + {value} * {value}") } else { format!("wp.sin({value})") };
                 self.line(depth, &format!("y[i] {op} {value}"));
