@@ -524,6 +524,10 @@ impl<'a> Reverse<'a> {
         if active.is_empty() && !self.matters(block) {
             return;
         }
+        // What comes in as it is stays so, if nothing in the body can leave a 0.
+        let is_plain = !self.has_choices(block);
+        let stays = |number: &usize| is_plain && seeds[*number].is_some_and(|seed| !self.is_masked(seed));
+        let unmasked: Vec<usize> = active.iter().copied().filter(stays).collect();
         let range = if counted { self.backwards(&data.args) } else { self.runs(&data.results) };
         let mut args: Values = range.into_iter().collect();
         let to = self.b.kernel.new_block();
@@ -539,7 +543,9 @@ impl<'a> Reverse<'a> {
         }
         for &number in &active {
             let carried = self.b.kernel.block_arg(to, self.f.ty(body.args[first_arg + number]));
-            self.mask(carried);
+            if !unmasked.contains(&number) {
+                self.mask(carried);
+            }
             let next = body.yields[first_yield + number];
             self.give(next, carried);
             let zero = self.b.zero(self.f.dtype(next));
@@ -573,9 +579,26 @@ impl<'a> Reverse<'a> {
         let targets: Vec<Value> = initial.chain(outer.iter().map(|outer| outer.0)).collect();
         for value in targets {
             let result = self.b.kernel.inst_result(region, self.f.ty(value));
-            self.mask(result);
+            let number = self.b.kernel.inst(region).results.len() - 1;
+            if active.get(number).is_none_or(|number| !unmasked.contains(number)) {
+                self.mask(result);
+            }
             self.give(value, result);
         }
+    }
+
+    /// Whether a block holds what may give one of its operands nothing.
+    fn has_choices(&self, block: Block) -> bool {
+        let mut insts = vec![];
+        self.f.collect(block, &mut insts);
+        insts.iter().any(|&inst| {
+            let data = self.f.inst(inst);
+            match data.op {
+                Op::If | Op::For | Op::While | Op::Select | Op::Binary(Binary::Min | Binary::Max) => true,
+                Op::Store => self.memory.is_overwritten(data.args[0]),
+                _ => false,
+            }
+        })
     }
 
     /// The runs of a `while` loop, which it counted, in reverse order.

@@ -9,12 +9,6 @@ struct Array1 {
     __device__ __forceinline__ T* at(int i, int lanes) const { return data + (long long)i * lanes; }
 };
 
-// a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
-template <class T>
-__device__ __forceinline__ T mul_masked(T a, T b) {
-    return a == T(0) ? T(0) : a * b;
-}
-
 // What a thread keeps for its way back: word w is at words[w * stride]. What does not fit is counted only.
 struct Tape {
     unsigned* words;
@@ -124,13 +118,13 @@ extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Ar
     for (int k_3 = steps - 1; k_3 > -1; --k_3) {
         float state_3;
         tape.pop(state_3);
-        adj_state_2 = adj_state_2 + mul_masked(adj_state_2 * 0.1f, cosf(state_3));
+        adj_state_2 = adj_state_2 + adj_state_2 * 0.1f * cosf(state_3);
     }
     atomicAdd(&adj_x(i), adj_state_2);
     for (int k_4 = v - 1; k_4 > -1; --k_4) {
         const float v_5 = x(i);
         const float v_6 = x(k_4);
-        atomicAdd(&adj_x(i), mul_masked(adj_rest, v_6));
-        atomicAdd(&adj_x(k_4), mul_masked(adj_rest, v_5));
+        atomicAdd(&adj_x(i), adj_rest * v_6);
+        atomicAdd(&adj_x(k_4), adj_rest * v_5);
     }
 }

@@ -18,12 +18,6 @@ struct Array2 {
     __device__ __forceinline__ T* at(int i, int j, int lanes) const { return data + ((long long)i * shape[1] + j) * lanes; }
 };
 
-// a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
-template <class T>
-__device__ __forceinline__ T mul_masked(T a, T b) {
-    return a == T(0) ? T(0) : a * b;
-}
-
 extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> rows, Array1<float> total) {
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= dim0) return;
@@ -55,7 +49,7 @@ extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<f
     const float adj_s_2 = adj_s + v_3 * (0.5f / sqrtf(s));
     for (int k_2 = v - 1; k_2 > -1; --k_2) {
         const float v_4 = x(i, k_2);
-        const float v_5 = mul_masked(adj_s_2, v_4);
+        const float v_5 = adj_s_2 * v_4;
         const float v_6 = adj_x(i, k_2);
         adj_x(i, k_2) = v_6 + (v_5 + v_5);
     }
