@@ -4,7 +4,7 @@
 //! the same control flow backwards (the reverse sweep), all within one thread. It takes the kernel's own parameters, then for
 //! each active one a gradient: an array like the parameter, or for a scalar an array of one element.
 //!
-//! **What a value needs to be there in reverse** is decided one by one, by [`reverse`](self::reverse):
+//! **What a value needs to be there in reverse** is decided one by one, where it is asked for (`values.rs`):
 //! - at the top level it is still there;
 //! - in a branch or loop, what follows from available values by pure operations, or by loads from arrays that do not change,
 //!   is computed anew where the way back enters the block; constants, indices and whatever does not change in a loop follow;
@@ -39,6 +39,7 @@ mod memory;
 mod reverse;
 mod rules;
 mod tape;
+mod values;
 
 pub use tape::Tape;
 

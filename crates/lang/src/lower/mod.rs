@@ -25,6 +25,7 @@ mod control;
 mod expr;
 mod flow;
 mod linalg;
+mod loops;
 mod quat;
 mod random;
 mod stmt;
