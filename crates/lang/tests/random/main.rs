@@ -147,8 +147,8 @@ fn check(seed: u64) -> Outcome {
         .flat_map(|(dual, weight)| dual.as_floats().iter().zip(weight.as_floats()))
         .map(|(dual, weight)| dual.slope * weight)
         .sum();
-    if !expected.is_finite() {
-        // Something on the way overflowed.
+    // Something on the way overflowed, or the kernel is chaotic, and no digit of either is right.
+    if expected.is_nan() || expected.abs() > 1e9 {
         return none;
     }
     let result = dot(&found, &way) + found_s * way_s;
