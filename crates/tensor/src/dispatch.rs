@@ -231,12 +231,12 @@ pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
         .into());
     }
     let strides = target.layout().strides().iter().zip(&target.shape()[..]);
-    if strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
-        return Err(Error::Autograd(
+    if target.numel() > 0 && strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
+        return Err(bullet_ops::Error::argument(
             "an in-place operation on a broadcast view would write several elements to one memory location; call \
-             copy() first"
-                .into(),
-        ));
+             copy() first",
+        )
+        .into());
     }
     Ok(())
 }

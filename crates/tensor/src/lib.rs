@@ -12,10 +12,12 @@
 //! ```
 
 mod adjoint;
+mod arrays;
 mod capture;
 pub mod decode;
 pub mod dispatch;
 mod error;
+mod index;
 mod ops;
 pub mod optim;
 mod order;
@@ -33,7 +35,9 @@ pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
+pub use arrays::same_kind;
 pub use error::{Error, Result};
+pub use index::Index;
 pub use order::Unique;
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;

@@ -116,9 +116,9 @@ impl Tensor {
         Tensor::zeros(self.shape(), self.dtype(), self.device())
     }
 
-    /// `start, start + 1, ..`: `len` integers (i64).
+    /// `start, start + 1, ..`: `len` integers (i64), which wrap.
     pub fn arange(start: i64, len: usize, device: &Device) -> Result<Tensor> {
-        let data: Vec<i64> = (0..len as i64).map(|i| start + i).collect();
+        let data: Vec<i64> = (0..len as i64).map(|i| start.wrapping_add(i)).collect();
         Tensor::from_slice(&data, &[len], device)
     }
 
