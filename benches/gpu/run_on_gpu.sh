@@ -94,9 +94,7 @@ if [ $tests = 1 ]; then
 fi
 if [ $sanitize = 1 ]; then
     for tool in memcheck racecheck; do
-        for program in "$here"/tests/kernels-cuda_*; do
-            add "$(basename "$program")-$tool" "$program" compute-sanitizer --tool $tool --error-exitcode 9
-        done
+        add "kernels-$tool" "$here/tests/kernels-cuda" compute-sanitizer --tool $tool --error-exitcode 9
     done
 fi
 [ -s "$list" ] && run_list
