@@ -283,7 +283,7 @@ def copies(c, v):
             raise Skip
         return lambda: np.tril(a, k), lambda: bc.tril(s, k=k)
     if kind == 6:
-        n = c.some(0, 2)
+        n = c.some(1, 2)
         if a.dtype == bool or a.ndim == 0:
             raise Skip  # NumPy has an exclusive or for bools.
         return lambda: np.diff(a, n, axis), lambda: bc.diff(s, n=n, axis=axis)

@@ -11,7 +11,7 @@ use pyo3::pyclass::CompareOp;
 use pyo3::types::{PyComplex, PyNotImplemented};
 
 use crate::operand::Operand;
-use crate::tensor::{PyTensor, unlocked};
+use crate::tensor::{PyTensor, once};
 use crate::{buffer, error, index};
 
 /// A binary operator: `NotImplemented` for what is no operand, so that the other side is asked.
@@ -24,7 +24,7 @@ fn binary<'py>(
     let Some(other) = operand(other)? else { return Ok(PyNotImplemented::get(py).to_owned().into_any()) };
     let tensor = tensor.get().tensor();
     let other = other.beside(&tensor)?;
-    Ok(Bound::new(py, unlocked(py, || f(&tensor, &other))?)?.into_any())
+    Ok(Bound::new(py, once(py, &[&tensor, &other], || f(&tensor, &other))?)?.into_any())
 }
 
 /// A second operand, if it is one.
@@ -265,7 +265,7 @@ impl PyTensor {
             CompareOp::Gt => Tensor::gt,
             CompareOp::Ge => Tensor::ge,
         };
-        Ok(Bound::new(py, unlocked(py, || compare(&tensor, &other))?)?.into_any())
+        Ok(Bound::new(py, once(py, &[&tensor, &other], || compare(&tensor, &other))?)?.into_any())
     }
 
     fn __neg__(&self, py: Python<'_>) -> PyResult<PyTensor> {

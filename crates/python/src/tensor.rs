@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use bullet_tensor::{Result, Tensor};
+use bullet_tensor::{DeviceKind, Result, Tensor};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -27,6 +27,24 @@ pub(crate) struct PyTensor {
 /// Runs what computes without the interpreter's lock.
 pub(crate) fn unlocked(py: Python<'_>, f: impl FnOnce() -> Result<Tensor> + Send) -> PyResult<PyTensor> {
     py.detach(f).map(PyTensor::new).map_err(error::exception)
+}
+
+/// As [`unlocked`], of an op that goes once through these tensors: if they are small it is over before the lock could be
+/// given back.
+pub(crate) fn once(
+    py: Python<'_>,
+    tensors: &[&Tensor],
+    f: impl FnOnce() -> Result<Tensor> + Send,
+) -> PyResult<PyTensor> {
+    const SMALL: usize = 2048;
+    let small = |t: &&Tensor| t.numel() <= SMALL && t.device().kind() == DeviceKind::Cpu;
+    // Of broadcast ones the result may be large.
+    let largest = tensors.iter().map(|t| t.numel()).max();
+    let alike = |t: &&Tensor| t.numel() == 1 || Some(t.numel()) == largest;
+    if tensors.iter().all(|t| small(t) && alike(t)) {
+        return f().map(PyTensor::new).map_err(error::exception);
+    }
+    unlocked(py, f)
 }
 
 impl PyTensor {

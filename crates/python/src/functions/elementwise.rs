@@ -4,7 +4,7 @@ use bullet_tensor::{DType, Tensor};
 use pyo3::prelude::*;
 
 use crate::operand::{Operand, compared, pair};
-use crate::tensor::{PyTensor, unlocked};
+use crate::tensor::{PyTensor, once, unlocked};
 
 /// Defines functions of one tensor, and `add_unary`, which adds them to the module.
 macro_rules! unary {
@@ -14,7 +14,8 @@ macro_rules! unary {
             #[pyfunction]
             #[pyo3(signature = (x, /))]
             fn $name(py: Python<'_>, x: &Bound<'_, PyTensor>) -> PyResult<PyTensor> {
-                x.get().map(py, Tensor::$method)
+                let x = x.get().tensor();
+                once(py, &[&x], || x.$method())
             }
         )*
         fn add_unary(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -78,7 +79,7 @@ macro_rules! binary {
             #[pyo3(signature = (x1, x2, /))]
             fn $name(py: Python<'_>, x1: Operand, x2: Operand) -> PyResult<PyTensor> {
                 let (a, b) = $pair(x1, x2)?;
-                unlocked(py, || a.$method(&b))
+                once(py, &[&a, &b], || a.$method(&b))
             }
         )*
         fn $add(module: &Bound<'_, PyModule>) -> PyResult<()> {
