@@ -44,17 +44,14 @@ struct Dims {
 ///
 /// # Safety
 /// `view` is a buffer to be filled; `release` is called with it before it is forgotten.
-pub(crate) unsafe fn fill(
-    slf: Bound<'_, PyTensor>,
-    view: *mut ffi::Py_buffer,
-    flags: c_int,
-) -> PyResult<()> {
+pub(crate) unsafe fn fill(slf: Bound<'_, PyTensor>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
     // SAFETY: a buffer to be filled.
     let view = unsafe { &mut *view };
     view.obj = ptr::null_mut();
     let tensor = slf.get().tensor();
     let refuse = |words: String| Err(PyBufferError::new_err(words));
-    let at = interop::host_address(&tensor).map_err(|e| PyBufferError::new_err(e.value(slf.py()).to_string()))?;
+    let at =
+        interop::host_address(&tensor).map_err(|e| PyBufferError::new_err(e.value(slf.py()).to_string()))?;
     let dtype = tensor.dtype();
     let Some(format) = format(dtype) else {
         return refuse("bfloat16 has no buffer format; convert first, with t.to(bullet_core.float32)".into());
@@ -65,7 +62,9 @@ pub(crate) unsafe fn fill(
     }
     let rows = tensor.is_contiguous();
     if !rows && (!asks(ffi::PyBUF_STRIDES) || asks(ffi::PyBUF_C_CONTIGUOUS)) {
-        return refuse("the elements do not lie one after the other; copy the tensor first, with t.contiguous()".into());
+        return refuse(
+            "the elements do not lie one after the other; copy the tensor first, with t.contiguous()".into(),
+        );
     }
     if asks(ffi::PyBUF_F_CONTIGUOUS) && !(rows && tensor.rank() <= 1) {
         return refuse("the elements do not lie in column-major order".into());

@@ -75,9 +75,9 @@ fn bound(slice: &Bound<'_, PySlice>, name: &str) -> PyResult<Option<isize>> {
         Err(e) if e.is_instance_of::<PyOverflowError>(py) => {
             Ok(Some(if value.lt(0)? { isize::MIN } else { isize::MAX }))
         }
-        Err(_) => Err(PyTypeError::new_err(
-            "slice indices must be integers or None or have an __index__ method",
-        )),
+        Err(_) => {
+            Err(PyTypeError::new_err("slice indices must be integers or None or have an __index__ method"))
+        }
     }
 }
 

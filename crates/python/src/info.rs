@@ -69,7 +69,10 @@ impl FloatInfo {
             DType::F32 => (f64::from(f32::EPSILON), f64::from(f32::MAX), f64::from(f32::MIN_POSITIVE)),
             DType::F64 => (f64::EPSILON, f64::MAX, f64::MIN_POSITIVE),
             other => {
-                return Err(PyTypeError::new_err(format!("finfo of {}: expected a floating-point dtype", numpy_name(other))));
+                return Err(PyTypeError::new_err(format!(
+                    "finfo of {}: expected a floating-point dtype",
+                    numpy_name(other)
+                )));
             }
         };
         let (bits, dtype) = (8 * r#type.0.size(), PyDType(r#type.0));
@@ -77,7 +80,13 @@ impl FloatInfo {
     }
 
     fn __repr__(&self) -> String {
-        format!("finfo(min={:e}, max={:e}, eps={:e}, dtype={})", self.min, self.max, self.eps, numpy_name(self.dtype.0))
+        format!(
+            "finfo(min={:e}, max={:e}, eps={:e}, dtype={})",
+            self.min,
+            self.max,
+            self.eps,
+            numpy_name(self.dtype.0)
+        )
     }
 }
 
@@ -101,7 +110,10 @@ impl IntInfo {
     fn new(r#type: DTypeOf) -> PyResult<IntInfo> {
         let dtype = r#type.0;
         if dtype.kind() != Kind::Int {
-            return Err(PyTypeError::new_err(format!("iinfo of {}: expected an integer dtype", numpy_name(dtype))));
+            return Err(PyTypeError::new_err(format!(
+                "iinfo of {}: expected an integer dtype",
+                numpy_name(dtype)
+            )));
         }
         let (min, max) = range(dtype).into_inner();
         Ok(IntInfo { bits: 8 * dtype.size(), max, min, dtype: PyDType(dtype) })
@@ -172,7 +184,8 @@ pub(crate) fn result_type(arrays_and_dtypes: &Bound<'_, PyTuple>) -> PyResult<Py
         };
         joint = Some(joint.map_or(dtype, |joint: DType| joint.promote(dtype)));
     }
-    let joint = joint.ok_or_else(|| PyValueError::new_err("result_type: expected at least one array or dtype"))?;
+    let joint =
+        joint.ok_or_else(|| PyValueError::new_err("result_type: expected at least one array or dtype"))?;
     Ok(PyDType(numbers.iter().fold(joint, |dtype, number| number.dtype_beside(dtype))))
 }
 
@@ -211,7 +224,11 @@ impl NamespaceInfo {
 
     /// The dtypes of new tensors, by kind.
     #[pyo3(signature = (*, device = None))]
-    fn default_dtypes<'py>(&self, py: Python<'py>, device: Option<AnyDevice>) -> PyResult<Bound<'py, PyDict>> {
+    fn default_dtypes<'py>(
+        &self,
+        py: Python<'py>,
+        device: Option<AnyDevice>,
+    ) -> PyResult<Bound<'py, PyDict>> {
         let _ = device;
         let dict = PyDict::new(py);
         dict.set_item("real floating", PyDType(DType::F32))?;

@@ -28,8 +28,8 @@ mod tensor;
 mod _core {
     #[pymodule_export]
     use crate::creation::{
-        arange, array, asarray, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones, ones_like, randn,
-        uniform, zeros, zeros_like,
+        arange, array, asarray, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones,
+        ones_like, randn, uniform, zeros, zeros_like,
     };
     #[pymodule_export]
     use crate::device::{PyDevice, cuda_is_available, default_device, memory_stats, set_default_device};

@@ -86,9 +86,7 @@ impl Operand {
                 Kind::Int => integer(value, dtype, device),
                 Kind::Float => float(value as f64, dtype, device),
             },
-            Operand::Float(value) => {
-                float(value, if dtype.is_float() { dtype } else { DType::F64 }, device)
-            }
+            Operand::Float(value) => float(value, if dtype.is_float() { dtype } else { DType::F64 }, device),
         }
     }
 
@@ -134,7 +132,10 @@ pub(crate) fn range(dtype: DType) -> RangeInclusive<i128> {
 /// An integer of an integer dtype, exactly.
 pub(crate) fn integer(value: i128, dtype: DType, device: &Device) -> PyResult<Tensor> {
     if !range(dtype).contains(&value) {
-        return Err(PyOverflowError::new_err(format!("Python integer {value} out of bounds for {}", numpy_name(dtype))));
+        return Err(PyOverflowError::new_err(format!(
+            "Python integer {value} out of bounds for {}",
+            numpy_name(dtype)
+        )));
     }
     match dtype {
         DType::U8 => Tensor::scalar(value as u8, device),

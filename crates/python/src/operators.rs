@@ -287,7 +287,8 @@ impl PyTensor {
     fn __contains__(&self, py: Python<'_>, value: Operand) -> PyResult<bool> {
         let tensor = self.tensor();
         let value = value.beside_compared(&tensor)?;
-        let found = py.detach(|| tensor.detach().eq(&value)?.any(&[], false)?.item()).map_err(error::exception)?;
+        let found =
+            py.detach(|| tensor.detach().eq(&value)?.any(&[], false)?.item()).map_err(error::exception)?;
         Ok(found != 0.0)
     }
 
@@ -315,7 +316,9 @@ impl PyTensor {
     fn __index__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let tensor = self.tensor();
         if tensor.dtype().kind() != Kind::Int || tensor.rank() != 0 {
-            return Err(PyTypeError::new_err("only integer scalar arrays can be converted to a scalar index"));
+            return Err(PyTypeError::new_err(
+                "only integer scalar arrays can be converted to a scalar index",
+            ));
         }
         index::item(py, &tensor)
     }

@@ -56,7 +56,11 @@ impl PyTensor {
         self.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn map(&self, py: Python<'_>, f: impl FnOnce(&Tensor) -> Result<Tensor> + Send) -> PyResult<PyTensor> {
+    pub(crate) fn map(
+        &self,
+        py: Python<'_>,
+        f: impl FnOnce(&Tensor) -> Result<Tensor> + Send,
+    ) -> PyResult<PyTensor> {
         let tensor = self.tensor();
         unlocked(py, || f(&tensor))
     }

@@ -28,10 +28,12 @@ impl Tensor {
             (0..t.rank()).filter(|axis| !taken.contains(axis)).collect()
         };
         let (rest_a, rest_b) = (rest(self, &a), rest(other, &b));
-        let lengths = |t: &Tensor, axes: &[usize]| -> Vec<usize> { axes.iter().map(|&axis| t.dim(axis)).collect() };
+        let lengths =
+            |t: &Tensor, axes: &[usize]| -> Vec<usize> { axes.iter().map(|&axis| t.dim(axis)).collect() };
         let (dims_a, dims_b) = (lengths(self, &rest_a), lengths(other, &rest_b));
         let shared: usize = a.iter().map(|&axis| self.dim(axis)).product();
-        let signed = |axes: &[&[usize]]| -> Vec<isize> { axes.concat().iter().map(|&axis| axis as isize).collect() };
+        let signed =
+            |axes: &[&[usize]]| -> Vec<isize> { axes.concat().iter().map(|&axis| axis as isize).collect() };
         let left = self.permute(&signed(&[&rest_a, &a]))?;
         let left = left.reshape_to(Shape::new(&[dims_a.iter().product(), shared])?)?;
         let right = other.permute(&signed(&[&b, &rest_b]))?;
@@ -95,7 +97,11 @@ impl Tensor {
     /// Less than two axes.
     pub fn triangle(&self, lower: bool, k: i64) -> Result<Tensor> {
         if self.rank() < 2 {
-            return Err(OpError::shape(format!("a triangle needs at least 2 axes, got shape {}", self.shape())).into());
+            return Err(OpError::shape(format!(
+                "a triangle needs at least 2 axes, got shape {}",
+                self.shape()
+            ))
+            .into());
         }
         let (rows, columns) = (self.dim(self.rank() - 2), self.dim(self.rank() - 1));
         // A diagonal further out than this is out of the matrix too.

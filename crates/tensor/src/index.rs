@@ -338,7 +338,10 @@ fn from_start(indices: &Tensor, axis: usize, len: usize) -> Result<Tensor> {
         let (low, high) = (indices.min(&[], false)?.item()?, indices.max(&[], false)?.item()?);
         if low < -n || high >= n {
             let wrong = if high >= n { high } else { low };
-            return Err(OpError::index(format!("index {wrong} is out of bounds for axis {axis} with size {len}")).into());
+            return Err(OpError::index(format!(
+                "index {wrong} is out of bounds for axis {axis} with size {len}"
+            ))
+            .into());
         }
         if low >= 0.0 {
             return Ok(indices.clone());

@@ -30,12 +30,12 @@ pub mod tape;
 mod tensor;
 mod views;
 
+pub use arrays::same_kind;
 pub use bullet_kernels::cpu::{par, simd};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
-pub use arrays::same_kind;
 pub use error::{Error, Result};
 pub use index::Index;
 pub use order::Unique;

@@ -79,10 +79,7 @@ fn broadcast_to(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Dims) -> PyResul
 /// Views of all tensors, of the shape that they broadcast to.
 #[pyfunction]
 #[pyo3(signature = (*arrays))]
-fn broadcast_arrays<'py>(
-    py: Python<'py>,
-    arrays: Vec<Bound<'py, PyTensor>>,
-) -> PyResult<Bound<'py, PyList>> {
+fn broadcast_arrays<'py>(py: Python<'py>, arrays: Vec<Bound<'py, PyTensor>>) -> PyResult<Bound<'py, PyList>> {
     let arrays = tensors(&arrays);
     let views = || {
         let shapes: Vec<Shape> = arrays.iter().map(|t| *t.shape()).collect();
@@ -160,12 +157,7 @@ fn matrix_transpose(py: Python<'_>, x: &Bound<'_, PyTensor>) -> PyResult<PyTenso
 /// never, with False an error where it is not.
 #[pyfunction]
 #[pyo3(signature = (x, /, shape, *, copy = None))]
-fn reshape(
-    py: Python<'_>,
-    x: &Bound<'_, PyTensor>,
-    shape: Axes,
-    copy: Option<bool>,
-) -> PyResult<PyTensor> {
+fn reshape(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Axes, copy: Option<bool>) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     let made = py.detach(|| x.reshape(&shape.list())).map_err(error::exception)?;
     let shared = made.shares_memory(&x);
