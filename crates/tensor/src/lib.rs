@@ -13,6 +13,7 @@
 
 mod adjoint;
 mod capture;
+mod custom;
 pub mod decode;
 pub mod dispatch;
 mod error;
@@ -28,11 +29,12 @@ pub mod tape;
 mod tensor;
 mod views;
 
-pub use bullet_kernels::cpu::{par, simd};
+pub use bullet_kernels::cpu::{par, simd, stop};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
+pub use custom::custom;
 pub use error::{Error, Result};
 pub use order::Unique;
 pub use random::{Distribution, Generator};
