@@ -36,6 +36,7 @@ impl PyDevice {
 
     /// Waits for all work on this device.
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        crate::interrupt::wait(py, &self.0)?;
         py.detach(|| self.0.synchronize()).map_err(error::runtime)
     }
 

@@ -195,8 +195,8 @@ impl Wanted {
         }
         let stream = self.stream.unwrap_or(DEFAULT_STREAM);
         match u64::try_from(stream) {
-            // SAFETY: by the protocol, a stream of the device that the consumer works on.
             Ok(native) if native != 0 => {
+                // SAFETY: by the protocol, a stream of the device that the consumer works on.
                 unsafe { tensor.device().precede(native) }.map_err(error::runtime)?
             }
             _ if stream == NO_STREAM => {}

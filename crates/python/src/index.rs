@@ -11,6 +11,7 @@ use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
 use crate::error;
 use crate::interop::{self, count_copy};
+use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
 
@@ -114,7 +115,7 @@ pub(crate) fn get(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>) -> Py
 pub(crate) fn set(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
     let entries = entries(key, tensor)?;
     let value = assigned(value, tensor)?;
-    py.detach(|| tensor.set_index(&entries, &value)).map_err(error::exception)
+    interrupt::detached(py, || tensor.set_index(&entries, &value))?.map_err(error::exception)
 }
 
 /// A value to be written over elements of a tensor.

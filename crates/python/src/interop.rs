@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::error;
+use crate::interrupt;
 use crate::tensor::PyTensor;
 
 static HOST_COPIES: AtomicU64 = AtomicU64::new(0);
@@ -231,6 +232,7 @@ pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, P
 pub(crate) fn host_array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     let host = tensor.detach();
     count_copy(&host);
+    interrupt::wait(py, host.device())?;
     let host = py.detach(|| {
         let host = host.to_device(&Device::cpu())?;
         if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }

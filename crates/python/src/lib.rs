@@ -4,6 +4,9 @@
 //! **The lock.** Whatever computes, waits or copies much does so without the interpreter's lock (`tensor::unlocked`). A
 //! kernel's guards are never held while the lock is taken, so that two threads cannot wait for each other.
 //!
+//! **Signals.** Ctrl-C ends a call into the engine within 200 ms (`interrupt`): that is the one time when the lock is taken
+//! inside a kernel, and guards are held while Python's handler runs.
+//!
 //! **Errors.** `error` maps every error to the exception that a Python user expects; its text stays as it is.
 //!
 //! **Memory.** Arrays of NumPy and of whoever speaks DLPack come and go without a copy (`interop`): the tensor keeps the
@@ -20,6 +23,7 @@ mod grad;
 mod index;
 mod info;
 mod interop;
+mod interrupt;
 mod operand;
 mod operators;
 mod tensor;
@@ -38,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use crate::dtype::PyDType;
     #[pymodule_export]
-    use crate::grad::{is_grad_enabled, set_grad_enabled};
+    use crate::grad::{_custom, is_grad_enabled, set_grad_enabled};
     #[pymodule_export]
     use crate::info::{FloatInfo, IntInfo, NamespaceInfo, can_cast, isdtype, result_type};
     #[pymodule_export]

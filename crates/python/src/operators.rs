@@ -12,7 +12,7 @@ use pyo3::types::{PyComplex, PyNotImplemented};
 
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, once};
-use crate::{buffer, error, index};
+use crate::{buffer, error, index, interrupt};
 
 /// A binary operator: `NotImplemented` for what is no operand, so that the other side is asked.
 fn binary<'py>(
@@ -41,7 +41,7 @@ impl PyTensor {
     fn overwrite(&self, py: Python<'_>, op: Map, other: Operand) -> PyResult<()> {
         let tensor = self.tensor();
         let other = index::assigned(other, &tensor)?;
-        py.detach(|| tensor.assign_op(op, &other)).map_err(error::exception)
+        interrupt::detached(py, || tensor.assign_op(op, &other))?.map_err(error::exception)
     }
 
     /// The one element as a Python number, or NumPy's error.
@@ -231,7 +231,7 @@ impl PyTensor {
     fn __imatmul__(&self, py: Python<'_>, other: &Bound<'_, PyTensor>) -> PyResult<()> {
         let tensor = self.tensor();
         let other = index::assigned(Operand::Tensor(other.get().tensor()), &tensor)?;
-        py.detach(|| {
+        interrupt::detached(py, || {
             let product = tensor.product(&other)?;
             if product.shape() != tensor.shape() || product.dtype() != tensor.dtype() {
                 return Err(bullet_ops::Error::shape(format!(
@@ -244,7 +244,7 @@ impl PyTensor {
                 .into());
             }
             tensor.copy_(&product)
-        })
+        })?
         .map_err(error::exception)
     }
 
@@ -287,8 +287,8 @@ impl PyTensor {
     fn __contains__(&self, py: Python<'_>, value: Operand) -> PyResult<bool> {
         let tensor = self.tensor();
         let value = value.beside_compared(&tensor)?;
-        let found =
-            py.detach(|| tensor.detach().eq(&value)?.any(&[], false)?.item()).map_err(error::exception)?;
+        let found = interrupt::detached(py, || tensor.detach().eq(&value)?.any(&[], false)?.item())?
+            .map_err(error::exception)?;
         Ok(found != 0.0)
     }
 

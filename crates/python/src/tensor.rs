@@ -13,7 +13,7 @@ use crate::functions::reduce::{Axes, over};
 use crate::functions::shape::squeezed;
 use crate::index::Slices;
 use crate::operand::Operand;
-use crate::{dlpack, error, index, interop};
+use crate::{dlpack, error, index, interop, interrupt};
 
 /// An n-dimensional array on a device, with its place on the tape of gradients.
 ///
@@ -24,9 +24,9 @@ pub(crate) struct PyTensor {
     tensor: RwLock<Tensor>,
 }
 
-/// Runs what computes without the interpreter's lock.
+/// Runs what computes without the interpreter's lock, until Ctrl-C.
 pub(crate) fn unlocked(py: Python<'_>, f: impl FnOnce() -> Result<Tensor> + Send) -> PyResult<PyTensor> {
-    py.detach(f).map(PyTensor::new).map_err(error::exception)
+    interrupt::detached(py, f)?.map(PyTensor::new).map_err(error::exception)
 }
 
 /// As [`unlocked`], of an op that goes once through these tensors: if they are small it is over before the lock could be
@@ -201,10 +201,10 @@ impl PyTensor {
     #[pyo3(signature = (gradient = None))]
     fn backward(&self, py: Python<'_>, gradient: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
         let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
-        py.detach(|| match &gradient {
+        interrupt::detached(py, || match &gradient {
             None => tensor.backward(),
             Some(gradient) => tensor.backward_with(gradient),
-        })
+        })?
         .map_err(error::exception)
     }
 
@@ -235,13 +235,14 @@ impl PyTensor {
         let mut tensor = self.tensor();
         for arg in args {
             tensor = match arg.extract::<AnyDType>() {
-                Ok(dtype) => py.detach(|| tensor.cast(dtype.0)),
+                Ok(dtype) => interrupt::detached(py, || tensor.cast(dtype.0))?,
                 Err(not_dtype) => {
                     let device = arg.extract::<AnyDevice>().map_err(|not_device| {
                         // A name of neither: the words about devices, unless it was meant as a dtype.
                         if arg.extract::<String>().is_ok() { not_device } else { not_dtype }
                     })?;
                     interop::count_copy(&tensor);
+                    interrupt::wait(py, tensor.device())?;
                     py.detach(|| tensor.to_device(&device.0))
                 }
             }
@@ -258,6 +259,7 @@ impl PyTensor {
         }
         let tensor = self.tensor();
         interop::count_copy(&tensor);
+        interrupt::wait(py, tensor.device())?;
         unlocked(py, || tensor.to_device(&device.0))
     }
 

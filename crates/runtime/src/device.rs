@@ -206,6 +206,14 @@ impl Device {
         Event::new(self, timing)
     }
 
+    /// Puts the event behind the work that is on the default stream now.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn record(&self, event: &Event) -> Result<()> {
+        self.0.driver.record(event.id(), StreamId::DEFAULT)
+    }
+
     /// Waits for all work on the default stream.
     ///
     /// # Errors
@@ -228,9 +236,9 @@ impl Device {
     /// Those of `f`; the work failed.
     pub fn time<E: From<Error>>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
         let (start, end) = (self.event(true)?, self.event(true)?);
-        self.0.driver.record(start.id(), StreamId::DEFAULT)?;
+        self.record(&start)?;
         f()?;
-        self.0.driver.record(end.id(), StreamId::DEFAULT)?;
+        self.record(&end)?;
         end.synchronize()?;
         Ok(end.elapsed_since(&start)?.as_secs_f64() * 1e3)
     }

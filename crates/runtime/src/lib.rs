@@ -17,6 +17,7 @@
 pub mod cuda;
 pub mod driver;
 pub mod fault;
+pub mod fork;
 pub mod hardware;
 pub mod host;
 pub mod jit;

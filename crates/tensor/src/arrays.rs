@@ -150,7 +150,7 @@ impl Tensor {
 }
 
 /// Whether NumPy casts the first to the second where it overwrites: to a kind that comes no earlier.
-pub fn same_kind(from: DType, to: DType) -> bool {
+fn same_kind(from: DType, to: DType) -> bool {
     let rank = |dtype: DType| match dtype.kind() {
         bullet_ops::Kind::Bool => 0,
         bullet_ops::Kind::Int if dtype.is_unsigned() => 1,

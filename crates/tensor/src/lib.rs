@@ -14,6 +14,7 @@
 mod adjoint;
 mod arrays;
 mod capture;
+mod custom;
 pub mod decode;
 pub mod dispatch;
 mod error;
@@ -30,12 +31,12 @@ pub mod tape;
 mod tensor;
 mod views;
 
-pub use arrays::same_kind;
-pub use bullet_kernels::cpu::{par, simd};
+pub use bullet_kernels::cpu::{par, simd, stop};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
+pub use custom::custom;
 pub use error::{Error, Result};
 pub use index::Index;
 pub use order::Unique;

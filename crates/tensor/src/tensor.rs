@@ -457,7 +457,7 @@ impl Tensor {
 struct MoveBack(Device);
 
 impl Backward for MoveBack {
-    fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, grads: Vec<Option<Tensor>>, _: Vec<Tensor>) -> Result<Vec<Option<Tensor>>> {
         grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
 }

@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::shape::objects;
 use crate::error;
+use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
 
@@ -68,7 +69,7 @@ fn searchsorted(
 #[pyo3(signature = (x, /))]
 fn nonzero<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple>> {
     let x = x.get().tensor();
-    PyTuple::new(py, objects(py, py.detach(|| x.nonzero()).map_err(error::exception)?)?)
+    PyTuple::new(py, objects(py, interrupt::detached(py, || x.nonzero())?.map_err(error::exception)?)?)
 }
 
 static UNIQUE_ALL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -90,7 +91,7 @@ fn named<'py>(
 
 fn distinct(py: Python<'_>, x: &Bound<'_, PyTensor>) -> PyResult<Unique> {
     let x = x.get().tensor();
-    py.detach(|| x.unique()).map_err(error::exception)
+    interrupt::detached(py, || x.unique())?.map_err(error::exception)
 }
 
 /// The distinct elements, in ascending order, with the index of the first of each, which of them each element is, and how

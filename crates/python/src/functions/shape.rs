@@ -8,6 +8,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::reduce::Axes;
 use crate::creation::Dims;
 use crate::error;
+use crate::interrupt;
 use crate::tensor::{PyTensor, unlocked};
 
 /// Tensors of a list, a tuple, or of the slices of a tensor along its first axis.
@@ -159,7 +160,7 @@ fn matrix_transpose(py: Python<'_>, x: &Bound<'_, PyTensor>) -> PyResult<PyTenso
 #[pyo3(signature = (x, /, shape, *, copy = None))]
 fn reshape(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Axes, copy: Option<bool>) -> PyResult<PyTensor> {
     let x = x.get().tensor();
-    let made = py.detach(|| x.reshape(&shape.list())).map_err(error::exception)?;
+    let made = interrupt::detached(py, || x.reshape(&shape.list()))?.map_err(error::exception)?;
     let shared = made.shares_memory(&x);
     if copy == Some(false) && !shared {
         return Err(PyValueError::new_err(
@@ -282,7 +283,7 @@ fn meshgrid<'py>(
     };
     let arrays = tensors(&arrays);
     let lengths: Vec<usize> = arrays.iter().map(Tensor::numel).collect();
-    let grids = py.detach(|| {
+    let grids = interrupt::detached(py, || {
         let grid = |(i, x): (usize, &Tensor)| {
             let mut shape = vec![1; lengths.len()];
             shape[i] = -1;
@@ -291,7 +292,7 @@ fn meshgrid<'py>(
         };
         arrays.iter().enumerate().map(grid).collect::<Result<Vec<_>>>()
     });
-    PyList::new(py, objects(py, grids.map_err(error::exception)?)?)
+    PyList::new(py, objects(py, grids?.map_err(error::exception)?)?)
 }
 
 /// Adds these functions to the module.

@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
 
 use super::error::check;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::jit::{GpuInfo, Tier};
 
 /// The loaded driver.
@@ -79,8 +80,21 @@ const NEEDED: &[&str] = &[
 /// # Errors
 /// There is none, it is too old, it does not work (no kernel module, say), or it finds no device.
 pub(crate) fn library() -> Result<Library> {
-    static LIBRARY: OnceLock<Result<Library>> = OnceLock::new();
-    LIBRARY.get_or_init(load).clone()
+    static LIBRARY: OnceLock<(Result<Library>, usize)> = OnceLock::new();
+    let (library, generation) = LIBRARY.get_or_init(|| (load(), fork::generation()));
+    library.clone().and_then(|library| check_process(*generation).map(|()| library))
+}
+
+/// Refuses a child of the process in which CUDA was initialised, whose `fork::generation` is given: its calls would fail, or
+/// hang.
+pub(super) fn check_process(generation: usize) -> Result<()> {
+    if generation == fork::generation() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        "CUDA cannot be used in a process that was forked after CUDA was initialised; start processes with 'spawn' or \
+         'forkserver' (multiprocessing.set_start_method), or fork before a GPU is asked for",
+    ))
 }
 
 fn load() -> Result<Library> {

@@ -29,6 +29,7 @@ use crate::driver::{
     Priority, StreamId,
 };
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::jit::{Compiler, GpuInfo, Program};
 
 use error::{check, error};
@@ -43,6 +44,8 @@ pub struct CudaDriver {
     library: Library,
     device: c_int,
     context: CUcontext,
+    /// Of the process that the context belongs to.
+    generation: usize,
     /// What [`StreamId::DEFAULT`] means.
     default: CUstream,
     /// Of streams, by [`Priority`].
@@ -88,6 +91,7 @@ impl CudaDriver {
             library,
             device: physical.device,
             context: context?,
+            generation: fork::generation(),
             default: std::ptr::null_mut(),
             priorities: [0; 3],
             captures: Captures::default(),
@@ -121,6 +125,7 @@ impl CudaDriver {
 
     /// Makes the device's context current in this thread.
     fn enter(&self) -> Result<()> {
+        library::check_process(self.generation)?;
         let mut current = std::ptr::null_mut();
         // SAFETY: the library is initialised; the pointer is to a live variable.
         check(unsafe { sys::cuCtxGetCurrent(&mut current) }, "cuCtxGetCurrent")?;
