@@ -5,6 +5,7 @@
 mod forward;
 mod gradients;
 mod harness;
+mod index;
 mod numpy;
 mod order;
 mod semantics;
