@@ -262,9 +262,9 @@ impl Tensor {
         self.leaf().is_some()
     }
 
-    /// Whether both are the same leaf: a gradient of one is the gradient of the other.
-    pub fn is_same_leaf(&self, other: &Tensor) -> bool {
-        self.leaf().zip(other.leaf()).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    /// What tells this leaf of the tape from all others that exist: tensors of one leaf share a gradient.
+    pub fn leaf_id(&self) -> Option<usize> {
+        self.leaf().map(|leaf| Arc::as_ptr(leaf).addr())
     }
 
     /// Whether a gradient flows to or through this tensor.

@@ -93,17 +93,6 @@ impl Fused {
         .map_err(super::exception)
     }
 
-    /// Whether these are still the parameters that it updates, in any order.
-    fn holds(&self, tensors: Vec<Bound<'_, PyTensor>>) -> bool {
-        let inner = self.lock();
-        let mut held: Vec<&Tensor> = inner.parameters().map(|(_, t)| t).collect();
-        held.len() == tensors.len()
-            && tensors.iter().all(|t| {
-                let tensor = t.get().tensor();
-                held.iter().position(|h| h.is_same_leaf(&tensor)).map(|at| held.swap_remove(at)).is_some()
-            })
-    }
-
     /// One step with the gradients that backward left, at this learning rate times each parameter's factor.
     fn step(&self, py: Python<'_>, lr: f64) -> PyResult<()> {
         py.detach(|| {

@@ -45,12 +45,17 @@ fn is_leaf(tensor: &Bound<'_, PyTensor>) -> bool {
     tensor.get().tensor().is_leaf()
 }
 
-/// Whether both hold the same memory, and the same gradient if they have one.
+/// What tells a leaf from all others that exist; None for a tensor that is none.
+#[pyfunction]
+fn leaf_id(tensor: &Bound<'_, PyTensor>) -> Option<usize> {
+    tensor.get().tensor().leaf_id()
+}
+
+/// Whether both are views of all of the same memory.
 #[pyfunction]
 fn is_same(a: &Bound<'_, PyTensor>, b: &Bound<'_, PyTensor>) -> bool {
     let (a, b) = (a.get().tensor(), b.get().tensor());
-    let same_memory = a.shares_memory(&b) && a.layout() == b.layout();
-    same_memory && (a.is_same_leaf(&b) || !(a.is_leaf() || b.is_leaf()))
+    a.shares_memory(&b) && a.layout() == b.layout()
 }
 
 /// Puts what `source` holds into the object `target`: whoever holds that object sees it.
@@ -71,6 +76,7 @@ pub(super) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(init, module)?)?;
     module.add_function(wrap_pyfunction!(is_leaf, module)?)?;
     module.add_function(wrap_pyfunction!(is_same, module)?)?;
+    module.add_function(wrap_pyfunction!(leaf_id, module)?)?;
     module.add_function(wrap_pyfunction!(replace, module)?)?;
     module.add_function(wrap_pyfunction!(assign, module)?)
 }

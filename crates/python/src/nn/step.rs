@@ -183,6 +183,12 @@ impl PyTrainStep {
         self.lock().steps()
     }
 
+    /// Steps that changed the parameters: all but those skipped.
+    #[getter]
+    fn taken(&self, py: Python<'_>) -> PyResult<u64> {
+        self.run(py, |step| Ok(step.optimizer().steps_taken().item()? as u64))
+    }
+
     /// Goes on from this step.
     fn resume_at(&self, step: u64) {
         self.lock().resume_at(step);
