@@ -88,10 +88,10 @@ class Transformer(Module):
         self.tok_embedding = Embedding(config["vocab"], dim)
         self.pos_embedding = Embedding(config["max_seq"], dim) if config["positions"] == "learned" else None
         block = dict(kv_heads=config["kv_heads"] or None, rope=rope, feed_forward=config["feed_forward"], bias=bias)
-        block |= dict(norm=config["norm"], norm_eps=eps, dropout=config["dropout"])
+        block |= dict(norm=config["norm"], norm_eps=eps, dropout=config["dropout"], out=init.residual(config["layers"]))
         self.blocks = [TransformerBlock(dim, config["heads"], config["ff"], **block) for _ in range(config["layers"])]
         self.ln_f = make_norm(config["norm"], dim, bias, eps)
-        self.head = Linear(dim, config["vocab"], config["head_bias"])
+        self.head = Linear(dim, config["vocab"], config["head_bias"], fill=init.GPT2)
         if config["tie_embeddings"]:
             self.head.weight = self.tok_embedding.weight
 

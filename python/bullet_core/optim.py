@@ -88,11 +88,15 @@ class Optimizer:
             for name, param in zip(group["names"], group["params"], strict=True):
                 yield name, param, group
 
+    def _rate(self) -> float:
+        """The largest learning rate: the engine knows the others as shares of it."""
+        return max(group["lr"] for group in self.param_groups)
+
     def _members(self) -> list[tuple[str, Tensor, float, float]]:
         """What the engine knows of the parameters that are trained: name, leaf, factor on the rate, weight decay."""
-        lr = self.lr
+        rate = self._rate()
         return [
-            (name, p, group["lr"] / lr if lr else 1.0, group["weight_decay"])
+            (name, p, group["lr"] / rate if rate else 1.0, group["weight_decay"])
             for name, p, group in self._all()
             if p.requires_grad
         ]
@@ -168,9 +172,14 @@ def _groups(parameters: Parameters, defaults: dict[str, Any]) -> list[dict[str, 
             group["params"].append(tensor)
             group["names"].append(name)
         groups.append(group)
+    ids = [_nn.leaf_id(param) or id(param) for group in groups for param in group["params"]]
+    if len(set(ids)) != len(ids):
+        raise ValueError("a parameter is in two groups, or twice in one")
     names = [name for group in groups for name in group["names"]]
     if len(set(names)) != len(names):
-        raise ValueError("a parameter is in two groups, or two have one name")
+        # Parts of a model have parameters of one name: the number of the group tells them apart.
+        for i, group in enumerate(groups):
+            group["names"] = [f"{i}.{name}" for name in group["names"]]
     return groups
 
 
@@ -200,7 +209,7 @@ class _Fused(Optimizer):
 
     def step(self) -> None:
         self._sync()
-        self._core.step(self.lr)
+        self._core.step(self._rate())
 
     @property
     def steps(self) -> int:

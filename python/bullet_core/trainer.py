@@ -209,7 +209,7 @@ class Trainer:
             self._lap = (time.perf_counter(), self.step)
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.step)
-        self._engine.step(batches, self.optimizer.lr)
+        self._engine.step(batches, self.optimizer._rate())
         self.step = self._engine.steps
         last = self.step == self.steps
         self._notify("on_step", self.step, self.steps)

@@ -150,13 +150,13 @@ class Module:
 
     def reset_parameters(self, seed: int) -> Module:
         """Draws the first values again, each from `seed` and its name alone: those of the modules of Rust."""
+        first = dict(self.named_parameters())
         for path, module in self.named_modules():
             for name, (shape, fill) in module._fills.items():
-                tensor = getattr(module, name, None)
-                if tensor is None or tensor.shape != shape:
-                    continue
-                full = f"{path}.{name}" if path else name
-                _nn.assign(tensor, _nn.init(full, shape, *fill, seed=seed, dtype=tensor.dtype))
+                tensor = first.get(f"{path}.{name}" if path else name)
+                if tensor is not None and tensor.shape == shape:
+                    drawn = _nn.init(f"{path}.{name}" if path else name, shape, *fill, seed=seed, dtype=tensor.dtype)
+                    _nn.assign(tensor, drawn)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -32,8 +32,12 @@ impl Core {
         dtype: Option<AnyDType>,
         device: Option<AnyDevice>,
     ) -> PyResult<Core> {
-        let config: TransformerConfig = serde_json::from_str(config)
-            .map_err(|e| PyValueError::new_err(format!("Transformer: {e}")))?;
+        let config: TransformerConfig = serde_json::from_str(config).map_err(|e| {
+            let text = e.to_string();
+            // Where it stands in the JSON says nothing to who wrote none.
+            let text = text.split(" at line ").next().unwrap_or_default();
+            PyValueError::new_err(format!("Transformer: {text}"))
+        })?;
         let init = Init::new(seed, dtype.map_or(bullet_tensor::DType::F32, |d| d.0), &chosen(device));
         let model = py.detach(|| Transformer::new(config, &init)).map_err(super::exception)?;
         Ok(Core(Arc::new(model)))
