@@ -208,7 +208,8 @@ impl Optimizer {
         for group in &mut next.groups {
             group.step.send_from_(self.steps_taken())?;
             for member in &mut group.members {
-                let fits = |old: &Tensor, new: &Tensor| (old.shape(), old.dtype()) == (new.shape(), new.dtype());
+                let fits =
+                    |old: &Tensor, new: &Tensor| (old.shape(), old.dtype()) == (new.shape(), new.dtype());
                 let Some(old) = self.members().find(|m| m.name == member.name) else { continue };
                 if old.moments.iter().zip(&member.moments).all(|(old, new)| fits(old, new)) {
                     let device = member.param.device();

@@ -243,7 +243,8 @@ fn check_twice_the_quota(make: impl Fn(Option<usize>) -> Device, close: impl Fn(
         curve(&mut on(&ample), 2, None).unwrap();
         let quota = ample.memory_stats().peak / 2;
         let full = make(Some(quota));
-        let refused = train_step(&pairs, &Placement::on(&full, layers)).and_then(|mut s| curve(&mut s, 1, None));
+        let refused =
+            train_step(&pairs, &Placement::on(&full, layers)).and_then(|mut s| curve(&mut s, 1, None));
         assert!(refused.is_err(), "{pairs}: half the memory would do");
         drop(refused);
         let fast = make(Some(quota));

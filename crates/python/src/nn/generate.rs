@@ -59,20 +59,21 @@ impl PyTokens {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         loop {
-            let (token, piece) = py.detach(|| {
-                let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let token = state.token()?;
-                let mut piece = String::new();
-                if let Some(text) = &mut state.text {
-                    match token {
-                        Some(token) => text.decoder.push(text.tokenizer.token_bytes(token)?, &mut piece),
-                        None => text.decoder.finish(&mut piece),
+            let (token, piece) = py
+                .detach(|| {
+                    let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    let token = state.token()?;
+                    let mut piece = String::new();
+                    if let Some(text) = &mut state.text {
+                        match token {
+                            Some(token) => text.decoder.push(text.tokenizer.token_bytes(token)?, &mut piece),
+                            None => text.decoder.finish(&mut piece),
+                        }
+                        return Ok((token, Some(piece)));
                     }
-                    return Ok((token, Some(piece)));
-                }
-                Ok((token, None))
-            })
-            .map_err(super::exception)?;
+                    Ok((token, None))
+                })
+                .map_err(super::exception)?;
             match (token, piece) {
                 (_, Some(piece)) if !piece.is_empty() => return piece.into_bound_py_any(py).map(Some),
                 (Some(token), None) => return token.into_bound_py_any(py).map(Some),
@@ -96,8 +97,7 @@ fn sample(
     seed: u64,
 ) -> PyResult<u32> {
     let logits = logits.get().tensor().detach();
-    let values =
-        py.detach(|| logits.cast(DType::F32)?.to_vec::<f32>()).map_err(error::exception)?;
+    let values = py.detach(|| logits.cast(DType::F32)?.to_vec::<f32>()).map_err(error::exception)?;
     Sampler { temperature, top_k, top_p, seed }.sample(&values, step).map_err(super::exception)
 }
 

@@ -45,9 +45,7 @@ fn attention_packed(
 ) -> PyResult<PyTensor> {
     let qkv = qkv.get().tensor();
     let generator = pass::drawn(dropout, &qkv)?;
-    unlocked(py, || {
-        qkv.attention_packed(heads, kv_heads, causal, generator.as_deref().map(|g| (dropout, g)))
-    })
+    unlocked(py, || qkv.attention_packed(heads, kv_heads, causal, generator.as_deref().map(|g| (dropout, g))))
 }
 
 /// Rotary embedding (Su et al. 2021) of (batch, sequence, heads, d), the first position being `offset`; with `heads`, of
@@ -132,7 +130,7 @@ fn split(py: Python<'_>, x: &Bound<'_, PyTensor>, sizes: Vec<usize>, axis: isize
 /// Scales gradients in place so that their global norm is at most `max_norm`; returns the norm before, float32.
 #[pyfunction]
 fn clip_grad_norm(py: Python<'_>, tensors: Vec<Bound<'_, PyTensor>>, max_norm: f64) -> PyResult<PyTensor> {
-    if !(max_norm > 0.0) {
+    if max_norm.is_nan() || max_norm <= 0.0 {
         return Err(PyValueError::new_err(format!("max_norm = {max_norm}: expected a number above 0")));
     }
     let tensors: Vec<Tensor> = tensors.iter().map(|t| t.get().tensor()).collect();

@@ -168,8 +168,11 @@ pub(super) fn own(
 
 /// The error of the engine that stands for an exception.
 pub(super) fn stand_in(py: Python<'_>, exception: &PyErr) -> Error {
-    let kind =
-        if exception.is_instance_of::<PyMemoryError>(py) { ErrorKind::OutOfMemory } else { ErrorKind::Argument };
+    let kind = if exception.is_instance_of::<PyMemoryError>(py) {
+        ErrorKind::OutOfMemory
+    } else {
+        ErrorKind::Argument
+    };
     Error::new(kind, format!("Python raised {exception}"))
 }
 

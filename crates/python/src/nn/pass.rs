@@ -87,7 +87,10 @@ pub(super) fn drawn(p: f64, of: &Tensor) -> PyResult<Option<Arc<Generator>>> {
 
 /// A parameter in the dtype that the current pass computes in; None stays None.
 #[pyfunction]
-fn param<'py>(py: Python<'py>, tensor: Option<Bound<'py, PyTensor>>) -> PyResult<Option<Bound<'py, PyTensor>>> {
+fn param<'py>(
+    py: Python<'py>,
+    tensor: Option<Bound<'py, PyTensor>>,
+) -> PyResult<Option<Bound<'py, PyTensor>>> {
     let Some(tensor) = tensor else { return Ok(None) };
     let Some(dtype) = CURRENT.with_borrow(|pass| pass.compute) else { return Ok(Some(tensor)) };
     let inner = tensor.get().tensor();
@@ -121,7 +124,9 @@ fn compute_dtype() -> Option<PyDType> {
 fn set_compute_dtype(dtype: Option<AnyDType>) -> PyResult<Option<PyDType>> {
     let dtype = dtype.map(|d| d.0);
     if let Some(wrong) = dtype.filter(|d: &DType| !d.is_float()) {
-        return Err(PyValueError::new_err(format!("cannot compute in {wrong}; expected a floating-point dtype")));
+        return Err(PyValueError::new_err(format!(
+            "cannot compute in {wrong}; expected a floating-point dtype"
+        )));
     }
     let before = compute_dtype();
     CURRENT.with_borrow_mut(|pass| pass.compute = dtype);

@@ -71,7 +71,10 @@ impl PyObjective {
         let batch: Vec<PyTensor> = batch.iter().map(|t| PyTensor::new(t.clone())).collect();
         let loss = pass::with(pass.clone(), || function.call1(py, (batch,)))?;
         let loss = loss.bind(py).cast::<PyTensor>().map_err(|_| {
-            PyTypeError::new_err(format!("the loss function returned {}, expected a Tensor", loss.bind(py).get_type()))
+            PyTypeError::new_err(format!(
+                "the loss function returned {}, expected a Tensor",
+                loss.bind(py).get_type()
+            ))
         })?;
         let loss = loss.get().tensor();
         if loss.numel() != 1 || loss.rank() != 0 {
