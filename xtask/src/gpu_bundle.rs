@@ -16,10 +16,7 @@ pub(crate) const HELP: &str = "a folder with test programs and benchmarks to run
 /// Test programs, by package and test target; `None` is the package's unit tests.
 const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-runtime", Some("cuda")),
-    ("bullet-kernels", Some("cuda_map")),
-    ("bullet-kernels", Some("cuda_index")),
-    ("bullet-kernels", Some("cuda_gemm")),
-    ("bullet-kernels", Some("cuda_attention")),
+    ("bullet-kernels", Some("cuda")),
     ("bullet-tensor", Some("conformance")),
     ("bullet-tensor", Some("autograd")),
     ("bullet-tensor", Some("fused")),

@@ -275,6 +275,9 @@ fn source(obj: &Bound<'_, PyAny>) -> PyResult<(Tensor, bool)> {
     if obj.hasattr("__dlpack__")? {
         return Ok((crate::dlpack::import(obj)?, true));
     }
+    if obj.hasattr("__cuda_array_interface__")? {
+        return Ok((interop::adopt_cuda(obj)?, true));
+    }
     // NumPy knows how to read lists, numbers and buffers; its array is nobody else's.
     let read = obj.py().import("numpy")?.call_method1("asarray", (obj,))?;
     let kind: String = read.getattr("dtype")?.getattr("kind")?.extract()?;

@@ -312,19 +312,25 @@ impl PyTensor {
         interop::interface(py, &self.tensor())
     }
 
+    /// What other libraries need to know of memory on a GPU.
+    #[getter]
+    fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        interop::cuda_interface(py, &self.tensor())
+    }
+
     #[pyo3(signature = (*, stream = None, max_version = None, dl_device = None, copy = None))]
     fn __dlpack__<'py>(
         &self,
         py: Python<'py>,
-        stream: Option<Py<PyAny>>,
+        stream: Option<i64>,
         max_version: Option<(u32, u32)>,
         dl_device: Option<(i32, i32)>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        dlpack::export(py, &self.tensor(), stream, max_version, dl_device, copy)
+        dlpack::export(py, &self.tensor(), &dlpack::Wanted { stream, max_version, dl_device, copy })
     }
 
-    fn __dlpack_device__(&self) -> PyResult<(i32, i32)> {
+    fn __dlpack_device__(&self) -> (i32, i32) {
         dlpack::device_of(&self.tensor())
     }
 

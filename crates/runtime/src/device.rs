@@ -214,6 +214,14 @@ impl Device {
         self.0.driver.synchronize(StreamId::DEFAULT)
     }
 
+    /// Waits for all work on the device, that of other libraries in this process too.
+    ///
+    /// # Errors
+    /// Whatever went wrong in that work; the default stream is being captured.
+    pub fn synchronize_all(&self) -> Result<()> {
+        self.0.driver.synchronize_all()
+    }
+
     /// Milliseconds that the device takes for what `f` enqueues on the default stream, by its own clock.
     ///
     /// # Errors
@@ -511,7 +519,12 @@ impl Drop for Buffer {
         let block = match self.block.take() {
             None => return,
             Some(Memory::Pool(block)) => block,
-            Some(Memory::Adopted(_owner)) => {
+            Some(Memory::Adopted(owned)) => {
+                if Arena::current(&self.device).is_some() {
+                    // What a capture may have used is used again at every replay.
+                    std::mem::forget(owned);
+                    return;
+                }
                 // Nobody says when its memory is used again. An error here is of work that someone else will ask for.
                 let _ = self.wait_for_users().and_then(|()| self.device.synchronize());
                 return;

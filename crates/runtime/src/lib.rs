@@ -25,6 +25,7 @@ mod capture;
 mod device;
 mod discover;
 mod error;
+mod foreign;
 mod graph;
 mod options;
 mod pool;

@@ -210,6 +210,11 @@ impl Tensor {
         Some((base.expose_provenance() + self.layout().offset * self.dtype().size()) as u64)
     }
 
+    /// Where the first element lies in the device's memory. Work that was enqueued before may still write there.
+    pub fn address(&self) -> u64 {
+        self.storage().buffer().ptr().offset(self.layout().offset * self.dtype().size()).0
+    }
+
     /// Whether the memory belongs to someone who allows no writes.
     pub fn is_read_only(&self) -> bool {
         self.storage().is_read_only()

@@ -47,6 +47,7 @@ const NEEDED: &[&str] = &[
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",
     "cuMemsetD8Async",
+    "cuPointerGetAttribute",
     "cuStreamCreateWithPriority",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
@@ -111,6 +112,21 @@ fn load() -> Result<Library> {
         launch_ex: has("cuLaunchKernelEx"),
         graphs: has("cuGraphInstantiateWithFlags"),
     })
+}
+
+/// The CUDA device that this address belongs to.
+///
+/// # Errors
+/// There is no driver; the address is no memory that CUDA knows.
+pub fn ordinal_of(address: u64) -> Result<usize> {
+    library()?;
+    let mut ordinal: c_int = -1;
+    let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+    // SAFETY: the library is initialised; this attribute is an int, and the pointer is to a live one.
+    let asked = unsafe { sys::cuPointerGetAttribute((&raw mut ordinal).cast(), attribute, address) };
+    check(asked, "cuPointerGetAttribute")?;
+    usize::try_from(ordinal)
+        .map_err(|_| Error::invalid(format!("the address {address:#x} belongs to no GPU")))
 }
 
 /// A GPU as the driver describes it, before anything is set up on it.

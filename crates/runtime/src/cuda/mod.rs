@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::jit::{Compiler, GpuInfo, Program};
 
 use error::{check, error};
+pub use library::ordinal_of;
 pub(crate) use library::{Library, Physical, library};
 
 /// An NVIDIA GPU.
@@ -322,6 +323,15 @@ impl Driver for CudaDriver {
         self.enter()?;
         // SAFETY: handles of streams are valid until destroyed, which is unsafe.
         check(unsafe { sys::cuStreamSynchronize(self.stream(stream)) }, "cuStreamSynchronize")
+    }
+
+    fn synchronize_all(&self) -> Result<()> {
+        if self.captures.is_capturing(StreamId::DEFAULT) {
+            return Err(Error::invalid("the default stream is being captured; wait after that"));
+        }
+        self.enter()?;
+        // SAFETY: the context is current.
+        check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")
     }
 
     fn create_event(&self, timing: bool) -> Result<EventId> {
