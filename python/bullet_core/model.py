@@ -80,6 +80,7 @@ class Transformer(Module):
         own = dict(self.named_parameters())
         for name, leaf in core.named_parameters():
             _nn.replace(own[name], leaf)
+        self._named = [name for name, _ in self.named_parameters()]
         self._built = [(name, type(module)) for name, module in self.named_modules()]
 
     def _build(self, config: dict[str, Any]) -> None:
@@ -125,8 +126,12 @@ class Transformer(Module):
 
     def to(self, *places: Any) -> Transformer:
         super().to(*places)
+        self._renew()
+        return self
+
+    def _renew(self) -> None:
+        """Makes a Rust model of what the modules hold, and its parameters theirs."""
         some = next(self.parameters())
-        # A Rust model that holds what the modules now hold.
         core = _nn.TransformerCore(json.dumps(self.config), 0, dtype=some.dtype, device=some.device)
         if self._is_as_built():
             own = dict(self.named_parameters())
@@ -135,13 +140,22 @@ class Transformer(Module):
                 tracked = own[name].requires_grad
                 _nn.replace(own[name], leaf if tracked else leaf.detach())
         self._core = core
-        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_core"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
 
     def _is_as_built(self) -> bool:
         """Whether the Rust model computes what `forward` does: no part was replaced by one of another kind."""
         same = self._built == [(name, type(module)) for name, module in self.named_modules()]
-        names = {name for name, _ in self._core.named_parameters()}
-        return same and type(self).forward is Transformer.forward and names == {n for n, _ in self.named_parameters()}
+        return (
+            same
+            and type(self).forward is Transformer.forward
+            and self._named == [name for name, _ in self.named_parameters()]
+        )
 
     def generate(
         self,

@@ -153,7 +153,11 @@ class Trainer:
         self.step = 0
         self._source = _Source(data)
         self._scaler: list[tuple[str, Tensor]] = []
+        #: Rust's training step, and whether Python has taken over what it left.
         self._engine: Any = None
+        self._engine_done = True
+        self._engine_began = 0
+        self._lap = (0.0, 0)
         self._stop = self._broken = False
         self._skipped = 0
 
@@ -205,7 +209,7 @@ class Trainer:
         """One step and what is due after it."""
         rounds = range(self.step * self.accumulation, (self.step + 1) * self.accumulation)
         batches = [self._source.batch(i) for i in rounds]
-        if self._engine is None or self._engine_done:
+        if self._engine_done:
             self._engine = self._make_engine(batches[0])
             self._engine_done, self._engine_began = False, self.step
             self._lap, self._skipped = (time.perf_counter(), self.step), self._engine.read()[3]
@@ -223,8 +227,6 @@ class Trainer:
             self._notify("on_eval", metrics)
         if self.checkpoint and self.save_interval and self.step % self.save_interval == 0 and not last:
             self.save(self.checkpoint)
-
-    _engine_done = True
 
     def _make_engine(self, batch: Batch) -> Any:
         """Rust's training step, for batches like this one."""
@@ -249,7 +251,7 @@ class Trainer:
 
     def _settle(self) -> None:
         """Brings what Python holds up to date with the steps that Rust took."""
-        if self._engine is None or self._engine_done:
+        if self._engine_done:
             return
         self._engine_done = True
         self._scaler = self._engine.scaler_state()
@@ -312,7 +314,7 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes model, optimizer and the place in the data: for `resume`, and of a Transformer for `load`, too."""
-        if self._engine is not None and not self._engine_done:
+        if not self._engine_done:
             self._scaler = self._engine.scaler_state()
             taken = dict(_fused_state(self.optimizer, self._engine))
         else:
@@ -494,8 +496,6 @@ def train(
         return stop
 
     pairs = [(key, str(value).lower() if isinstance(value, bool) else str(value)) for key, value in settings.items()]
-    if "name" not in settings and "train.name" not in settings and config is None and resume is None:
-        pairs.append(("train.name", "python"))
     report, core, tokenizer = _nn.train(
         pairs, config=config, text=text, resume=resume, overwrite=overwrite, device=device, callback=hear
     )

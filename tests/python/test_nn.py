@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,6 +141,21 @@ def test_copies_and_pickles():
     assert twin(x).tolist() == model(x).tolist()
     assert not twin[0].weight.requires_grad or twin[0].weight is not model[0].weight
     assert "Linear(weight=(3, 2), bias=(3,))" in repr(model)
+    model = small(tie_embeddings=True)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.head.weight is other.tok_embedding.weight is not model.head.weight
+        assert list(other.generate([1, 2], 6)) == list(model.generate([1, 2], 6))
+        other(tokens()).sum().backward()
+        assert model.head.weight.grad is None and other.head.weight.grad is not None
+
+
+def test_importing_the_package_imports_no_models():
+    script = "import sys, bullet_core; print([n for n in ('nn', 'optim', 'trainer') if 'bullet_core.' + n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert bc.nn.Linear is nn.Linear and bc.Transformer is nn.Transformer and "Trainer" in dir(bc)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = bc.nothing
 
 
 def numpy_lstm(x, w_ih, w_hh, b_ih, b_hh):

@@ -351,6 +351,23 @@ def test_progress_is_quiet_unless_asked_for(capsys):
     assert "3/3" in shown and "loss" in shown
 
 
+def test_a_trainer_may_be_asked_while_it_trains():
+    asked = []
+    model = net()
+
+    def loss(model, x, y):
+        with pytest.raises(RuntimeError, match="while it computes its loss"):
+            _ = trainer.captured
+        return squares(model, x, y)
+
+    trainer = bc.Trainer(model, loss, Batches(X, Y, size=32), steps=200)
+    other = threading.Thread(target=lambda: [asked.append(trainer.captured) for _ in range(50) if time.sleep(0.001) is None])
+    other.start()
+    trainer.fit()
+    other.join(30)
+    assert asked == [False] * 50
+
+
 def test_threads_train_models_of_their_own():
     results = {}
     models = [net() for _ in range(3)]

@@ -16,7 +16,7 @@ mod step;
 mod tokenizer;
 
 use bullet_nn::{Error, ErrorKind};
-use pyo3::exceptions::{PyIndexError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 /// Adds the module `_nn`.
@@ -50,9 +50,6 @@ pub(crate) fn exception(error: Error) -> PyErr {
         },
         ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Data | ErrorKind::Argument => {
             PyValueError::new_err(message)
-        }
-        ErrorKind::Tensor if message.contains("out of range") || message.contains("out of bounds") => {
-            PyIndexError::new_err(message)
         }
         ErrorKind::Tensor => PyRuntimeError::new_err(message),
         ErrorKind::OutOfMemory => PyMemoryError::new_err(message),

@@ -1,6 +1,7 @@
 //! The training step of `bullet_nn`, with a model and a loss that Python wrote.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use bullet_nn::optim::Schedule;
 use bullet_nn::train::{BatchTensor, Objective, StepOptions, TrainStep};
@@ -97,23 +98,52 @@ impl Objective for PyObjective {
 #[pyclass(name = "TrainStep", frozen)]
 pub(super) struct PyTrainStep {
     step: Mutex<TrainStep<PyObjective>>,
+    owner: Mutex<Option<ThreadId>>,
     loss: Function,
     update: Function,
     raised: Raised,
 }
 
 impl PyTrainStep {
-    fn lock(&self) -> MutexGuard<'_, TrainStep<PyObjective>> {
-        self.step.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs what may call Python back: without the interpreter's lock.
+    /// Runs what may wait for a step of another thread, or call Python back: without the interpreter's lock.
     fn run<R: Send>(
         &self,
         py: Python<'_>,
         f: impl FnOnce(&mut TrainStep<PyObjective>) -> Result<R> + Send,
     ) -> PyResult<R> {
-        py.detach(|| f(&mut self.lock())).map_err(|e| self.raised.or(e))
+        let me = thread::current().id();
+        if *self.owner() == Some(me) {
+            return Err(PyRuntimeError::new_err(
+                "a training step is asked for something while it computes its loss; ask before or after the step",
+            ));
+        }
+        py.detach(|| {
+            let mut step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
+            let _owned = Owned::by(self, me);
+            f(&mut step)
+        })
+        .map_err(|e| self.raised.or(e))
+    }
+
+    /// Which thread has the step. Held for no longer than it takes to look.
+    fn owner(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives, a thread has the step.
+struct Owned<'a>(&'a PyTrainStep);
+
+impl<'a> Owned<'a> {
+    fn by(step: &'a PyTrainStep, thread: ThreadId) -> Owned<'a> {
+        *step.owner() = Some(thread);
+        Owned(step)
+    }
+}
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        *self.0.owner() = None;
     }
 }
 
@@ -162,7 +192,7 @@ impl PyTrainStep {
         let device = device.get().0.clone();
         let step =
             py.detach(|| TrainStep::new(model, optimizer, options, &device)).map_err(super::exception)?;
-        Ok(PyTrainStep { step: Mutex::new(step), loss, update, raised })
+        Ok(PyTrainStep { step: Mutex::new(step), owner: Mutex::default(), loss, update, raised })
     }
 
     /// One step on these batches, one for each round of accumulation, at this learning rate.
@@ -182,8 +212,8 @@ impl PyTrainStep {
 
     /// Steps begun so far.
     #[getter]
-    fn steps(&self) -> u64 {
-        self.lock().steps()
+    fn steps(&self, py: Python<'_>) -> PyResult<u64> {
+        self.run(py, |step| Ok(step.steps()))
     }
 
     /// Steps that changed the parameters: all but those skipped.
@@ -193,25 +223,31 @@ impl PyTrainStep {
     }
 
     /// Goes on from this step.
-    fn resume_at(&self, step: u64) {
-        self.lock().resume_at(step);
+    fn resume_at(&self, py: Python<'_>, at: u64) -> PyResult<()> {
+        self.run(py, |step| {
+            step.resume_at(at);
+            Ok(())
+        })
     }
 
     /// Whether steps are replayed from a graph.
     #[getter]
-    fn captured(&self) -> bool {
-        self.lock().is_captured()
+    fn captured(&self, py: Python<'_>) -> PyResult<bool> {
+        self.run(py, |step| Ok(step.is_captured()))
     }
 
     /// Whether steps may be captured into a graph; by default, on a GPU.
-    fn set_captured(&self, captured: bool) {
-        self.lock().set_captured(captured);
+    fn set_captured(&self, py: Python<'_>, captured: bool) -> PyResult<()> {
+        self.run(py, |step| {
+            step.set_captured(captured);
+            Ok(())
+        })
     }
 
     /// Why steps are not captured, where that was tried.
     #[getter]
-    fn not_captured(&self) -> Option<String> {
-        self.lock().not_captured().map(str::to_string)
+    fn not_captured(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.run(py, |step| Ok(step.not_captured().map(str::to_string)))
     }
 
     /// Tells the optimizer that it was made from how far it went.
@@ -221,10 +257,9 @@ impl PyTrainStep {
     }
 
     /// The tensors of the loss scale, by name.
-    fn scaler_state(&self) -> Named {
-        let step = self.lock();
-        let state = step.scaler().map(|s| s.state()).unwrap_or_default();
-        state.into_iter().map(|(name, t)| (name, PyTensor::new(t))).collect()
+    fn scaler_state(&self, py: Python<'_>) -> PyResult<Named> {
+        let state = self.run(py, |step| Ok(step.scaler().map(|s| s.state()).unwrap_or_default()))?;
+        Ok(state.into_iter().map(|(name, t)| (name, PyTensor::new(t))).collect())
     }
 
     /// Overwrites the tensors of the loss scale.
