@@ -95,7 +95,7 @@ class Model:
         if name is None:
             return back(dy)
         dx, *grads = back(dy)
-        self.grads |= {f"{name}.{f}": g for f, g in zip("wb", grads) if f"{name}.{f}" in self.p}
+        self.grads |= {f"{name}.{f}": g for f, g in zip("wb", grads, strict=False) if f"{name}.{f}" in self.p}
         return dx
 
     def free(self, pair):

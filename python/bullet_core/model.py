@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ._core import Tensor, _nn, array, cross_entropy
 from .autograd import no_grad
@@ -19,7 +19,25 @@ from .nn.transformer import make_norm, norm_of
 
 __all__ = ["Tokenizer", "Transformer", "generate", "load", "load_tensors", "save_tensors"]
 
-Tokenizer = _nn.Tokenizer
+if TYPE_CHECKING:
+
+    class Tokenizer:
+        """Text to token ids and back: a vocabulary of characters, or byte-level byte-pair encoding."""
+
+        kind: str
+        vocab_size: int
+
+        def __init__(self, json: str) -> None: ...
+        @staticmethod
+        def train(text: str, kind: str = "char", *, vocab_size: int = 512) -> Tokenizer: ...
+        def encode(self, text: str) -> list[int]: ...
+        def decode(self, ids: Sequence[int]) -> str: ...
+        def to_json(self) -> str: ...
+        def __len__(self) -> int: ...
+
+else:
+    Tokenizer = _nn.Tokenizer
+
 Prompt = str | Sequence[int]
 Stop = str | int | Sequence[str] | Sequence[int] | None
 
@@ -56,15 +74,16 @@ class Transformer(Module):
         tokenizer: Tokenizer | None = None,
     ):
         if isinstance(vocab, Tokenizer):
-            vocab, tokenizer = vocab.vocab_size, vocab
-        sizes = dict(vocab=vocab, dim=dim, layers=layers, heads=heads, kv_heads=kv_heads, max_seq=max_seq)
+            tokenizer = vocab
+        count = vocab.vocab_size if isinstance(vocab, Tokenizer) else vocab
+        sizes = dict(vocab=count, dim=dim, layers=layers, heads=heads, kv_heads=kv_heads, max_seq=max_seq)
         config = dict(sizes, ff=4 * dim if ff is None else ff, positions=positions, rope_base=rope_base)
         config |= dict(norm=norm, norm_eps=norm_eps, feed_forward=feed_forward, bias=bias, head_bias=head_bias)
         config |= dict(tie_embeddings=tie_embeddings, dropout=dropout)
         self._adopt(_nn.TransformerCore(json.dumps(config), seed, dtype=dtype, device=device), tokenizer)
 
     @classmethod
-    def _of(cls, core: Any, tokenizer: Tokenizer | None) -> Transformer:
+    def _of(cls, core: Any, tokenizer: Tokenizer | None) -> Self:
         """The model of a Rust model."""
         self = cls.__new__(cls)
         self._adopt(core, tokenizer)
@@ -124,7 +143,7 @@ class Transformer(Module):
         """Mean cross-entropy in nats of `targets` (batch, sequence); those of -100 count for nothing."""
         return cross_entropy(self(tokens), targets)
 
-    def to(self, *places: Any) -> Transformer:
+    def to(self, *places: Any) -> Self:
         super().to(*places)
         self._renew()
         return self
@@ -211,7 +230,7 @@ def load(path: str | os.PathLike[str], *, device: Any = None) -> Transformer:
     dtype = next(iter(state.values())).dtype
     model = Transformer._of(_nn.TransformerCore(config, 0, dtype=dtype, device=device), tokenizer)
     model.load_state_dict(state)
-    return model.eval()  # type: ignore[return-value]
+    return model.eval()
 
 
 def load_tensors(path: str | os.PathLike[str], *, device: Any = None) -> dict[str, Tensor]:
@@ -251,7 +270,8 @@ def generate(
 def _tokens(
     model: Any, ids: list[int], tokenizer: Tokenizer | None, max_tokens: int | None, max_seq: int | None, options: Any
 ) -> Iterator[Any]:
-    ids, pending, step = list(ids), [], 0
+    ids, step = list(ids), 0
+    pending: list[int] = []
     device = next((p.device for p in model.parameters()), None) if isinstance(model, Module) else None
     while max_tokens is None or step < max_tokens:
         window = ids[-max_seq:] if max_seq else ids
@@ -291,7 +311,7 @@ def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[list[int], Tok
 
 def _until(pieces: Iterable[Any], stop: Stop) -> Iterator[Any]:
     """Ends before `stop`; holds back what may become the beginning of it."""
-    stops = [] if stop is None else [stop] if isinstance(stop, (str, int)) else list(stop)
+    stops: list[Any] = [] if stop is None else [stop] if isinstance(stop, (str, int)) else list(stop)
     held = ""
     for piece in pieces:
         if not isinstance(piece, str):

@@ -158,7 +158,7 @@ def _groups(parameters: Parameters, defaults: dict[str, Any]) -> list[dict[str, 
     given = list(parameters.named_parameters()) if isinstance(parameters, Module) else list(parameters)
     if isinstance(parameters, Tensor) or not given:
         raise ValueError("an optimizer needs parameters: a module, or a list of tensors that require gradients")
-    dicts = given if all(isinstance(one, dict) for one in given) else [{"params": given}]
+    dicts: list[Any] = given if all(isinstance(one, dict) for one in given) else [{"params": given}]
     groups, seen = [], 0
     for one in dicts:
         members = one["params"]

@@ -28,7 +28,6 @@ from .optim import AdamW, Optimizer, Schedule
 
 __all__ = ["Callback", "Progress", "Run", "Trainer", "train"]
 
-Batch = tuple[Tensor, ...]
 Loss = Callable[..., Tensor]
 
 
@@ -76,7 +75,8 @@ class Progress(Callback):
 
     def on_eval(self, metrics: dict[str, Any]) -> None:
         if self.show:
-            print(f"\r{'step ' + str(metrics['step']) + '  evaluation loss ' + format(metrics['loss'], '.4f'):<79}", file=sys.stderr)
+            line = f"step {metrics['step']}  evaluation loss {metrics['loss']:.4f}"
+            print(f"\r{line:<79}", file=sys.stderr)
 
     def on_end(self, report: dict[str, Any]) -> None:
         if self.show:
@@ -228,7 +228,7 @@ class Trainer:
         if self.checkpoint and self.save_interval and self.step % self.save_interval == 0 and not last:
             self.save(self.checkpoint)
 
-    def _make_engine(self, batch: Batch) -> Any:
+    def _make_engine(self, batch: Sequence[Tensor]) -> Any:
         """Rust's training step, for batches like this one."""
         shapes = [(tuple(t.shape), t.dtype) for t in batch]
         members = self.optimizer._members()
@@ -319,7 +319,7 @@ class Trainer:
             taken = dict(_fused_state(self.optimizer, self._engine))
         else:
             taken = self.optimizer._tensors()
-        model = self.model
+        model: Any = self.model
         whole = isinstance(model, Transformer) and model._is_as_built()
         config = {"model": json.dumps(model.config), "tokenizer": model.tokenizer} if whole else {}
         tensors = [(f"model.{name}", tensor) for name, tensor in model.state_dict().items()]

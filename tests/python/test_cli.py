@@ -12,8 +12,8 @@ import pytest
 import bullet_core as bc
 
 SCRIPT = pathlib.Path(sys.executable).parent / "bullet"
-SMALL = ["--set", "model.dim=16", "--set", "model.layers=1", "--set", "model.heads=2", "--set", "model.ff=16", "--set", "model.seq=8"]
-SMALL += ["--set", "tokenizer.kind=char", "--set", "train.batch_size=2", "--device", "cpu"]
+SIZES = ["dim=16", "layers=1", "heads=2", "ff=16", "seq=8", "tokenizer.kind=char", "batch_size=2"]
+SMALL = [word for size in SIZES for word in ("--set", size)] + ["--device", "cpu"]
 
 
 def bullet(*args, module=False, **options):

@@ -72,7 +72,8 @@ def test_a_module_in_a_few_lines_trains():
         opt.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 5
-    assert [name for name, _ in model.named_parameters()] == ["0.scale", "0.project.weight", "0.project.bias", "2.weight", "2.bias"]
+    names = [name for name, _ in model.named_parameters()]
+    assert names == ["0.scale", "0.project.weight", "0.project.bias", "2.weight", "2.bias"]
 
 
 def test_parameters_are_walked_once_and_in_order():
@@ -136,7 +137,7 @@ def test_copies_and_pickles():
     model = nn.Sequential(nn.Linear(2, 3), bc.tanh, nn.Linear(3, 1))
     x = bc.ones((1, 2))
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(nn.Linear(2, 3)))):
-        assert [n for n, _ in other.named_parameters()][0].endswith("weight")
+        assert next(other.named_parameters())[0].endswith("weight")
     twin = copy.deepcopy(model)
     assert twin(x).tolist() == model(x).tolist()
     assert not twin[0].weight.requires_grad or twin[0].weight is not model[0].weight
@@ -264,7 +265,7 @@ def test_generation_follows_what_python_changes():
     assert list(model.generate([1, 2], 8, temperature=0)) == wanted
     # New objects in place of the parameters.
     model = small()
-    for (path, module), (_, source) in zip(model.named_modules(), other.named_modules(), strict=True):
+    for (_, module), (_, source) in zip(model.named_modules(), other.named_modules(), strict=True):
         for name in module._parameters:
             setattr(module, name, nn.Parameter(getattr(source, name).detach().copy()))
     assert list(model.generate([1, 2], 8, temperature=0)) == wanted
@@ -334,7 +335,7 @@ def test_files_keep_a_model_whole(tmp_path, ending):
 def test_wrong_sizes_are_told():
     with pytest.raises(ValueError, match="must divide"):
         small(heads=5)
-    with pytest.raises(ValueError, match="expected `learned` or `rope`$"):
+    with pytest.raises(ValueError, match=r"expected `learned` or `rope`$"):
         small(positions="none")
     with pytest.raises(ValueError, match="1 to 16 tokens"):
         small()(tokens(length=17))

@@ -1,9 +1,7 @@
 """The trainer: against the run of Rust, its hooks, checkpoints and Ctrl-C."""
 
 import gc
-import os
 import pathlib
-import signal
 import subprocess
 import sys
 import threading
@@ -229,7 +227,8 @@ def test_broken_numbers_end_the_run_and_spare_the_checkpoint(tmp_path):
     kept = path.read_bytes()
     for precision in ("float32", "float16"):
         model = net()
-        wild = bc.Trainer(model, lambda m, x, y: squares(m, x, y) * float("inf"), Batches(X, Y, size=32), steps=500, checkpoint=path, precision=precision)
+        options = {"steps": 500, "checkpoint": path, "precision": precision}
+        wild = bc.Trainer(model, lambda m, x, y: squares(m, x, y) * float("inf"), Batches(X, Y, size=32), **options)
         with pytest.raises(FloatingPointError, match="lower the learning rate"):
             wild.fit()
     assert path.read_bytes() == kept
@@ -249,13 +248,14 @@ def test_trainers_are_collected():
     class Holder:
         pass
 
-    holder = Holder()
-    model = net()
-    trainer = bc.Trainer(model, lambda m, x, y: squares(m, x, y) + 0 * (holder is None), Batches(X, Y, size=32), steps=2)
-    holder.trainer = trainer
-    trainer.fit()
-    gone = weakref.ref(holder)
-    del holder, trainer, model
+    def make():
+        holder = Holder()
+        loss = lambda m, x, y: squares(m, x, y) + 0 * (holder is None)  # noqa: E731
+        holder.trainer = bc.Trainer(net(), loss, Batches(X, Y, size=32), steps=2)
+        holder.trainer.fit()
+        return weakref.ref(holder)
+
+    gone = make()
     gc.collect()
     assert gone() is None
 
@@ -289,7 +289,8 @@ import bullet_core as bc
 times = []
 threading.Timer(1.0, lambda: (times.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
 try:
-    bc.train(text="to be or not to be " * 200, steps=10**6, dim=16, layers=1, heads=2, ff=16, seq=8, batch_size=2, runs=sys.argv[1], eval_interval=0, name="x", **{"train.device": "cpu"})
+    sizes = {"dim": 16, "layers": 1, "heads": 2, "ff": 16, "seq": 8, "batch_size": 2, "train.device": "cpu"}
+    bc.train(text="to be or not to be " * 200, steps=10**6, runs=sys.argv[1], eval_interval=0, name="x", **sizes)
 except KeyboardInterrupt:
     late = time.perf_counter() - times[0]
     assert late < 0.4, late

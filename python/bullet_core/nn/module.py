@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .._core import Tensor, _nn, array, asarray
 from . import init
@@ -12,7 +12,7 @@ from . import init
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
 
 
-def Parameter(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:  # noqa: N802  # It makes what PyTorch's class is.
+def Parameter(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     """A leaf of the tape with these values: what a `Module` trains. A tensor lends its memory, anything else is copied."""
     leaf = data.detach() if isinstance(data, Tensor) else array(data)
     for place in (dtype, device):
@@ -40,7 +40,11 @@ class Module:
     _children: dict[str, None]
     _fills: dict[str, tuple[tuple[int, ...], init.Fill]]
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> Module:
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # What `__init__` of a subclass sets.
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         self = super().__new__(cls)
         # Before any `__init__`, so that a module works without calling that of its base.
         for name, value in (("training", True), ("_parameters", {}), ("_children", {}), ("_fills", {})):
@@ -119,13 +123,13 @@ class Module:
         """Number of scalars in all parameters."""
         return sum(tensor.size for tensor in self.parameters())
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self, mode: bool = True) -> Self:
         """Says that the modules are trained: dropout is active."""
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
-    def eval(self) -> Module:
+    def eval(self) -> Self:
         """Says that the modules are used, not trained."""
         return self.train(False)
 
@@ -134,13 +138,13 @@ class Module:
         for _, tensor in self._all_parameters():
             tensor.grad = None
 
-    def requires_grad_(self, requires_grad: bool = True) -> Module:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Whether the parameters are trained; `model.encoder.requires_grad_(False)` freezes a part."""
         for tensor in self.parameters():
             tensor.requires_grad = requires_grad
         return self
 
-    def to(self, *places: Any) -> Module:
+    def to(self, *places: Any) -> Self:
         """Moves the parameters to a device, or converts them to a dtype, or both. They stay the same objects."""
         for tensor in list(self.parameters()):
             moved = tensor.detach().to(*places)
@@ -148,7 +152,7 @@ class Module:
             _nn.replace(tensor, moved)
         return self
 
-    def reset_parameters(self, seed: int) -> Module:
+    def reset_parameters(self, seed: int) -> Self:
         """Draws the first values again, each from `seed` and its name alone: those of the modules of Rust."""
         first = dict(self.named_parameters())
         for path, module in self.named_modules():
@@ -195,12 +199,12 @@ class Module:
         """Writes the parameters: to a safetensors file if the name ends so, else to a `.bullet` file."""
         _nn.save(path, [(f"model.{name}", tensor) for name, tensor in self.state_dict().items()])
 
-    def load(self, path: str | os.PathLike[str]) -> Module:
+    def load(self, path: str | os.PathLike[str]) -> Self:
         """Overwrites the parameters with those of a file that `save` wrote."""
         self.load_state_dict(read_state(path))
         return self
 
-    def apply(self, function: Callable[[Module], Any]) -> Module:
+    def apply(self, function: Callable[[Module], Any]) -> Self:
         """Calls a function with every module."""
         for module in list(self.modules()):
             function(module)
@@ -235,14 +239,14 @@ class ModuleList(Module):
     def __init__(self, modules: Iterable[Module] = ()):
         self.extend(modules)
 
-    def append(self, module: Module) -> ModuleList:
+    def append(self, module: Module) -> Self:
         """Adds one at the end."""
         if not isinstance(module, Module):
             raise TypeError(f"expected a Module, got {type(module).__name__}")
         setattr(self, str(len(self)), module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
+    def extend(self, modules: Iterable[Module]) -> Self:
         """Adds several at the end."""
         for module in modules:
             self.append(module)
@@ -275,7 +279,7 @@ class Sequential(ModuleList):
     def __init__(self, *parts: Module | Callable[[Tensor], Tensor] | Iterable[Module]):
         if len(parts) == 1 and isinstance(parts[0], (list, tuple)):
             parts = tuple(parts[0])
-        super().__init__(part if isinstance(part, Module) else Function(part) for part in parts)
+        super().__init__(part if isinstance(part, Module) else Function(part) for part in parts)  # type: ignore[arg-type]
 
     def forward(self, x: Any) -> Any:
         for part in self:

@@ -7,7 +7,7 @@ from . import init
 from .layers import LayerNorm, Linear, RMSNorm
 from .module import Module
 
-__all__ = ["Attention", "MLP", "TransformerBlock"]
+__all__ = ["MLP", "Attention", "TransformerBlock"]
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 
