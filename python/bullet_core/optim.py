@@ -110,9 +110,9 @@ class Optimizer:
 
         return update
 
-    def _catch_up(self, step: Any, steps: int) -> None:
+    def _catch_up(self, engine: Any) -> None:
         """Learns how many steps a training step took."""
-        self._steps += steps
+        self._steps = engine.taken
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on: "tensors" by name, which share memory, and the options of each group."""
@@ -219,8 +219,8 @@ class _Fused(Optimizer):
         self._sync()
         return self._core
 
-    def _catch_up(self, step: Any, steps: int) -> None:
-        step.catch_up(self._core)
+    def _catch_up(self, engine: Any) -> None:
+        engine.catch_up(self._core)
 
     def _tensors(self) -> dict[str, Tensor]:
         self._sync()

@@ -153,23 +153,24 @@ class Trainer:
         self.step = 0
         self._source = _Source(data)
         self._scaler: list[tuple[str, Tensor]] = []
-        #: Rust's training step, and whether Python has taken over what it left.
+        #: Rust's training step, while there is a run.
         self._engine: Any = None
-        self._engine_done = True
-        self._engine_began = 0
+        self._captured: tuple[bool, str | None] = (False, None)
         self._lap = (0.0, 0)
+        #: Steps done when the engine was made, with those that had changed the parameters; steps skipped so far.
+        self._from, self._skipped = (0, 0), 0
         self._stop = self._broken = False
-        self._skipped = 0
+        self._interrupted: Callable[[], bool] = bool
 
     @property
     def captured(self) -> bool:
         """Whether steps are replayed from a graph of the GPU, in the run in progress or the last one."""
-        return self._engine is not None and self._engine.captured
+        return self._captured[0] if self._engine is None else self._engine.captured
 
     @property
     def not_captured(self) -> str | None:
         """Why steps are not captured, where that was tried."""
-        return None if self._engine is None else self._engine.not_captured
+        return self._captured[1] if self._engine is None else self._engine.not_captured
 
     def stop(self) -> None:
         """Ends the run after the step in progress."""
@@ -190,9 +191,11 @@ class Trainer:
         ending = "completed"
         try:
             with _interrupts() as interrupted:
+                self._interrupted = interrupted
                 self._notify("on_start", self.step, self.steps)
-                while self.step < self.steps and not self._stop and not interrupted():
-                    self._advance()
+                with contextlib.suppress(_Interrupted):
+                    while self.step < self.steps and not self._stop and not interrupted():
+                        self._advance()
                 if self.step < self.steps:
                     ending = "interrupted" if interrupted() else "stopped"
                 self._settle()
@@ -201,6 +204,7 @@ class Trainer:
                 if interrupted():
                     raise KeyboardInterrupt
         finally:
+            self._interrupted = bool
             self._settle()
             self.model.train(training)
         return report
@@ -209,10 +213,10 @@ class Trainer:
         """One step and what is due after it."""
         rounds = range(self.step * self.accumulation, (self.step + 1) * self.accumulation)
         batches = [self._source.batch(i) for i in rounds]
-        if self._engine_done:
+        if self._engine is None:
             self._engine = self._make_engine(batches[0])
-            self._engine_done, self._engine_began = False, self.step
-            self._lap, self._skipped = (time.perf_counter(), self.step), self._engine.read()[3]
+            self._lap = (time.perf_counter(), self.step)
+            self._from = (self.step - self._skipped, self._engine.taken)
         if self.schedule is not None:
             self.optimizer.lr = self.schedule(self.step)
         self._engine.step(batches, self.optimizer._rate())
@@ -242,6 +246,7 @@ class Trainer:
             members,
             shapes,
             members[0][1].device,
+            taken=self.optimizer.steps,
             **options,
         )
         engine.resume_at(self.step)
@@ -251,16 +256,22 @@ class Trainer:
 
     def _settle(self) -> None:
         """Brings what Python holds up to date with the steps that Rust took."""
-        if self._engine_done:
+        if self._engine is None:
             return
-        self._engine_done = True
-        self._scaler = self._engine.scaler_state()
-        self.optimizer._catch_up(self._engine, self.step - self._engine_began)
+        self._take_over()
+        self._captured = (self._engine.captured, self._engine.not_captured)
+        self._engine = None
         if self.checkpoint and not self._broken:
             self.save(self.checkpoint)
 
+    def _take_over(self) -> None:
+        """Learns from the engine what the optimizer and the loss scale have come to."""
+        self._scaler = self._engine.scaler_state()
+        self.optimizer._catch_up(self._engine)
+
     def _log(self) -> None:
-        loss, norm, scale, skipped = self._engine.read()
+        loss, norm, scale, taken = self._engine.read()
+        skipped = (self.step - self._from[0]) - (taken - self._from[1])
         # A loss scale overflows now and then by design; one that has come down to 1 has nowhere to go.
         overflow = skipped > self._skipped and (scale is None or scale <= 1)
         self._skipped = skipped
@@ -303,6 +314,8 @@ class Trainer:
         try:
             with no_grad(), precision(self.precision):
                 for batch, weight in weighted:
+                    if self._interrupted():
+                        raise _Interrupted
                     tensors = [t.to(device) for t in _tensors(batch)]
                     weight = weight or (tensors[0].shape or (1,))[0]
                     total, count = total + self.loss(*tensors).item() * weight, count + weight
@@ -314,11 +327,8 @@ class Trainer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes model, optimizer and the place in the data: for `resume`, and of a Transformer for `load`, too."""
-        if not self._engine_done:
-            self._scaler = self._engine.scaler_state()
-            taken = dict(_fused_state(self.optimizer, self._engine))
-        else:
-            taken = self.optimizer._tensors()
+        if self._engine is not None:
+            self._take_over()
         model: Any = self.model
         whole = isinstance(model, Transformer) and model._is_as_built()
         config = {"model": json.dumps(model.config), "tokenizer": model.tokenizer} if whole else {}
@@ -326,7 +336,7 @@ class Trainer:
         state = {"step": self.step, "seed": self.seed, "optimizer": type(self.optimizer).__name__}
         state |= {"groups": self.optimizer.state_dict()["groups"], "history": self.history}
         metadata = {"writer": "bullet_core", "trainer": json.dumps(state)}
-        _nn.save(path, [*tensors, *taken.items(), *self._scaler], metadata=metadata, **config)
+        _nn.save(path, [*tensors, *self.optimizer._tensors().items(), *self._scaler], metadata=metadata, **config)
 
     def resume(self, path: str | os.PathLike[str]) -> Trainer:
         """Goes on from a checkpoint. With the same data and settings the run ends with the bits it would have had."""
@@ -345,16 +355,12 @@ class Trainer:
         taken = {n: t for n, t in own if n not in ("optim.loss_scale", "optim.clean_steps")}
         self.optimizer.load_state_dict({"tensors": taken, "groups": state["groups"]})
         self.step, self.history = state["step"], state["history"]
-        self._engine_done = True
+        self._engine, self._skipped = None, self.step - self.optimizer.steps
         return self
 
 
-def _fused_state(optimizer: Optimizer, engine: Any) -> dict[str, Tensor]:
-    """The optimizer's tensors in the middle of a run: of a fused one the count of steps is the engine's."""
-    if hasattr(optimizer, "_core"):
-        engine.catch_up(optimizer._core)
-        return optimizer._tensors()
-    return optimizer._tensors() | {"optim.step": asarray(engine.taken)}
+class _Interrupted(Exception):
+    """Ctrl-C between two batches of an evaluation."""
 
 
 class _Function(Callback):

@@ -146,6 +146,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(tmp_path, kind):
     assert again.step == 17
     again.fit()
     assert losses(again.history)[-2:] == losses(whole.history)[-2:]
+    assert again.optimizer.steps == whole.optimizer.steps == 30 - again.history[-1]["skipped"]
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert a.tolist() == b.tolist()
     # In the middle of a run, too, and by fitting twice.

@@ -205,8 +205,8 @@ impl Optimizer {
         options: impl Fn(&str, &Tensor) -> GroupOptions,
     ) -> Result<Optimizer> {
         let mut next = Optimizer::new(self.rule, parameters, options)?;
+        next.count_from(self.steps_taken())?;
         for group in &mut next.groups {
-            group.step.send_from_(self.steps_taken())?;
             for member in &mut group.members {
                 let fits =
                     |old: &Tensor, new: &Tensor| (old.shape(), old.dtype()) == (new.shape(), new.dtype());
@@ -236,12 +236,12 @@ impl Optimizer {
         &self.groups[0].step
     }
 
-    /// Counts as many steps as `other` took.
+    /// Counts from `steps` on, which is as [`Optimizer::steps_taken`] of an optimizer that went further.
     ///
     /// # Errors
-    /// Out of memory.
-    pub fn catch_up(&self, other: &Optimizer) -> Result<()> {
-        Ok(self.groups.iter().try_for_each(|g| g.step.send_from_(other.steps_taken()))?)
+    /// It is no i64 without axes; out of memory.
+    pub fn count_from(&self, steps: &Tensor) -> Result<()> {
+        Ok(self.groups.iter().try_for_each(|g| g.step.send_from_(steps))?)
     }
 
     /// Writes the learning rate of the next steps to the device, times each group's factor.

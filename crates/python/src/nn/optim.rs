@@ -135,7 +135,7 @@ impl Fused {
 
     /// Takes over the count of steps of an optimizer that [`Fused::for_step`] made.
     pub(super) fn catch_up(&self, with: &Optimizer) -> bullet_nn::Result<()> {
-        self.lock().catch_up(with)
+        self.lock().count_from(with.steps_taken())
     }
 }
 
@@ -156,14 +156,17 @@ impl OwnRule for PyRule {
     }
 }
 
-/// An optimizer by a rule of Python's.
+/// An optimizer by a rule of Python's, which took `steps` steps so far.
 pub(super) fn own(
     update: Function,
     raised: Raised,
     members: Vec<Member<'_>>,
+    steps: i64,
 ) -> bullet_nn::Result<Optimizer> {
     let (parameters, options) = parts(members);
-    Optimizer::own(Box::new(PyRule { update, raised }), parameters, options)
+    let optimizer = Optimizer::own(Box::new(PyRule { update, raised }), parameters, options)?;
+    optimizer.count_from(&Tensor::scalar(steps, optimizer.steps_taken().device())?)?;
+    Ok(optimizer)
 }
 
 /// The error of the engine that stands for an exception.

@@ -150,9 +150,9 @@ impl Drop for Owned<'_> {
 #[pymethods]
 impl PyTrainStep {
     /// `loss` is called with the list of a batch's tensors. `optimizer` is a fused one, or a function that updates one
-    /// parameter. `shapes` are shape and dtype of each tensor of a batch.
+    /// parameter, and which took `taken` steps so far. `shapes` are shape and dtype of each tensor of a batch.
     #[new]
-    #[pyo3(signature = (loss, optimizer, members, shapes, device, *, accumulation, compute, loss_scale, grad_clip, seed))]
+    #[pyo3(signature = (loss, optimizer, members, shapes, device, *, taken, accumulation, compute, loss_scale, grad_clip, seed))]
     fn new(
         py: Python<'_>,
         loss: Py<PyAny>,
@@ -160,6 +160,7 @@ impl PyTrainStep {
         members: Vec<Member<'_>>,
         shapes: Vec<(Vec<usize>, AnyDType)>,
         device: &Bound<'_, PyDevice>,
+        taken: i64,
         accumulation: usize,
         compute: Option<AnyDType>,
         loss_scale: Option<(f64, u64)>,
@@ -173,7 +174,7 @@ impl PyTrainStep {
             Ok(fused) => fused.get().for_step(members),
             Err(_) => {
                 *update.lock().unwrap_or_else(PoisonError::into_inner) = Some(optimizer.clone().unbind());
-                optim::own(update.clone(), raised.clone(), members)
+                optim::own(update.clone(), raised.clone(), members, taken)
             }
         }
         .map_err(super::exception)?;
@@ -205,9 +206,12 @@ impl PyTrainStep {
         })
     }
 
-    /// Waits for the device: loss, gradient norm, loss scale and skipped steps.
+    /// Waits for the device: loss, gradient norm, loss scale, and how many steps changed the parameters.
     fn read(&self, py: Python<'_>) -> PyResult<(f64, f64, Option<f64>, u64)> {
-        self.run(py, |step| step.read().map(|r| (r.loss, r.grad_norm, r.loss_scale, r.skipped)))
+        self.run(py, |step| {
+            let taken = step.optimizer().steps_taken().item()? as u64;
+            step.read().map(|r| (r.loss, r.grad_norm, r.loss_scale, taken))
+        })
     }
 
     /// Steps begun so far.
