@@ -12,6 +12,7 @@
 //! **Memory.** Arrays of NumPy and of whoever speaks DLPack come and go without a copy (`interop`): the tensor keeps the
 //! owner of the memory, and the array keeps the tensor.
 
+mod cli;
 mod creation;
 mod device;
 mod dlpack;
@@ -22,6 +23,7 @@ mod grad;
 mod index;
 mod interop;
 mod interrupt;
+mod nn;
 mod operand;
 mod tensor;
 
@@ -49,6 +51,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::dtype::add_constants(module)?;
         crate::functions::add_all(module)?;
+        crate::nn::add(module)?;
+        module.add_function(wrap_pyfunction!(crate::cli::run_command, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -36,6 +36,11 @@ impl PyTensor {
         self.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Holds another tensor from now on.
+    pub(crate) fn set(&self, tensor: Tensor) {
+        *self.tensor.write().unwrap_or_else(PoisonError::into_inner) = tensor;
+    }
+
     fn map(&self, py: Python<'_>, f: impl FnOnce(&Tensor) -> Result<Tensor> + Send) -> PyResult<PyTensor> {
         let tensor = self.tensor();
         unlocked(py, || f(&tensor))
