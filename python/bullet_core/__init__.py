@@ -10,8 +10,10 @@
 
 from . import _core, cuda
 from ._core import *  # noqa: F403  # The extension names what it gives away.
-from ._core import Device, Tensor, __version__, dtype, set_default_device
+from ._core import Device, Tensor, __array_namespace_info__, __version__, dtype, set_default_device
 from .autograd import enable_grad, no_grad
+
+__array_api_version__ = "2024.12"
 
 pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), float("nan"), None
 
@@ -26,10 +28,17 @@ _LAZY = {
 __all__ = [
     *_LAZY,
     *(name for name in dir(_core) if not name.startswith("_")),
+    "__array_api_version__",
+    "__array_namespace_info__",
     "cuda",
     "device",
+    "e",
     "enable_grad",
+    "inf",
+    "nan",
+    "newaxis",
     "no_grad",
+    "pi",
 ]
 
 

@@ -12,6 +12,7 @@
 //! **Memory.** Arrays of NumPy and of whoever speaks DLPack come and go without a copy (`interop`): the tensor keeps the
 //! owner of the memory, and the array keeps the tensor.
 
+mod buffer;
 mod cli;
 mod creation;
 mod device;
@@ -21,17 +22,20 @@ mod error;
 mod functions;
 mod grad;
 mod index;
+mod info;
 mod interop;
 mod interrupt;
 mod nn;
 mod operand;
+mod operators;
 mod tensor;
 
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
     use crate::creation::{
-        arange, array, asarray, empty, eye, from_numpy, full, linspace, ones, randn, uniform, zeros,
+        arange, array, asarray, empty, empty_like, eye, from_numpy, full, full_like, linspace, ones,
+        ones_like, randn, uniform, zeros, zeros_like,
     };
     #[pymodule_export]
     use crate::device::{PyDevice, cuda_is_available, default_device, memory_stats, set_default_device};
@@ -41,6 +45,8 @@ mod _core {
     use crate::dtype::PyDType;
     #[pymodule_export]
     use crate::grad::{_custom, is_grad_enabled, set_grad_enabled};
+    #[pymodule_export]
+    use crate::info::{FloatInfo, IntInfo, NamespaceInfo, can_cast, isdtype, result_type};
     #[pymodule_export]
     use crate::interop::host_copies;
     #[pymodule_export]

@@ -12,11 +12,13 @@
 //! ```
 
 mod adjoint;
+mod arrays;
 mod capture;
 mod custom;
 pub mod decode;
 pub mod dispatch;
 mod error;
+mod index;
 mod ops;
 pub mod optim;
 mod order;
@@ -36,6 +38,7 @@ pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
 pub use custom::custom;
 pub use error::{Error, Result};
+pub use index::Index;
 pub use order::Unique;
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;

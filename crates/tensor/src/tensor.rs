@@ -116,9 +116,9 @@ impl Tensor {
         Tensor::zeros(self.shape(), self.dtype(), self.device())
     }
 
-    /// `start, start + 1, ..`: `len` integers (i64).
+    /// `start, start + 1, ..`: `len` integers (i64), which wrap.
     pub fn arange(start: i64, len: usize, device: &Device) -> Result<Tensor> {
-        let data: Vec<i64> = (0..len as i64).map(|i| start + i).collect();
+        let data: Vec<i64> = (0..len as i64).map(|i| start.wrapping_add(i)).collect();
         Tensor::from_slice(&data, &[len], device)
     }
 
@@ -213,6 +213,11 @@ impl Tensor {
     /// Where the first element lies in the device's memory. Work that was enqueued before may still write there.
     pub fn address(&self) -> u64 {
         self.storage().buffer().ptr().offset(self.layout().offset * self.dtype().size()).0
+    }
+
+    /// Bytes of the memory that this is a view of.
+    pub fn storage_bytes(&self) -> usize {
+        self.storage().buffer().len()
     }
 
     /// Whether the memory belongs to someone who allows no writes.

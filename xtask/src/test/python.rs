@@ -4,14 +4,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::Session;
+use super::{Session, array_api};
 use crate::command;
 
 /// Set to 1, it leaves the stage out.
 const SKIP: &str = "BULLET_SKIP_PYTHON";
 
 /// What the environment of the tests holds besides the wheel.
-const TOOLS: &[&str] = &["maturin==1.16.0", "numpy>=1.26", "pytest>=8", "hypothesis>=6.100"];
+const TOOLS: &[&str] = &[
+    "maturin==1.16.0",
+    "numpy>=1.26",
+    "pytest>=8",
+    "hypothesis>=6.151",
+    // What the array API's own tests ask for.
+    "pytest-json-report>=1.5",
+    "ndindex>=1.8",
+];
 
 /// Runs the stage.
 pub(super) fn run(session: &mut Session) -> Result<(), String> {
@@ -55,14 +63,19 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
     session.counts.passed += count(last, "passed");
     session.counts.failed += count(last, "failed") + count(last, "error");
     println!("{last}");
-    if output.status.success() { Ok(()) } else { Err(format!("{text}\npytest failed: {}", output.status)) }
+    if !output.status.success() {
+        return Err(format!("{text}\npytest failed: {}", output.status));
+    }
+    array_api::run(session, &python, &folder)
 }
 
 /// The interpreter of an environment with the tools, made at the first use.
 fn environment(folder: &Path) -> Result<PathBuf, String> {
     let place = folder.join("venv");
     let python = place.join("bin/python");
-    if !place.join("ready").is_file() {
+    // An environment of other tools than these is made anew.
+    let wanted = TOOLS.join("\n");
+    if !fs::read_to_string(place.join("ready")).is_ok_and(|there| there == wanted) {
         let needs = |error| {
             format!(
                 "{error}\nthe Python package is tested with python3 (3.11 or newer), venv, pip and a network; {SKIP}=1 does without"
@@ -71,13 +84,13 @@ fn environment(folder: &Path) -> Result<PathBuf, String> {
         let _ = fs::remove_dir_all(&place);
         command::run(Command::new("python3").args(["-m", "venv"]).arg(&place)).map_err(needs)?;
         command::run(command::pip_install(&python).args(TOOLS)).map_err(needs)?;
-        fs::write(place.join("ready"), "").map_err(|error| format!("{}: {error}", place.display()))?;
+        fs::write(place.join("ready"), wanted).map_err(|error| format!("{}: {error}", place.display()))?;
     }
     Ok(python)
 }
 
 /// The number before a word of pytest's last line: `12 passed, 1 failed in 3.4s`.
-fn count(line: &str, word: &str) -> u64 {
+pub(super) fn count(line: &str, word: &str) -> u64 {
     let words: Vec<&str> = line.split([' ', ',']).filter(|w| !w.is_empty()).collect();
     let at = words.iter().position(|w| w.starts_with(word));
     at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok()).unwrap_or(0)
