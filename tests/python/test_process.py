@@ -46,7 +46,8 @@ def test_ctrl_c_ends_a_long_call_soon(call):
     took = time.perf_counter() - start
     timer.join()
     # Where others compute too, every thread gets its turn later.
-    assert took - sent < 0.2 * max(1, os.getloadavg()[0] / os.cpu_count()), took
+    busy = os.getloadavg()[0] / os.cpu_count()
+    assert took - sent < (0.2 if busy < 1.1 else 0.5 * busy), took
     # The engine goes on.
     assert (x[:2, :2] @ x[:2, :2]).tolist() == [[2, 2], [2, 2]]
 

@@ -13,6 +13,7 @@
 //! owner of the memory, and the array keeps the tensor.
 
 mod buffer;
+mod cli;
 mod creation;
 mod device;
 mod dlpack;
@@ -24,6 +25,7 @@ mod index;
 mod info;
 mod interop;
 mod interrupt;
+mod nn;
 mod operand;
 mod operators;
 mod tensor;
@@ -55,6 +57,8 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::dtype::add_constants(module)?;
         crate::functions::add_all(module)?;
+        crate::nn::add(module)?;
+        module.add_function(wrap_pyfunction!(crate::cli::run_command, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

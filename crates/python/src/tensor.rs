@@ -29,15 +29,22 @@ pub(crate) fn unlocked(py: Python<'_>, f: impl FnOnce() -> Result<Tensor> + Send
     interrupt::detached(py, f)?.map(PyTensor::new).map_err(error::exception)
 }
 
-/// As [`unlocked`], of an op that goes once through these tensors: if they are small it is over before the lock could be
-/// given back.
+/// As [`unlocked`], of an op that goes once through these tensors and overwrites none: if they are small it is over before
+/// the lock could be given back.
+///
+/// Whoever holds the lock must not wait for a guard that a long call holds, which may be asking for the lock to see to
+/// signals. Of memory that is small as a whole no such call holds a guard that readers wait for.
 pub(crate) fn once(
     py: Python<'_>,
     tensors: &[&Tensor],
     f: impl FnOnce() -> Result<Tensor> + Send,
 ) -> PyResult<PyTensor> {
     const SMALL: usize = 2048;
-    let small = |t: &&Tensor| t.numel() <= SMALL && t.device().kind() == DeviceKind::Cpu;
+    let small = |t: &&Tensor| {
+        t.numel() <= SMALL
+            && t.storage_bytes() <= SMALL * size_of::<f64>()
+            && t.device().kind() == DeviceKind::Cpu
+    };
     // Of broadcast ones the result may be large.
     let largest = tensors.iter().map(|t| t.numel()).max();
     let alike = |t: &&Tensor| t.numel() == 1 || Some(t.numel()) == largest;
@@ -54,6 +61,11 @@ impl PyTensor {
 
     pub(crate) fn tensor(&self) -> Tensor {
         self.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Holds another tensor from now on.
+    pub(crate) fn set(&self, tensor: Tensor) {
+        *self.tensor.write().unwrap_or_else(PoisonError::into_inner) = tensor;
     }
 
     pub(crate) fn map(

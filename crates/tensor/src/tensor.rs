@@ -215,6 +215,11 @@ impl Tensor {
         self.storage().buffer().ptr().offset(self.layout().offset * self.dtype().size()).0
     }
 
+    /// Bytes of the memory that this is a view of.
+    pub fn storage_bytes(&self) -> usize {
+        self.storage().buffer().len()
+    }
+
     /// Whether the memory belongs to someone who allows no writes.
     pub fn is_read_only(&self) -> bool {
         self.storage().is_read_only()
@@ -260,6 +265,16 @@ impl Tensor {
             )));
         }
         Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::new(self.dtype()))))))
+    }
+
+    /// Whether this is a leaf of the tape: see [`Tensor::requires_grad`].
+    pub fn is_leaf(&self) -> bool {
+        self.leaf().is_some()
+    }
+
+    /// What tells this leaf of the tape from all others that exist: tensors of one leaf share a gradient.
+    pub fn leaf_id(&self) -> Option<usize> {
+        self.leaf().map(|leaf| Arc::as_ptr(leaf).addr())
     }
 
     /// Whether a gradient flows to or through this tensor.
@@ -398,6 +413,30 @@ impl Tensor {
         let storage = self.storage();
         let _guards = Guards::take(&[], &[storage]);
         Ok(storage.buffer().send(self.layout().offset * self.dtype().size(), bytes_of(data))?)
+    }
+
+    /// As [`Tensor::send_`], of a tensor of this shape and dtype on any device; from another device the host waits for it.
+    ///
+    /// # Errors
+    /// As [`Tensor::send_`].
+    pub fn send_from_(&self, source: &Tensor) -> Result<()> {
+        if source.device() == self.device() {
+            return no_grad(|| self.copy_(source));
+        }
+        dispatch::check_in_place(self)?;
+        if source.meta() != self.meta() || !self.is_contiguous() {
+            return Err(bullet_ops::Error::shape(format!(
+                "cannot send a {} tensor of shape {} to a {} tensor of shape {}, which must be contiguous",
+                source.dtype(),
+                source.shape(),
+                self.dtype(),
+                self.shape()
+            ))
+            .into());
+        }
+        let data = source.to_bytes()?;
+        let _guards = Guards::take(&[], &[self.storage()]);
+        Ok(self.storage().buffer().send(self.layout().offset * self.dtype().size(), &data)?)
     }
 
     /// Overwrites every element.
