@@ -489,7 +489,8 @@ def run(program):
                 got = got.copy()  # Where we make a view, NumPy has made a number.
             want = np.asarray(want)
             if want.flags.owndata and all(want is not a for a, _ in v):
-                want = want.copy(order="C")  # NumPy keeps orders of axes in memory, which decide what can be a view.
+                # Orders of axes in memory, which decide what can be a view, are open: NumPy keeps those of operands.
+                want, got = want.copy(order="C"), got.contiguous()
             there = np.asarray(got)
             assert got.shape == want.shape and str(got.dtype) == str(want.dtype), f"NumPy: {want.dtype} {want.shape}\nwe: {got!r}\n{at}"
             assert close(there, want), f"NumPy: {want!r}\nwe: {got!r}\n{at}"

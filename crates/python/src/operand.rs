@@ -70,7 +70,7 @@ impl Operand {
             Operand::Int(value) if dtype.kind() == Kind::Int && !range(dtype).contains(&value) => {
                 // What is left of the exact order is on which side of all its numbers it is.
                 let far = if value < 0 { f64::NEG_INFINITY } else { f64::INFINITY };
-                Tensor::scalar(far, beside.device()).map_err(error::exception)
+                float(far, DType::F64, beside.device())
             }
             other => other.beside(beside),
         }
@@ -80,7 +80,7 @@ impl Operand {
     pub(crate) fn like(&self, dtype: DType, device: &Device) -> PyResult<Tensor> {
         match *self {
             Operand::Tensor(ref tensor) => Ok(tensor.clone()),
-            Operand::Bool(value) => Tensor::scalar(value, device).map_err(error::exception),
+            Operand::Bool(value) => float(f64::from(u8::from(value)), DType::Bool, device),
             Operand::Int(value) => match dtype.kind() {
                 Kind::Bool => integer(value, DType::I64, device),
                 Kind::Int => integer(value, dtype, device),
@@ -137,29 +137,18 @@ pub(crate) fn integer(value: i128, dtype: DType, device: &Device) -> PyResult<Te
             numpy_name(dtype)
         )));
     }
+    // f64 holds integers of 53 bits; beyond, the bits are written, for which a GPU is waited for.
+    const EXACT: i128 = 1 << 53;
     match dtype {
-        DType::U8 => Tensor::scalar(value as u8, device),
-        DType::U16 => Tensor::scalar(value as u16, device),
-        DType::U32 => Tensor::scalar(value as u32, device),
-        DType::U64 => Tensor::scalar(value as u64, device),
-        DType::I8 => Tensor::scalar(value as i8, device),
-        DType::I16 => Tensor::scalar(value as i16, device),
-        DType::I32 => Tensor::scalar(value as i32, device),
-        DType::I64 => Tensor::scalar(value as i64, device),
-        DType::Bool | DType::F16 | DType::BF16 | DType::F32 | DType::F64 => {
-            return float(value as f64, dtype, device);
-        }
+        DType::U64 if value > EXACT => Tensor::scalar(value as u64, device),
+        DType::I64 if !(-EXACT..=EXACT).contains(&value) => Tensor::scalar(value as i64, device),
+        _ => Tensor::constant(value as f64, dtype, device),
     }
     .map_err(error::exception)
 }
 
 fn float(value: f64, dtype: DType, device: &Device) -> PyResult<Tensor> {
-    match dtype {
-        DType::F32 => Tensor::scalar(value as f32, device),
-        DType::F64 => Tensor::scalar(value, device),
-        other => Tensor::full(value, &[], other, device),
-    }
-    .map_err(error::exception)
+    Tensor::constant(value, dtype, device).map_err(error::exception)
 }
 
 /// Two operands as tensors: a number takes the dtype of the tensor beside it.

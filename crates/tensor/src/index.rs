@@ -348,7 +348,7 @@ fn from_start(indices: &Tensor, axis: usize, len: usize) -> Result<Tensor> {
         }
     }
     let turn = Expr::build(2, |x| x[0].lt(0.0).and((-x[1]).le(x[0])).select(x[0] + x[1], x[0]));
-    let n = Tensor::scalar(len as i64, indices.device())?;
+    let n = Tensor::constant(len as f64, DType::I64, indices.device())?;
     run_expr(&turn, DType::I64, &[Some(indices), Some(&n)], indices.meta(), indices.device())
 }
 
@@ -369,7 +369,7 @@ fn places(picks: &[Pick], lengths: &[usize], picked: Shape) -> Result<Tensor> {
                         let wrong = x[0].lt(0.0).or(x[1].lt(0.0)).or(x[2].le(x[1]));
                         wrong.select(-1.0, x[0] * x[2] + x[1])
                     });
-                    let n = Tensor::scalar(len as i64, at.device())?;
+                    let n = Tensor::constant(len as f64, DType::I64, at.device())?;
                     let operands = [Some(&outer), Some(&at), Some(&n)];
                     run_expr(&join, DType::I64, &operands, at.meta(), at.device())?
                 }
@@ -390,6 +390,7 @@ fn overwritten(old: &Tensor, places: &Tensor, rows: &Tensor) -> Result<Tensor> {
     // For each place the number of its row plus one, or 0.
     let numbers = ends.cast(DType::I64)?.mul(&order.add_scalar(1.0)?)?;
     let from = Tensor::zeros(&[count], DType::I64, device)?.index_add(0, &sorted, &numbers)?;
-    let new = rows.index_select(0, &from.add_scalar(-1.0)?.maximum(&Tensor::scalar(0i64, device)?)?)?;
+    let new =
+        rows.index_select(0, &from.add_scalar(-1.0)?.maximum(&Tensor::constant(0.0, DType::I64, device)?)?)?;
     from.cast(DType::Bool)?.unsqueeze(1)?.where_(&new, old)
 }

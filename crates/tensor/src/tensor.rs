@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
-use bullet_runtime::{Device, DevicePtr};
+use bullet_runtime::{Device, DeviceKind, DevicePtr};
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -92,6 +92,27 @@ impl Tensor {
     /// A scalar tensor (no axes).
     pub fn scalar<T: Element>(value: T, device: &Device) -> Result<Tensor> {
         Tensor::from_slice(&[value], &[], device)
+    }
+
+    /// A scalar tensor of `value` as `dtype`, as f64 holds it; a GPU is not waited for, as [`Tensor::scalar`] does.
+    pub fn constant(value: f64, dtype: DType, device: &Device) -> Result<Tensor> {
+        if device.kind() != DeviceKind::Cpu {
+            return Tensor::full(value, &[], dtype, device);
+        }
+        match dtype {
+            DType::Bool => Tensor::scalar(value != 0.0, device),
+            DType::U8 => Tensor::scalar(u8::from_f64(value), device),
+            DType::U16 => Tensor::scalar(u16::from_f64(value), device),
+            DType::U32 => Tensor::scalar(u32::from_f64(value), device),
+            DType::U64 => Tensor::scalar(u64::from_f64(value), device),
+            DType::I8 => Tensor::scalar(i8::from_f64(value), device),
+            DType::I16 => Tensor::scalar(i16::from_f64(value), device),
+            DType::I32 => Tensor::scalar(i32::from_f64(value), device),
+            DType::I64 => Tensor::scalar(i64::from_f64(value), device),
+            DType::F16 | DType::BF16 => Tensor::full(value, &[], dtype, device),
+            DType::F32 => Tensor::scalar(value as f32, device),
+            DType::F64 => Tensor::scalar(value, device),
+        }
     }
 
     /// A tensor whose elements are all `value`, converted to `dtype`.
