@@ -8,10 +8,18 @@
     Tensor([2., 4., 6.], dtype=float32)
 """
 
+from typing import TYPE_CHECKING
+
 from . import _core, cuda
 from ._core import *  # noqa: F403  # The extension names what it gives away.
 from ._core import Device, Tensor, __array_namespace_info__, __version__, dtype, set_default_device
 from .autograd import enable_grad, no_grad
+
+if TYPE_CHECKING:
+    from . import data, model, nn, optim, trainer
+    from .model import Tokenizer, Transformer, generate, load, load_tensors, save_tensors
+    from .nn import Module, Parameter
+    from .trainer import Callback, Trainer, train
 
 __array_api_version__ = "2024.12"
 

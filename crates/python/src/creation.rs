@@ -41,7 +41,7 @@ fn constant(
     dtype: DType,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let device = chosen(device);
+    let device = chosen(device)?;
     unlocked(py, || Tensor::full(value, &shape.0, dtype, &device))
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn full(
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
     let dtype = dtype.map_or(fill_value.own_dtype(), |d| d.0);
-    filled(py, &shape.0, &fill_value, dtype, &chosen(device))
+    filled(py, &shape.0, &fill_value, dtype, &chosen(device)?)
 }
 
 /// One value in every element, exactly.
@@ -187,7 +187,7 @@ pub(crate) fn arange(
         Some(stop) => (start, stop),
         None => (Operand::Int(0), start),
     };
-    let (step, device) = (step.unwrap_or(Operand::Int(1)), chosen(device));
+    let (step, device) = (step.unwrap_or(Operand::Int(1)), chosen(device)?);
     if let (&Operand::Int(start), &Operand::Int(stop), &Operand::Int(step)) = (&start, &stop, &step) {
         if step == 0 {
             return Err(no_steps(start, stop, step));
@@ -239,7 +239,7 @@ pub(crate) fn linspace(
 ) -> PyResult<PyTensor> {
     let gaps = if endpoint { num.saturating_sub(1) } else { num };
     let step = if gaps == 0 { 0.0 } else { (stop - start) / gaps as f64 };
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || {
         let line = line(start, step, num, dtype, &device)?;
         if endpoint && num > 1 {
@@ -265,7 +265,7 @@ pub(crate) fn eye(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     let n_cols = n_cols.unwrap_or(n_rows);
     // Diagonals further out are out of the matrix too.
     let k = k.clamp(-(n_rows as i64) - 1, n_cols as i64 + 1);
@@ -285,7 +285,7 @@ pub(crate) fn randn(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || Tensor::randn(&shape.0, dtype, &device, seed))
 }
 
@@ -301,7 +301,7 @@ pub(crate) fn uniform(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || Tensor::random(Distribution::Uniform { low, high }, &shape.0, dtype, &device, (seed, 0)))
 }
 
@@ -326,7 +326,7 @@ pub(crate) fn asarray(
     let target = dtype.map_or(tensor.dtype(), |d| d.0);
     let home = match (&device, shared) {
         (None, true) => tensor.device().clone(),
-        _ => chosen(device),
+        _ => chosen(device)?,
     };
     let same = target == tensor.dtype() && home == *tensor.device();
     if copy == Some(false) && !(shared && same) {

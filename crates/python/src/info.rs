@@ -210,8 +210,8 @@ impl NamespaceInfo {
     }
 
     /// The device of new tensors.
-    fn default_device(&self) -> PyDevice {
-        PyDevice(chosen(None))
+    fn default_device(&self) -> PyResult<PyDevice> {
+        chosen(None).map(PyDevice)
     }
 
     /// The devices that tensors can be on.

@@ -28,7 +28,15 @@ pub(super) fn run(session: &mut Session, python: &Path, folder: &Path) -> Result
         println!("{SKIP}=1: the array API's own tests are not run");
         return Ok(());
     }
-    let suite = checkout(folder)?;
+    let suite = match checkout(folder) {
+        Ok(suite) => suite,
+        // Whoever names a place means it; else a machine without GitHub tests the rest.
+        Err(error) if std::env::var_os(FROM).is_none() => {
+            println!("WARNING: the array API's own tests were NOT run: {error}");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let lists = command::root().join("tests/array_api");
     let mut pytest = Command::new(python);
     pytest.current_dir(&suite).args(["-m", "pytest", "array_api_tests", "-q", "-p", "no:cacheprovider"]);

@@ -6,7 +6,7 @@
 mod array_api;
 mod binaries;
 mod libtest;
-mod python;
+pub(crate) mod python;
 mod stages;
 mod wheels;
 

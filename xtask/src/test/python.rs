@@ -16,6 +16,7 @@ const TOOLS: &[&str] = &[
     "numpy>=1.26",
     "pytest>=8",
     "hypothesis>=6.151",
+    "mypy>=1.18",
     // What the array API's own tests ask for.
     "pytest-json-report>=1.5",
     "ndindex>=1.8",
@@ -29,29 +30,12 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
     }
     let folder = command::target_folder()?.join("python");
     let python = environment(&folder)?;
-    let wheels = folder.join("wheels");
-    // Of several versions the tests could get an old one.
-    let _ = fs::remove_dir_all(&wheels);
     // Without optimisation of its own: what computes is the same code as the other tests'.
-    let mut build = Command::new(&python);
-    build.current_dir(command::root()).args([
-        "-m",
-        "maturin",
-        "build",
-        "--quiet",
-        "--profile",
-        "dev",
-        "--out",
-    ]);
-    build.arg(&wheels);
-    command::run(&mut build)?;
-    let wheel = fs::read_dir(&wheels)
-        .ok()
-        .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path())))
-        .ok_or("maturin made no wheel")?;
+    let wheel = build_wheel(&python, "dev", &folder.join("wheels"))?;
     let mut install = command::pip_install(&python);
     install.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
     command::run(&mut install)?;
+    check_types(&python, &folder)?;
     let mut pytest = Command::new(&python);
     // Elsewhere, so that the package of the source tree is not found.
     pytest.current_dir(&folder).args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
@@ -69,8 +53,41 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
     array_api::run(session, &python, &folder)
 }
 
+/// Builds the wheel into a folder of its own, which is emptied before.
+pub(crate) fn build_wheel(python: &Path, profile: &str, out: &Path) -> Result<PathBuf, String> {
+    // Of several versions one could get an old one.
+    let _ = fs::remove_dir_all(out);
+    let mut build = Command::new(python);
+    build.current_dir(command::root()).args([
+        "-m",
+        "maturin",
+        "build",
+        "--quiet",
+        "--profile",
+        profile,
+        "--out",
+    ]);
+    build.arg(out);
+    command::run(&mut build)?;
+    fs::read_dir(out)
+        .ok()
+        .and_then(|mut entries| entries.find_map(|entry| Some(entry.ok()?.path())))
+        .ok_or_else(|| "maturin made no wheel".into())
+}
+
+/// The stub file is that of the extension, and the examples and what they use of the package fit its types.
+fn check_types(python: &Path, folder: &Path) -> Result<(), String> {
+    let mut stubs = Command::new(python);
+    stubs.current_dir(folder).arg(command::root().join("crates/python/make_stubs.py")).arg("--check");
+    command::run(&mut stubs)?;
+    let mut mypy = Command::new(python);
+    mypy.current_dir(folder).args(["-m", "mypy", "--cache-dir"]).arg(folder.join("mypy"));
+    mypy.arg(command::root().join("examples/python")).arg(command::root().join("tests/python/typed.py"));
+    command::run(&mut mypy)
+}
+
 /// The interpreter of an environment with the tools, made at the first use.
-fn environment(folder: &Path) -> Result<PathBuf, String> {
+pub(crate) fn environment(folder: &Path) -> Result<PathBuf, String> {
     let place = folder.join("venv");
     let python = place.join("bin/python");
     // An environment of other tools than these is made anew.

@@ -22,7 +22,7 @@ type Contents = (Named, String, Option<PyTokenizer>, BTreeMap<String, String>);
 #[pyfunction]
 #[pyo3(signature = (path, device = None))]
 fn read(py: Python<'_>, path: PathBuf, device: Option<AnyDevice>) -> PyResult<Contents> {
-    let device = chosen(device);
+    let device = chosen(device)?;
     py.detach(|| {
         let file = ModelFile::open(&path)?;
         file.verify().map_err(|e| e.context(path.display()))?;

@@ -38,7 +38,7 @@ impl Core {
             let text = text.split(" at line ").next().unwrap_or_default();
             PyValueError::new_err(format!("Transformer: {text}"))
         })?;
-        let init = Init::new(seed, dtype.map_or(bullet_tensor::DType::F32, |d| d.0), &chosen(device));
+        let init = Init::new(seed, dtype.map_or(bullet_tensor::DType::F32, |d| d.0), &chosen(device)?);
         let model = py.detach(|| Transformer::new(config, &init)).map_err(super::exception)?;
         Ok(Core(Arc::new(model)))
     }

@@ -35,7 +35,7 @@ fn init(
             )));
         }
     };
-    let init = Init::new(seed, dtype.map_or(bullet_tensor::DType::F32, |d| d.0), &chosen(device));
+    let init = Init::new(seed, dtype.map_or(bullet_tensor::DType::F32, |d| d.0), &chosen(device)?);
     py.detach(|| init.param(name, &shape.0, fill)).map(PyTensor::new).map_err(super::exception)
 }
 
