@@ -19,8 +19,6 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-runtime", Some("cuda")),
     ("bullet-kernels", Some("cuda")),
     ("bullet-tensor", Some("conformance")),
-    ("bullet-tensor", Some("autograd")),
-    ("bullet-tensor", Some("fused")),
     ("bullet-nn", Some("devices")),
 ];
 
