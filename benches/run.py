@@ -37,6 +37,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 def peers(data):
     """The peers that can be named: name -> (command, tolerance of its losses)."""
     torch = [sys.executable, str(HERE / "peers/torch_worker.py"), data]
+    python = [sys.executable, str(HERE / "peers/bullet_python_worker.py"), data]
     target = pathlib.Path(os.environ.get("CANDLE_TARGET_DIR", HERE / "peers/candle/target"))
     return {
         "torch-eager": (torch, FP32_LOSS_TOLERANCE),
@@ -44,6 +45,9 @@ def peers(data):
         "torch-eager-bf16": ([*torch, "--bf16"], BF16_LOSS_TOLERANCE),
         "torch-compile-bf16": ([*torch, "--compile", "--bf16"], BF16_LOSS_TOLERANCE),
         "jax": ([sys.executable, str(HERE / "peers/jax_worker.py"), data], FP32_LOSS_TOLERANCE),
+        "bullet-python": (python, FP32_LOSS_TOLERANCE),
+        "bullet-python-loop": ([*python, "--loop"], FP32_LOSS_TOLERANCE),
+        "numpy": ([sys.executable, str(HERE / "peers/numpy_worker.py"), data], FP32_LOSS_TOLERANCE),
         "candle": ([str(target / "release/candle-worker"), data], FP32_LOSS_TOLERANCE),
     }
 

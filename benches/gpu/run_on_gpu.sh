@@ -2,16 +2,17 @@
 # Tests and times Bullet on this machine's GPU; made by `cargo xtask gpu-bundle`. Needs the NVIDIA driver and NVRTC
 # (pip install nvidia-cuda-nvrtc), and for the peers a Python with PyTorch, JAX and CuPy. docs/gpu-testing.md says more.
 #
-# usage: run_on_gpu.sh [--tests] [--tiers "TIER ..."] [--benches] [--sanitize] [--peers SECTION,..|all] [--jobs N]
+# usage: run_on_gpu.sh [--tests] [--tiers "TIER ..."] [--python] [--benches] [--sanitize] [--peers SECTION,..|all] [--jobs N]
 #                      [--out FOLDER]
-#   Without options: tests and benchmarks. Ends with a line `N passed, N failed`; leaves report.json and logs in FOLDER.
+#   Without options: tests, also of the Python package, and benchmarks. Ends with a line `N passed, N failed`; leaves report.json and logs in FOLDER.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-out=$here/report; tests=0; benches=0; sanitize=0; peers=""; tiers=""
+out=$here/report; tests=0; python=0; benches=0; sanitize=0; peers=""; tiers=""
 jobs=$(nproc)
 while [ $# -gt 0 ]; do
     case $1 in
         --tests) tests=1 ;;
+        --python) python=1 ;;
         --benches) benches=1 ;;
         --sanitize) sanitize=1 ;;
         --tiers) tiers=$2; shift ;;
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ $tests$benches$sanitize = 000 ] && [ -z "$peers" ] && { tests=1; benches=1; }
+[ $tests$python$benches$sanitize = 0000 ] && [ -z "$peers" ] && { tests=1; python=1; benches=1; }
 mkdir -p "$out"
 passed=0; failed=0
 # The tests to run, one a line: GROUP PROGRAM TEST COMMAND-PREFIX...
@@ -84,6 +85,7 @@ export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
 if [ $tests = 1 ]; then
     for tier in ${tiers:-$all}; do
         for program in "$here"/tests/*; do
+            [ -f "$program" ] || continue
             add "$(basename "$program")-$tier" "$program" env BULLET_TIER="$tier"
         done
     done
@@ -93,17 +95,46 @@ if [ $tests = 1 ]; then
     done
 fi
 if [ $sanitize = 1 ]; then
-    for tool in memcheck racecheck; do
-        for program in "$here"/tests/kernels-cuda_*; do
-            add "$(basename "$program")-$tool" "$program" compute-sanitizer --tool $tool --error-exitcode 9
-        done
-    done
+    add kernels-memcheck "$here/tests/kernels-cuda" compute-sanitizer --tool memcheck --error-exitcode 9
+    # racecheck does not understand how cuBLAS's kernels wait.
+    add kernels-racecheck "$here/tests/kernels-cuda" \
+        env BULLET_CUBLASLT=0 compute-sanitizer --tool racecheck --error-exitcode 9
 fi
 [ -s "$list" ] && run_list
+# The last line of pytest's output, counted: count_pytest NAME LOG.
+count_pytest() {
+    local line p f
+    line=$(tail -n 1 "$2")
+    p=$(grep -o '[0-9]* passed' <<< "$line" | cut -d' ' -f1); f=$(grep -oE '[0-9]+ (failed|error)' <<< "$line" | cut -d' ' -f1)
+    f=$(awk '{ sum += $1 } END { print sum + 0 }' <<< "$f")
+    # What ends without a count did not run.
+    [ -z "$p" ] && { p=0; f=$((f + 1)); echo "FAILED $1: $2"; }
+    passed=$((passed + p)); failed=$((failed + f))
+    echo "$1: $p passed, $f failed"
+}
+if [ $python = 1 ] || [ $benches = 1 ]; then
+    python3 -m pip install --quiet --no-index --no-deps --upgrade --target "$out/site" "$here"/bullet_core-*.whl
+fi
+if [ $python = 1 ]; then
+    log=$out/python.log
+    PYTHONPATH=$out/site python3 -m pytest -q -p no:cacheprovider "$here/tests/python" > "$log" 2>&1
+    count_pytest python "$log"
+    # The array API's own tests, of a checkout that is patched as docs/array-api.md says.
+    if [ -d "$here/array-api-tests" ]; then
+        log=$out/array-api.log
+        (cd "$here/array-api-tests" && PYTHONPATH=$out/site BULLET_DEVICE=cuda:0 ARRAY_API_TESTS_MODULE=bullet_core \
+            ARRAY_API_TESTS_VERSION=2024.12 ARRAY_API_TESTS_SKIP_DTYPES=complex64,complex128 \
+            python3 -m pytest array_api_tests -q -p no:cacheprovider -n "$jobs" -W ignore --tb=short --disable-deadline \
+            --max-examples 30 "--skips-file=$here/tests/array_api/skips.txt" \
+            "--xfails-file=$here/tests/array_api/xfails.txt") > "$log" 2>&1
+        count_pytest array-api-cuda:0 "$log"
+    fi
+fi
 if [ $benches = 1 ]; then
     "$here/bullet-bench-gpu" 2> "$out/bench.err" | tee "$out/bullet.jsonl"
     # The second start finds everything compiled.
     "$here/bullet-bench-gpu" start 2>> "$out/bench.err" | tee "$out/start.jsonl"
+    PYTHONPATH=$out/site python3 "$here/python.py" 2>> "$out/bench.err" | tee "$out/python.jsonl"
 fi
 if [ -n "$peers" ]; then
     [ "$peers" = all ] && peers=""

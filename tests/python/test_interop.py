@@ -75,7 +75,7 @@ def test_what_cannot_be_shared_says_why():
 
 
 def test_bools_of_other_bytes_are_refused():
-    with pytest.raises(ValueError, match="byte 2"):
+    with pytest.raises(ValueError, match="byte of 2"):
         bc.from_numpy(np.array([0, 1, 2], "u1").view(bool))
 
 
@@ -178,3 +178,125 @@ def test_nothing_leaks():
 def test_objects_are_hashable_and_weakly_referable():
     t = bc.ones(2)
     assert {t: 1}[t] == 1 and weakref.ref(t)() is t
+
+
+needs_cuda = pytest.mark.skipif(not bc.cuda.is_available(), reason="no GPU")
+
+
+def test_dlpack_says_where_and_refuses_what_cannot_be():
+    t = bc.ones(3)
+    assert t.__dlpack_device__() == (1, 0)
+    t.__dlpack__(stream=-1)
+    with pytest.raises(ValueError, match="no streams"):
+        t.__dlpack__(stream=7)
+    with pytest.raises(BufferError, match="move it first"):
+        t.__dlpack__(dl_device=(2, 0))
+    assert not hasattr(t, "__cuda_array_interface__")
+
+    class Elsewhere:
+        def __dlpack_device__(self):
+            return 10, 0
+
+        def __dlpack__(self, **_):
+            raise AssertionError("not asked for")
+
+    with pytest.raises(BufferError, match="device type 10"):
+        bc.from_dlpack(Elsewhere())
+
+
+def torch_and_tensors():
+    torch = pytest.importorskip("torch")
+    return torch, bc.arange(24, dtype="float32", device="cuda:0").reshape(2, 3, 4)
+
+
+@needs_cuda
+def test_torch_shares_gpu_memory_by_dlpack():
+    torch, ours = torch_and_tensors()
+    copies = bc.host_copies()
+    theirs = torch.from_dlpack(ours.T)
+    assert theirs.is_cuda and theirs.shape == (4, 3, 2) and theirs.data_ptr() == ours.__cuda_array_interface__["data"][0]
+    theirs += 100
+    torch.cuda.synchronize()
+    assert ours.tolist() == (np.arange(24).reshape(2, 3, 4) + 100).tolist()
+    again = bc.from_dlpack(torch.arange(10, device="cuda", dtype=torch.bfloat16)[::3])
+    assert again.dtype == bc.bfloat16 and str(again.device) == "cuda:0"
+    assert bc.host_copies() == copies + 1
+    assert again.tolist() == [0, 3, 6, 9]
+
+
+@needs_cuda
+def test_streams_of_torch_wait_and_are_waited_for():
+    """Long work on one side, and the other must not read before its end."""
+    torch = pytest.importorskip("torch")
+    side = torch.cuda.Stream()
+    for _ in range(5):
+        with torch.cuda.stream(side):
+            a = torch.full((4096, 4096), 0.5, device="cuda")
+            for _ in range(5):
+                a = a @ a / 1024
+            a.fill_(3.0)
+            ours = bc.from_dlpack(a)
+        del a
+        assert ours.sum().item() == 3.0 * 4096 * 4096
+        big = bc.ones((4096, 4096), device="cuda:0")
+        for _ in range(5):
+            big = big @ big / 4096
+        with torch.cuda.stream(side):
+            theirs = torch.from_dlpack(big * 2)
+            assert theirs.double().sum().item() == 2.0 * 4096 * 4096
+
+
+@needs_cuda
+def test_memory_given_away_is_not_used_again_too_early():
+    torch = pytest.importorskip("torch")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for i in range(20):
+            theirs = torch.from_dlpack(bc.ones((2048, 2048), device="cuda:0") * i)
+            copy = theirs
+            for _ in range(3):
+                copy = copy @ torch.eye(2048, device="cuda")
+            del theirs
+            bc.ones((2048, 2048), device="cuda:0") * -1
+            assert (copy == i).all().item()
+
+
+@needs_cuda
+def test_cupy_shares_gpu_memory():
+    cupy = pytest.importorskip("cupy")
+    ours = bc.arange(12, dtype="int32", device="cuda:0").reshape(3, 4)
+    theirs = cupy.asarray(ours)
+    assert theirs.data.ptr == ours.__cuda_array_interface__["data"][0]
+    theirs *= 2
+    cupy.cuda.runtime.deviceSynchronize()
+    assert ours.tolist() == (np.arange(12).reshape(3, 4) * 2).tolist()
+
+    class Interface:
+        """Only the older protocol."""
+
+        __cuda_array_interface__ = cupy.arange(6, dtype="float16")[::2].__cuda_array_interface__
+
+    back = bc.asarray(Interface())
+    assert back.dtype == bc.float16 and back.tolist() == [0, 2, 4]
+    assert cupy.from_dlpack(ours[:, 1:3]).tolist() == (np.arange(12).reshape(3, 4) * 2)[:, 1:3].tolist()
+
+
+@needs_cuda
+def test_jax_shares_gpu_memory():
+    jax = pytest.importorskip("jax")
+    ours = bc.arange(8, dtype="float32", device="cuda:0")
+    theirs = jax.dlpack.from_dlpack(ours)
+    assert (theirs * 2).tolist() == [2.0 * i for i in range(8)]
+    assert bc.from_dlpack(theirs + 1).tolist() == [i + 1.0 for i in range(8)]
+
+
+@needs_cuda
+def test_dlpack_copies_to_the_host_where_that_is_asked_for():
+    ours = bc.arange(3, device="cuda:0")
+    copies = bc.host_copies()
+    host = np.from_dlpack(ours, device="cpu") if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else ours.to("cpu").numpy()
+    assert host.tolist() == [0, 1, 2] and bc.host_copies() == copies + 1
+    with pytest.raises(BufferError):
+        ours.__dlpack__(dl_device=(1, 0), copy=False)
+    with pytest.raises(ValueError, match="stream"):
+        ours.__dlpack__(stream=0)

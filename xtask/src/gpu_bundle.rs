@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::command;
+use crate::test::python::{build_wheel, environment};
 
-pub(crate) const HELP: &str = "a folder with test programs and benchmarks to run on a machine with a GPU
+pub(crate) const HELP: &str = "a folder with test programs, the Python package and benchmarks to run on a machine with a GPU
 
   --out FOLDER   where to (default: gpu-bundle, which git ignores)
 
@@ -16,22 +17,27 @@ pub(crate) const HELP: &str = "a folder with test programs and benchmarks to run
 /// Test programs, by package and test target; `None` is the package's unit tests.
 const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-runtime", Some("cuda")),
-    ("bullet-kernels", Some("cuda_map")),
-    ("bullet-kernels", Some("cuda_index")),
-    ("bullet-kernels", Some("cuda_gemm")),
-    ("bullet-kernels", Some("cuda_attention")),
+    ("bullet-kernels", Some("cuda")),
     ("bullet-tensor", Some("conformance")),
-    ("bullet-tensor", Some("autograd")),
-    ("bullet-tensor", Some("fused")),
     ("bullet-nn", Some("devices")),
 ];
 
 /// Programs, by package and name.
 const PROGRAMS: &[(&str, &str)] = &[("bullet", "bullet"), ("bullet-bench", "bullet-bench-gpu")];
 
-/// What is copied as it is, from the repository's root.
-const FILES: &[&str] =
-    &["benches/gpu/run_on_gpu.sh", "benches/gpu/peers.py", "benches/gpu/report.py", "configs"];
+/// What is copied as it is, from the repository's root, and into which folder of the bundle.
+const FILES: &[(&str, &str)] = &[
+    ("benches/gpu/run_on_gpu.sh", ""),
+    ("benches/gpu/peers.py", ""),
+    ("benches/gpu/python.py", ""),
+    ("benches/gpu/report.py", ""),
+    ("configs", ""),
+    ("README.md", ""),
+    ("docs", ""),
+    ("examples", ""),
+    ("tests/python", "tests"),
+    ("tests/array_api", "tests"),
+];
 
 /// The folder must fit where bundles are carried.
 const MOST_BYTES: u64 = 60 << 20;
@@ -58,10 +64,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
         let name = format!("{}-{}", package.trim_start_matches("bullet-"), test.unwrap_or("unit"));
         install(&built, &out.join("tests").join(name))?;
     }
-    for file in FILES {
+    for (file, folder) in FILES {
         let from = command::root().join(file);
-        command::run(Command::new("cp").arg("-r").arg(&from).arg(&out))?;
+        command::run(Command::new("cp").arg("-r").arg(&from).arg(out.join(folder)))?;
     }
+    let folder = command::target_folder()?.join("python");
+    let wheel = build_wheel(&environment(&folder)?, "release", &folder.join("wheels-release"))?;
+    command::run(Command::new("cp").arg(&wheel).arg(&out))?;
     let bytes = size(&out).map_err(text)?;
     println!("{}: {:.1} MiB", out.display(), bytes as f64 / f64::from(1 << 20));
     if bytes > MOST_BYTES {

@@ -38,7 +38,7 @@ pub fn train_step(
     let decay = |_: &str, _: &Tensor| GroupOptions { weight_decay: 0.01, ..GroupOptions::default() };
     let optimizer = Optimizer::new(Rule::ADAMW, model.named_parameters(), decay)?;
     let options = StepOptions {
-        batch: [batch, SEQ],
+        batch: StepOptions::tokens([batch, SEQ]),
         accumulation: 1,
         schedule: Schedule::constant(1e-3),
         compute,

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io;
-use std::process::ExitCode;
 
 use bullet_nn::ErrorKind;
 
@@ -51,7 +50,7 @@ impl Failure {
     }
 
     /// Tells the user; returns the exit code.
-    pub(crate) fn report(self) -> ExitCode {
+    pub(crate) fn report(self) -> u8 {
         match self {
             Failure::Error { message, hint, code } => {
                 for line in message.lines() {
@@ -60,10 +59,10 @@ impl Failure {
                 if let Some(hint) = hint {
                     note(format_args!("hint: {hint}"));
                 }
-                ExitCode::from(code)
+                code
             }
-            Failure::Interrupted => ExitCode::from(INTERRUPTED),
-            Failure::NobodyReads => ExitCode::SUCCESS,
+            Failure::Interrupted => INTERRUPTED,
+            Failure::NobodyReads => 0,
         }
     }
 }

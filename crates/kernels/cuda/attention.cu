@@ -324,7 +324,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &plac
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 const int j = at + lane + n * LANES;
-                const C w = weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]);
+                // Beyond what is seen there may be no mask to read.
+                const C w = j < seen ? weight(score(p, s[r][n], factor, x.mask, i, j), lse[r]) : (C)0;
                 ds[r][n] = j < seen ? w * (left_of(p, ds[r][n], is_kept(x.coins, i, j)) - mean[r]) : (C)0;
             }
         }

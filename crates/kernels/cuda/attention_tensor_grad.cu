@@ -186,8 +186,10 @@ DEVICE void add_query_gradient(const Attention &p, const Tiles &t, const Left &l
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 const int half = e / 2, i = i0 + row + half * 8, j = j0 + c + n * 8 + lane % 4 * 2 + e % 2;
-                const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
-                d[n][e] = all_see || j < seen[half] ? w * (left_of(p, d[n][e], kept[n][e]) - mean[half]) : 0.f;
+                const bool sees = all_see || j < seen[half];
+                // Beyond what is seen there may be no mask to read.
+                const float w = sees ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) : 0.f;
+                d[n][e] = sees ? w * (left_of(p, d[n][e], kept[n][e]) - mean[half]) : 0.f;
             }
         accumulate(dq, d[0], d[1], t.k, c);
     }

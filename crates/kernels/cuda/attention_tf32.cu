@@ -448,7 +448,8 @@ DEVICE void query_gradient(const Attention &p, const Tiles &t, const Place &plac
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     const int half = e / 2, i = row + half * 8, j = at + c + n * 8 + slot(lane % 4 * 2 + e % 2);
-                    const float w = weight(score(p, s[n][e], factor, mask, i, j), lse[half]);
+                    // Beyond what is seen there may be no mask to read.
+                    const float w = j < seen[half] ? weight(score(p, s[n][e], factor, mask, i, j), lse[half]) : 0.f;
                     d[n][e] = j < seen[half] ? w * (left_of(p, d[n][e], kept[n / 2][n % 2][e]) - mean[half]) : 0.f;
                 }
 #pragma unroll

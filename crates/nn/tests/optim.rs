@@ -44,6 +44,7 @@ impl Reference {
                     }
                     self.p[i] -= lr * g;
                 }
+                Rule::Own => unreachable!("no test of this oracle has one"),
                 Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
                     if matches!(self.rule, Rule::AdamW { .. }) {
                         self.p[i] -= lr * decay * self.p[i];

@@ -74,10 +74,10 @@ impl Map {
             Div | Reciprocal | Exp | Log | Sqrt | Rsqrt | Sin | Cos | Tanh | Erf | Sigmoid | Gelu
             | GeluTanh | Silu | Tan | Asin | Acos | Atan | Atan2 | Sinh | Cosh | Asinh | Acosh | Atanh
             | Expm1 | Log1p | Log2 | Log10 | Hypot | Copysign | Logaddexp => {
-                let float = joint.to_float();
+                let float = joint_float(joint, operands);
                 Ok((float.compute(), float))
             }
-            Nextafter => match joint.to_float() {
+            Nextafter => match joint_float(joint, operands) {
                 float @ (DType::F32 | DType::F64) => Ok((float, float)),
                 short => Err(Error::dtype(format!(
                     "nextafter: {short} is computed in f32, whose neighbours it does not have; cast to f32 or f64 first"
@@ -115,6 +115,17 @@ impl Map {
             return Ok(());
         }
         Err(Error::dtype(format!("{}: the {what} must be of dtype bool, not {dtype}", self.row().name)))
+    }
+}
+
+/// The float that operands of these dtypes become. Of integers each becomes its own, and these are promoted: NumPy's u8 with
+/// i8 is f16, though an integer that holds both would be f32.
+fn joint_float(joint: DType, operands: &[DType]) -> DType {
+    match joint.kind() {
+        Kind::Float => joint,
+        Kind::Bool | Kind::Int => {
+            operands.iter().map(|d| d.to_float()).reduce(DType::promote).unwrap_or(joint.to_float())
+        }
     }
 }
 

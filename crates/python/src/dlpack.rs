@@ -1,12 +1,17 @@
 //! Tensors of other libraries, and for them, without a copy: DLPack 1.0 (<https://dmlc.github.io/dlpack>), in its versioned
-//! form and the one before. Memory of the host only.
+//! form and the one before, in memory of the host and of GPUs.
 //!
 //! A capsule owns a `Managed` until someone consumes it, which shows in its name; from then on the consumer does, and
 //! calls the deleter. Both directions keep to that: what we consume lives as long as the tensor over it.
+//!
+//! **Streams.** A consumer names the stream that it works on, and the producer makes that stream wait for its own work, on
+//! the device. The other way round nothing is said of when a consumer's work ends: before memory that we gave away is used
+//! again our stream waits for the consumer's, and before memory that we were given is freed the host waits for our stream.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
+use bullet_runtime::DeviceKind;
 use bullet_tensor::{DType, Device, Tensor};
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -18,8 +23,17 @@ use crate::interop;
 use crate::tensor::PyTensor;
 
 const CPU: i32 = 1;
+const CUDA: i32 = 2;
 /// Pinned memory of a GPU's driver, which the host reads as any other.
 const CUDA_HOST: i32 = 3;
+/// Memory that GPUs and the host read alike.
+const CUDA_MANAGED: i32 = 13;
+/// Where a consumer works, if it does not say: on CUDA's legacy default stream.
+const DEFAULT_STREAM: i64 = 1;
+/// Up to this, streams are default streams, which are never destroyed.
+const LAST_DEFAULT_STREAM: i64 = 2;
+/// A consumer that does without waiting.
+const NO_STREAM: i64 = -1;
 const READ_ONLY: u64 = 1;
 const COPIED: u64 = 2;
 const PLAIN: &CStr = c"dltensor";
@@ -76,21 +90,37 @@ fn element(dtype: DType) -> Element {
 }
 
 /// Type and number of the device, as DLPack counts them.
-pub(crate) fn device_of(tensor: &Tensor) -> PyResult<(i32, i32)> {
-    match tensor.device().gpu() {
-        None => Ok((CPU, 0)),
-        Some(_) => Err(PyBufferError::new_err(format!(
-            "tensors on {} cannot be exchanged by DLPack; copy it first, with t.to('cpu')",
-            tensor.device()
-        ))),
+pub(crate) fn device_of(tensor: &Tensor) -> (i32, i32) {
+    match tensor.device().kind() {
+        DeviceKind::Cpu => (CPU, 0),
+        DeviceKind::Cuda(ordinal) => (CUDA, ordinal as i32),
     }
 }
 
 /// What a capsule of ours owns besides the structure that C sees: what that points to.
 struct Kept {
-    _tensor: Tensor,
+    tensor: Option<Tensor>,
     shape: Vec<i64>,
     strides: Vec<i64>,
+    /// Where the consumer works with memory of a GPU.
+    stream: Option<i64>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let (Some(stream), Some(tensor)) = (self.stream, self.tensor.take()) else { return };
+        let device = tensor.device();
+        let ordered = match u64::try_from(stream) {
+            // SAFETY: a default stream.
+            Ok(native) if stream <= LAST_DEFAULT_STREAM => unsafe { device.follow(native) },
+            // The stream may have been destroyed by now.
+            _ => device.synchronize_all(),
+        };
+        if ordered.is_err() {
+            // Memory that someone may still use is better lost than used by two.
+            std::mem::forget(tensor);
+        }
+    }
 }
 
 unsafe extern "C" fn delete_plain(managed: *mut Plain) {
@@ -121,43 +151,88 @@ unsafe extern "C" fn destroy(capsule: *mut ffi::PyObject) {
     }
 }
 
+/// What the consumer of a capsule asks for.
+pub(crate) struct Wanted {
+    pub(crate) stream: Option<i64>,
+    pub(crate) max_version: Option<(u32, u32)>,
+    pub(crate) dl_device: Option<(i32, i32)>,
+    pub(crate) copy: Option<bool>,
+}
+
+impl Wanted {
+    /// The tensor to give away, where it is wanted, and whether it is a copy.
+    fn source(&self, py: Python<'_>, tensor: &Tensor) -> PyResult<(Tensor, bool)> {
+        let device = device_of(tensor);
+        let elsewhere = self.dl_device.filter(|&asked| asked != device);
+        if let Some(asked) = elsewhere
+            && (asked.0 != CPU || self.copy == Some(false))
+        {
+            return Err(PyBufferError::new_err(format!(
+                "the tensor is on {}, not on DLPack's device {asked:?}; move it first, with `to`",
+                tensor.device()
+            )));
+        }
+        if elsewhere.is_some() {
+            interop::count_copy(tensor);
+            let host = py.detach(|| tensor.to_device(&Device::cpu())).map_err(error::exception)?;
+            return Ok((host, true));
+        }
+        if self.copy == Some(true) {
+            return Ok((py.detach(|| tensor.copy()).map_err(error::exception)?, true));
+        }
+        Ok((tensor.clone(), false))
+    }
+
+    /// The stream that the consumer works on, once that waits for ours; none for memory of the host.
+    fn consumer(&self, tensor: &Tensor) -> PyResult<Option<i64>> {
+        if tensor.device().gpu().is_none() {
+            return match self.stream {
+                None | Some(NO_STREAM) => Ok(None),
+                Some(stream) => Err(PyValueError::new_err(format!(
+                    "memory of the host has no streams; expected stream=None, got {stream}"
+                ))),
+            };
+        }
+        let stream = self.stream.unwrap_or(DEFAULT_STREAM);
+        match u64::try_from(stream) {
+            Ok(native) if native != 0 => {
+                // SAFETY: by the protocol, a stream of the device that the consumer works on.
+                unsafe { tensor.device().precede(native) }.map_err(error::runtime)?
+            }
+            _ if stream == NO_STREAM => {}
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "stream {stream} is not one that DLPack knows; expected None, -1, 1 or 2 for a default stream, or the \
+                     address of a stream"
+                )));
+            }
+        }
+        Ok(Some(stream))
+    }
+}
+
 /// `__dlpack__`.
-pub(crate) fn export<'py>(
-    py: Python<'py>,
-    tensor: &Tensor,
-    stream: Option<Py<PyAny>>,
-    max_version: Option<(u32, u32)>,
-    dl_device: Option<(i32, i32)>,
-    copy: Option<bool>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let device = device_of(tensor)?;
-    if stream.is_some() {
-        return Err(PyValueError::new_err("memory of the host has no streams; expected stream=None"));
-    }
-    if dl_device.is_some_and(|asked| asked != device) {
-        return Err(PyBufferError::new_err(format!(
-            "the tensor is on device {device:?}, not on {dl_device:?}; move it first, with `to`"
-        )));
-    }
-    let copied = copy == Some(true);
-    let tensor = if copied { py.detach(|| tensor.copy()).map_err(error::exception)? } else { tensor.clone() };
-    let versioned = max_version.is_some_and(|(major, _)| major >= 1);
+pub(crate) fn export<'py>(py: Python<'py>, tensor: &Tensor, wanted: &Wanted) -> PyResult<Bound<'py, PyAny>> {
+    let (tensor, copied) = wanted.source(py, tensor)?;
+    let stream = wanted.consumer(&tensor)?;
+    let versioned = wanted.max_version.is_some_and(|(major, _)| major >= 1);
     if tensor.is_read_only() && !versioned {
         return Err(PyBufferError::new_err(
             "the tensor is read-only, which DLPack before 1.0 cannot say; copy() it first",
         ));
     }
-    let at = interop::host_address(&tensor)?;
+    let at = interop::address(&tensor)?;
     let flags = if tensor.is_read_only() { READ_ONLY } else { 0 } | if copied { COPIED } else { 0 };
     let numbers = |of: &mut dyn Iterator<Item = i64>| of.collect::<Vec<i64>>();
     let mut kept = Box::new(Kept {
         shape: numbers(&mut tensor.shape().iter().map(|&d| d as i64)),
         strides: numbers(&mut tensor.layout().strides().iter().map(|&s| s as i64)),
-        _tensor: tensor.clone(),
+        tensor: Some(tensor.clone()),
+        stream,
     });
     let description = Description {
         data: std::ptr::with_exposed_provenance_mut(at as usize),
-        device,
+        device: device_of(&tensor),
         ndim: tensor.rank() as i32,
         dtype: element(tensor.dtype()),
         shape: kept.shape.as_mut_ptr(),
@@ -203,7 +278,7 @@ impl Drop for Consumed {
     }
 }
 
-/// A tensor that shares the memory of any object with `__dlpack__`, on the CPU.
+/// A tensor that shares the memory of any object with `__dlpack__`, on the CPU or a GPU.
 #[pyfunction]
 #[pyo3(signature = (obj, /, *, device = None, copy = None))]
 pub(crate) fn from_dlpack(
@@ -235,17 +310,26 @@ pub(crate) fn import(obj: &Bound<'_, PyAny>) -> PyResult<Tensor> {
             obj.get_type()
         )));
     }
-    let (kind, _): (i32, i32) = obj.call_method0("__dlpack_device__")?.extract()?;
-    if kind != CPU && kind != CUDA_HOST {
-        return Err(PyBufferError::new_err(
-            "only memory of the host can be taken over by DLPack; copy it to the host first",
-        ));
-    }
+    let (kind, ordinal): (i32, i32) = obj.call_method0("__dlpack_device__")?.extract()?;
+    let device = match kind {
+        CPU | CUDA_HOST => Device::cpu(),
+        CUDA | CUDA_MANAGED => Device::parse(&format!("cuda:{ordinal}")).map_err(error::runtime)?,
+        other => {
+            return Err(PyBufferError::new_err(format!(
+                "memory of DLPack's device type {other} cannot be taken over; expected the host's (1, 3) or that of a CUDA \
+                 device (2, 13); copy it there first"
+            )));
+        }
+    };
     let options = PyDict::new(py);
+    if device.gpu().is_some() {
+        options.set_item("stream", device.native_stream().map_err(error::runtime)?)?;
+    }
+    let of_old = options.copy()?;
     options.set_item("max_version", (1, 0))?;
     let capsule = match obj.call_method("__dlpack__", (), Some(&options)) {
         // Producers from before 1.0 do not know the argument.
-        Err(e) if e.is_instance_of::<PyTypeError>(py) => obj.call_method0("__dlpack__")?,
+        Err(e) if e.is_instance_of::<PyTypeError>(py) => obj.call_method("__dlpack__", (), Some(&of_old))?,
         capsule => capsule?,
     };
     let capsule = capsule.cast_into::<PyCapsule>()?;
@@ -266,10 +350,10 @@ pub(crate) fn import(obj: &Bound<'_, PyAny>) -> PyResult<Tensor> {
         }
         Consumed { managed, versioned: own == VERSIONED }
     };
-    over(consumed)
+    over(consumed, &device)
 }
 
-fn over(consumed: Consumed) -> PyResult<Tensor> {
+fn over(consumed: Consumed, device: &Device) -> PyResult<Tensor> {
     // SAFETY: the structure lives until it is deleted.
     let (tensor, flags) = unsafe {
         if consumed.versioned {
@@ -308,12 +392,8 @@ fn over(consumed: Consumed) -> PyResult<Tensor> {
             "the elements do not lie on multiples of their size; copy them first",
         ));
     }
-    let owner: Box<dyn Send + Sync> = Box::new(consumed);
     // SAFETY: the producer vouches for what it says of its memory, which lives until it is deleted.
-    let tensor = unsafe {
-        Tensor::adopt(at, (&shape, &strides), dtype, &Device::cpu(), owner, flags & READ_ONLY != 0)
-    };
-    let tensor = tensor.map_err(error::exception)?;
-    interop::check_bools(&tensor)?;
-    Ok(tensor)
+    unsafe {
+        interop::adopt_from(at, (&shape, &strides), dtype, device, Box::new(consumed), flags & READ_ONLY != 0)
+    }
 }

@@ -13,7 +13,9 @@ pub(crate) fn exception(error: Error) -> PyErr {
         Error::Runtime(e) => runtime(e),
         e @ Error::WrongType { .. } => PyTypeError::new_err(e.to_string()),
         e @ Error::DeviceMismatch(..) => PyValueError::new_err(e.to_string()),
-        Error::Autograd(message) => PyRuntimeError::new_err(message),
+        Error::Autograd(message) => {
+            crate::grad::raised(&message).unwrap_or_else(|| PyRuntimeError::new_err(message))
+        }
     }
 }
 

@@ -1,155 +1,167 @@
-//! `t[key]`, `t[key] = value`, and elements as Python's numbers.
-//!
-//! Integers, slices, `None` and `...` make views. A tensor of integers takes along its axis, and makes a copy.
+//! `t[key]`, `t[key] = value`, iteration, and elements as Python's numbers. What a key means is the engine's (`Index`); here
+//! it is read.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bullet_ops::Kind;
-use bullet_tensor::{DType, Slice, Tensor};
-use pyo3::exceptions::{PyIndexError, PyTypeError};
+use bullet_tensor::{DType, Index, Slice, Tensor};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyEllipsis, PyList, PySlice, PyTuple};
+use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
 use crate::error;
 use crate::interop::{self, count_copy};
+use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
 
-/// One entry of a key.
-enum Entry {
-    At(isize),
-    Range(Slice),
-    NewAxis,
-    Rest,
-    Take(Tensor),
+/// One entry of a key; lists and arrays become tensors on the device of the tensor that is indexed.
+fn entry(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Index> {
+    if key.is_none() {
+        return Ok(Index::NewAxis);
+    }
+    if let Ok(tensor) = key.cast::<PyTensor>() {
+        return tensor_entry(key, tensor.get().tensor());
+    }
+    if key.is_exact_instance_of::<PyInt>() {
+        return Ok(Index::At(key.extract().map_err(|_| too_large(key))?));
+    }
+    if let Ok(slice) = key.cast::<PySlice>() {
+        let step = bound(slice, "step")?.unwrap_or(1);
+        return Ok(Index::Range(Slice { start: bound(slice, "start")?, end: bound(slice, "stop")?, step }));
+    }
+    if key.is_instance_of::<PyEllipsis>() {
+        return Ok(Index::Rest);
+    }
+    if let Ok(value) = key.cast::<PyBool>() {
+        return Ok(Index::Mask(Tensor::scalar(value.is_true(), of.device()).map_err(error::exception)?));
+    }
+    // NumPy's integers are no Python integers, but say that they stand for one; its arrays have axes.
+    if let Ok(index) = key.extract::<isize>() {
+        return Ok(Index::At(index));
+    }
+    if key.is_instance_of::<PyList>() || key.hasattr("__array_interface__")? {
+        return array_entry(key, of);
+    }
+    Err(not_an_index(key))
 }
 
-impl Entry {
-    fn read(key: &Bound<'_, PyAny>) -> PyResult<Entry> {
-        if key.is_none() {
-            return Ok(Entry::NewAxis);
+fn tensor_entry(key: &Bound<'_, PyAny>, tensor: Tensor) -> PyResult<Index> {
+    match tensor.dtype().kind() {
+        Kind::Int => Ok(Index::Take(tensor)),
+        Kind::Bool => Ok(Index::Mask(tensor)),
+        Kind::Float => Err(not_an_index(key)),
+    }
+}
+
+/// A list or an array of integers or bools.
+fn array_entry(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Index> {
+    let indices = crate::creation::asarray(key, None, None, None)?.tensor();
+    // An empty list holds no integers, and no others either.
+    let empty = key.is_instance_of::<PyList>() && indices.numel() == 0;
+    let indices = if empty { indices.cast(DType::I64) } else { Ok(indices) };
+    let indices = indices.and_then(|i| i.to_device(of.device())).map_err(error::exception)?;
+    tensor_entry(key, indices)
+}
+
+/// A bound of a slice, cut to what an axis can be long.
+fn bound(slice: &Bound<'_, PySlice>, name: &str) -> PyResult<Option<isize>> {
+    let value = slice.getattr(name)?;
+    if value.is_none() {
+        return Ok(None);
+    }
+    let py = slice.py();
+    match value.extract::<isize>() {
+        Ok(bound) => Ok(Some(bound)),
+        Err(e) if e.is_instance_of::<PyOverflowError>(py) => {
+            Ok(Some(if value.lt(0)? { isize::MIN } else { isize::MAX }))
         }
-        if key.is_instance_of::<PyEllipsis>() {
-            return Ok(Entry::Rest);
-        }
-        if let Ok(slice) = key.cast::<PySlice>() {
-            let field = |name: &str| slice.getattr(name)?.extract::<Option<isize>>();
-            let step = field("step")?.unwrap_or(1);
-            return Ok(Entry::Range(Slice { start: field("start")?, end: field("stop")?, step }));
-        }
-        if let Ok(tensor) = key.cast::<PyTensor>() {
-            let tensor = tensor.get().tensor();
-            match tensor.dtype().kind() {
-                Kind::Int if tensor.rank() > 0 => return Ok(Entry::Take(tensor)),
-                Kind::Int => {}
-                Kind::Bool => {
-                    return Err(PyIndexError::new_err(
-                        "masks cannot be indices yet; use where(mask, a, b), or indices as a tensor of integers",
-                    ));
-                }
-                Kind::Float => return Err(not_an_index(key)),
-            }
-        }
-        if key.is_instance_of::<PyBool>() {
-            return Err(not_an_index(key));
-        }
-        match key.extract::<isize>() {
-            Ok(index) => Ok(Entry::At(index)),
-            Err(_) if key.is_instance_of::<PyList>() => {
-                let indices = crate::creation::asarray(key, None, None, None)?;
-                Entry::read(Bound::new(key.py(), indices)?.as_any())
-            }
-            Err(_) => Err(not_an_index(key)),
+        Err(_) => {
+            Err(PyTypeError::new_err("slice indices must be integers or None or have an __index__ method"))
         }
     }
+}
+
+fn too_large(key: &Bound<'_, PyAny>) -> PyErr {
+    PyIndexError::new_err(format!("index {key} is out of bounds for any axis"))
 }
 
 fn not_an_index(key: &Bound<'_, PyAny>) -> PyErr {
     PyIndexError::new_err(format!(
-        "only integers, slices (`:`), ellipsis (`...`), None and tensors of integers are valid indices, got {}",
+        "only integers, slices (`:`), ellipsis (`...`), None and tensors or lists of integers or bools are valid indices, \
+         got {}",
         key.get_type()
     ))
 }
 
-/// The entries of a key, with `...` in its place and all axes named.
-fn entries(key: &Bound<'_, PyAny>, rank: usize) -> PyResult<Vec<Entry>> {
-    let mut all: Vec<Entry> = match key.cast::<PyTuple>() {
-        Ok(tuple) => tuple.iter().map(|k| Entry::read(&k)).collect::<PyResult<_>>()?,
-        Err(_) => vec![Entry::read(key)?],
-    };
-    let named = all.iter().filter(|e| !matches!(e, Entry::NewAxis | Entry::Rest)).count();
-    if named > rank {
-        return Err(PyIndexError::new_err(format!(
-            "too many indices for array: array is {rank}-dimensional, but {named} were indexed"
-        )));
+fn entries(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Vec<Index>> {
+    match key.cast::<PyTuple>() {
+        Ok(tuple) => tuple.iter().map(|k| entry(&k, of)).collect(),
+        Err(_) => Ok(vec![entry(key, of)?]),
     }
-    let rests = all.iter().filter(|e| matches!(e, Entry::Rest)).count();
-    if rests > 1 {
-        return Err(PyIndexError::new_err("an index can only have a single ellipsis ('...')"));
-    }
-    let at = all.iter().position(|e| matches!(e, Entry::Rest)).unwrap_or(all.len());
-    let whole = || Entry::Range(Slice { start: None, end: None, step: 1 });
-    let filler: Vec<Entry> = (named..rank).map(|_| whole()).collect();
-    all.splice(at..(at + rests), filler);
-    Ok(all)
 }
 
 /// `t[key]`.
 pub(crate) fn get(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
-    let entries = entries(key, tensor.rank())?;
-    if entries.iter().filter(|e| matches!(e, Entry::Take(_))).count() > 1 {
-        return Err(PyIndexError::new_err(
-            "only one index of a key may be a tensor; index by one after the other",
-        ));
+    let entries = entries(key, tensor)?;
+    if entries.iter().any(|e| matches!(e, Index::Take(_) | Index::Mask(_))) {
+        return unlocked(py, || tensor.index(&entries));
     }
-    unlocked(py, || {
-        let mut view = tensor.clone();
-        let mut axis = 0;
-        for entry in entries {
-            match entry {
-                Entry::At(index) => view = view.select(axis, index)?,
-                Entry::Range(slice) => {
-                    view = view.slice(axis, slice)?;
-                    axis += 1;
-                }
-                Entry::NewAxis => {
-                    view = view.unsqueeze(axis)?;
-                    axis += 1;
-                }
-                Entry::Take(indices) => {
-                    let taken = indices.rank() as isize;
-                    view = take(&view, axis, &indices)?;
-                    axis += taken;
-                }
-                Entry::Rest => {}
-            }
-        }
-        Ok(view)
-    })
-}
-
-/// The elements at `indices` along an axis, which becomes the axes of `indices`; they count from the end if negative.
-pub(crate) fn take(tensor: &Tensor, axis: isize, indices: &Tensor) -> bullet_tensor::Result<Tensor> {
-    let axis = tensor.shape().axis(axis)?;
-    let length = Tensor::scalar(tensor.dim(axis) as i64, tensor.device())?;
-    let indices = indices.cast(DType::I64)?;
-    let zero = Tensor::scalar(0i64, tensor.device())?;
-    let from_start = indices.lt(&zero)?.where_(&indices.add(&length)?, &indices)?;
-    let flat = from_start.reshape(&[-1])?;
-    let taken = tensor.index_select(axis as isize, &flat)?;
-    let lengths =
-        tensor.shape()[..axis].iter().chain(&indices.shape()[..]).chain(&tensor.shape()[axis + 1..]);
-    taken.reshape(&lengths.map(|&d| d as isize).collect::<Vec<_>>())
+    // A view is made faster than the lock is given back.
+    tensor.index(&entries).map(PyTensor::new).map_err(error::exception)
 }
 
 /// `t[key] = value`.
 pub(crate) fn set(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
-    if entries(key, tensor.rank())?.iter().any(|e| matches!(e, Entry::Take(_))) {
-        return Err(PyIndexError::new_err(
-            "elements cannot be assigned by a tensor of indices; use scatter_add or index_add, or assign to slices",
+    let entries = entries(key, tensor)?;
+    let value = assigned(value, tensor)?;
+    interrupt::detached(py, || tensor.set_index(&entries, &value))?.map_err(error::exception)
+}
+
+/// A value to be written over elements of a tensor.
+///
+/// # Errors
+/// An integer that the tensor's dtype does not hold; a value whose gradient would be lost.
+pub(crate) fn assigned(value: Operand, target: &Tensor) -> PyResult<Tensor> {
+    let value = value.beside(target)?;
+    if value.is_tracked() && bullet_tensor::grad_enabled() {
+        return Err(PyRuntimeError::new_err(
+            "the value requires gradients, which an assignment does not pass on; detach() it, or make a new tensor with \
+             where or concat",
         ));
     }
-    let target = get(py, tensor, key)?.tensor();
-    let value = value.beside(&target)?;
-    py.detach(|| target.copy_(&value)).map_err(error::exception)
+    Ok(value)
+}
+
+/// The slices of a tensor along its first axis, one after the other.
+#[pyclass(module = "bullet_core", frozen)]
+pub(crate) struct Slices {
+    tensor: Tensor,
+    next: AtomicUsize,
+}
+
+impl Slices {
+    pub(crate) fn of(tensor: Tensor) -> PyResult<Slices> {
+        if tensor.rank() == 0 {
+            return Err(PyTypeError::new_err("iteration over a 0-d array"));
+        }
+        Ok(Slices { tensor, next: AtomicUsize::new(0) })
+    }
+}
+
+#[pymethods]
+impl Slices {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self) -> PyResult<Option<PyTensor>> {
+        let i = self.next.fetch_add(1, Ordering::Relaxed);
+        if i >= self.tensor.dim(0) {
+            return Ok(None);
+        }
+        self.tensor.select(0, i as isize).map(|t| Some(PyTensor::new(t))).map_err(error::exception)
+    }
 }
 
 /// The one element as a Python number.
@@ -166,6 +178,9 @@ pub(crate) fn item<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py,
     Ok(match tensor.dtype().kind() {
         Kind::Float => py.detach(|| tensor.item()).map_err(error)?.into_pyobject(py)?.into_any(),
         Kind::Bool => PyBool::new(py, tensor.item().map_err(error)? != 0.0).to_owned().into_any(),
+        Kind::Int if tensor.dtype() == DType::U64 => {
+            py.detach(|| tensor.to_vec::<u64>()).map_err(error)?[0].into_pyobject(py)?.into_any()
+        }
         Kind::Int => {
             let exact = py.detach(|| tensor.cast(DType::I64)?.to_vec::<i64>()).map_err(error)?;
             exact[0].into_pyobject(py)?.into_any()

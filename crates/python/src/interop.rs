@@ -2,16 +2,20 @@
 //!
 //! An array describes its memory by `__array_interface__` (version 3 of that protocol); the tensor over it keeps the array.
 //! The other way a tensor has the same attribute, and the array that NumPy makes of it keeps the tensor. Memory on a GPU
-//! has no such description: copying it to the host is asked for by name (`to`), and counted.
+//! is described by `__cuda_array_interface__` in the same words; copying it to the host is asked for by name (`to`), and
+//! counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bullet_runtime::cuda::ordinal_of;
 use bullet_tensor::{DType, Device, Tensor};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::error;
+use crate::interrupt;
 use crate::tensor::PyTensor;
 
 static HOST_COPIES: AtomicU64 = AtomicU64::new(0);
@@ -70,6 +74,31 @@ pub(crate) fn adopt(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
     let interface = array
         .getattr("__array_interface__")
         .map_err(|_| PyTypeError::new_err(format!("expected a NumPy array, got {}", array.get_type())))?;
+    described(array, &interface, &Device::cpu()).map(PyTensor::new)
+}
+
+/// A tensor over the memory of an array that has `__cuda_array_interface__`.
+pub(crate) fn adopt_cuda(array: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+    let interface = array.getattr("__cuda_array_interface__")?;
+    let (at, _): (u64, bool) = interface.get_item("data")?.extract()?;
+    // An empty array has no address, and so no device.
+    let ordinal = if at == 0 { 0 } else { ordinal_of(at).map_err(error::runtime)? };
+    let device = Device::parse(&format!("cuda:{ordinal}")).map_err(error::runtime)?;
+    let stream: Option<u64> = interface.call_method1("get", ("stream",))?.extract()?;
+    if let Some(stream) = stream {
+        // SAFETY: by the protocol, a stream of the array's device.
+        unsafe { device.follow(stream) }.map_err(error::runtime)?;
+    }
+    if !interface.call_method1("get", ("mask",))?.is_none() {
+        return Err(PyTypeError::new_err(
+            "arrays with a mask cannot be tensors; fill in what is masked first",
+        ));
+    }
+    described(array, &interface, &device)
+}
+
+/// The memory that an array interface describes.
+fn described(array: &Bound<'_, PyAny>, interface: &Bound<'_, PyAny>, device: &Device) -> PyResult<Tensor> {
     let field = |name: &str| interface.get_item(name);
     let dtype = dtype_of(&field("typestr")?.extract::<String>()?)?;
     let shape: Vec<usize> = field("shape")?.extract()?;
@@ -87,26 +116,45 @@ pub(crate) fn adopt(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
             ));
         }
     };
-    let owner: Box<dyn Send + Sync> = Box::new(array.clone().unbind());
-    // SAFETY: NumPy vouches for the description of its memory, and the owner keeps the array.
-    let tensor = unsafe { Tensor::adopt(at, (&shape, &strides), dtype, &Device::cpu(), owner, read_only) };
-    let tensor = tensor.map_err(error::exception)?;
-    check_bools(&tensor)?;
-    Ok(PyTensor::new(tensor))
+    let owner = Box::new(array.clone().unbind());
+    // SAFETY: the array vouches for the description of its memory, and the owner keeps it.
+    unsafe { adopt_from(at, (&shape, &strides), dtype, device, owner, read_only) }
+}
+
+/// A tensor over memory of someone else, whose bools are bools.
+///
+/// # Safety
+/// As for [`Tensor::adopt`].
+pub(crate) unsafe fn adopt_from(
+    at: u64,
+    layout: (&[usize], &[isize]),
+    dtype: DType,
+    device: &Device,
+    owner: Box<dyn Send + Sync>,
+    read_only: bool,
+) -> PyResult<Tensor> {
+    let adopt = |dtype, owner| {
+        // SAFETY: by the caller's promise; every byte is a valid u8.
+        unsafe { Tensor::adopt(at, layout, dtype, device, owner, read_only) }.map_err(error::exception)
+    };
+    if dtype != DType::Bool {
+        return adopt(dtype, owner);
+    }
+    let owner: Arc<dyn Send + Sync> = Arc::from(owner);
+    check_bools(&adopt(DType::U8, Box::new(owner.clone()))?)?;
+    adopt(DType::Bool, Box::new(owner))
 }
 
 /// Of a byte that is neither 0 nor 1 nothing can be computed.
-pub(crate) fn check_bools(tensor: &Tensor) -> PyResult<()> {
-    if tensor.dtype() != DType::Bool {
+fn check_bools(bytes: &Tensor) -> PyResult<()> {
+    if bytes.numel() == 0 {
         return Ok(());
     }
-    let bytes = tensor.to_bytes().map_err(error::exception)?;
-    match DType::Bool.invalid_byte(&bytes) {
-        None => Ok(()),
-        Some((at, byte)) => Err(PyValueError::new_err(format!(
-            "element {at} of the array of bools is the byte {byte}; expected 0 or 1"
-        ))),
+    let largest = bytes.max(&[], false).and_then(|most| most.item()).map_err(error::exception)?;
+    if largest <= 1.0 {
+        return Ok(());
     }
+    Err(PyValueError::new_err(format!("the array of bools has a byte of {largest}; expected 0 or 1 only")))
 }
 
 pub(crate) fn row_major(shape: &[usize]) -> Vec<isize> {
@@ -119,7 +167,22 @@ pub(crate) fn row_major(shape: &[usize]) -> Vec<isize> {
 
 /// What a tensor on the host says of its memory, for NumPy.
 pub(crate) fn interface<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyDict>> {
-    let at = host_address(tensor)?;
+    description(py, tensor, host_address(tensor)?)
+}
+
+/// What a tensor on a GPU says of its memory: `__cuda_array_interface__`, version 3
+/// (<https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html>). Who uses it waits for the stream it names.
+pub(crate) fn cuda_interface<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyDict>> {
+    if tensor.device().gpu().is_none() {
+        // By the protocol: of what has no memory on a GPU, the attribute is not there.
+        return Err(PyAttributeError::new_err("the tensor is on the CPU; move it first, with t.to('cuda')"));
+    }
+    let dict = description(py, tensor, address(tensor)?)?;
+    dict.set_item("stream", tensor.device().native_stream().map_err(error::runtime)?)?;
+    Ok(dict)
+}
+
+fn description<'py>(py: Python<'py>, tensor: &Tensor, at: u64) -> PyResult<Bound<'py, PyDict>> {
     let size = tensor.dtype().size() as isize;
     let dict = PyDict::new(py);
     dict.set_item("version", 3)?;
@@ -130,14 +193,26 @@ pub(crate) fn interface<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound
     Ok(dict)
 }
 
-/// Where the first element lies in the host's memory.
-pub(crate) fn host_address(tensor: &Tensor) -> PyResult<u64> {
+/// Refuses to give away the memory of what is on the tape.
+fn check_untracked(tensor: &Tensor) -> PyResult<()> {
     if tensor.is_tracked() {
         return Err(pyo3::exceptions::PyRuntimeError::new_err(
             "the memory of a tensor that requires gradients is not given away, as changes would go unseen; use \
              t.detach().numpy()",
         ));
     }
+    Ok(())
+}
+
+/// Where the first element lies, on the tensor's device.
+pub(crate) fn address(tensor: &Tensor) -> PyResult<u64> {
+    check_untracked(tensor)?;
+    Ok(tensor.address())
+}
+
+/// Where the first element lies in the host's memory.
+pub(crate) fn host_address(tensor: &Tensor) -> PyResult<u64> {
+    check_untracked(tensor)?;
     tensor.host_address().ok_or_else(|| {
         PyTypeError::new_err(format!(
             "cannot share the memory of a tensor on {} with NumPy; copy it first, with t.to('cpu').numpy()",
@@ -157,6 +232,7 @@ pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, P
 pub(crate) fn host_array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     let host = tensor.detach();
     count_copy(&host);
+    interrupt::wait(py, host.device())?;
     let host = py.detach(|| {
         let host = host.to_device(&Device::cpu())?;
         if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }

@@ -1,12 +1,15 @@
 //! Second operands: tensors, and Python's numbers, which take the dtype of the tensor beside them where they can
 //! (NumPy's rule since 2.0: NEP 50).
 
+use std::ops::RangeInclusive;
+
 use bullet_ops::Kind;
-use bullet_tensor::{DType, Tensor};
+use bullet_tensor::{DType, Device, Tensor};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
+use crate::dtype::numpy_name;
 use crate::error;
 use crate::tensor::PyTensor;
 
@@ -14,7 +17,8 @@ use crate::tensor::PyTensor;
 pub(crate) enum Operand {
     Tensor(Tensor),
     Bool(bool),
-    Int(i64),
+    /// Of 64 bits, with or without a sign.
+    Int(i128),
     Float(f64),
 }
 
@@ -29,7 +33,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Operand {
             return Ok(Operand::Bool(value.is_true()));
         }
         if object.is_instance_of::<PyInt>() {
-            return object.extract().map(Operand::Int);
+            return match object.extract::<i64>() {
+                Ok(value) => Ok(Operand::Int(value.into())),
+                Err(_) => object.extract::<u64>().map(|value| Operand::Int(value.into())),
+            };
         }
         if object.is_instance_of::<PyFloat>() {
             return object.extract().map(Operand::Float);
@@ -50,20 +57,59 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Operand {
 impl Operand {
     /// A tensor to be combined with `beside`.
     pub(crate) fn beside(self, beside: &Tensor) -> PyResult<Tensor> {
+        match self {
+            Operand::Tensor(tensor) => Ok(tensor),
+            number => number.like(beside.dtype(), beside.device()),
+        }
+    }
+
+    /// As [`Operand::beside`], to be compared with it: an integer that the other's dtype does not hold compares all the same.
+    pub(crate) fn beside_compared(self, beside: &Tensor) -> PyResult<Tensor> {
         let dtype = beside.dtype();
-        let (value, dtype) = match self {
-            Operand::Tensor(tensor) => return Ok(tensor),
-            Operand::Bool(value) => (f64::from(u8::from(value)), DType::Bool),
-            Operand::Int(value) => {
-                let dtype = if dtype == DType::Bool { DType::I64 } else { dtype };
-                if dtype.kind() == Kind::Int {
-                    return integer(value, dtype, beside);
-                }
-                (value as f64, dtype)
+        match self {
+            Operand::Int(value) if dtype.kind() == Kind::Int && !range(dtype).contains(&value) => {
+                // What is left of the exact order is on which side of all its numbers it is.
+                let far = if value < 0 { f64::NEG_INFINITY } else { f64::INFINITY };
+                float(far, DType::F64, beside.device())
             }
-            Operand::Float(value) => (value, if dtype.is_float() { dtype } else { DType::F64 }),
-        };
-        Tensor::full(value, &[], dtype, beside.device()).map_err(error::exception)
+            other => other.beside(beside),
+        }
+    }
+
+    /// The tensor without axes that this is beside tensors of `dtype`.
+    pub(crate) fn like(&self, dtype: DType, device: &Device) -> PyResult<Tensor> {
+        match *self {
+            Operand::Tensor(ref tensor) => Ok(tensor.clone()),
+            Operand::Bool(value) => float(f64::from(u8::from(value)), DType::Bool, device),
+            Operand::Int(value) => match dtype.kind() {
+                Kind::Bool => integer(value, DType::I64, device),
+                Kind::Int => integer(value, dtype, device),
+                Kind::Float => float(value as f64, dtype, device),
+            },
+            Operand::Float(value) => float(value, if dtype.is_float() { dtype } else { DType::F64 }, device),
+        }
+    }
+
+    /// The dtype that it has alone.
+    pub(crate) fn own_dtype(&self) -> DType {
+        match self {
+            Operand::Tensor(tensor) => tensor.dtype(),
+            Operand::Bool(_) => DType::Bool,
+            Operand::Int(_) => DType::I64,
+            Operand::Float(_) => DType::F32,
+        }
+    }
+
+    /// The dtype of a result of it and something of `dtype`.
+    pub(crate) fn dtype_beside(&self, dtype: DType) -> DType {
+        match self {
+            Operand::Tensor(tensor) => tensor.dtype().promote(dtype),
+            Operand::Bool(_) => dtype,
+            Operand::Int(_) if dtype == DType::Bool => DType::I64,
+            Operand::Int(_) => dtype,
+            Operand::Float(_) if dtype.is_float() => dtype,
+            Operand::Float(_) => DType::F64,
+        }
     }
 
     /// Its value as a number; of a tensor, that of its one element.
@@ -77,22 +123,54 @@ impl Operand {
     }
 }
 
+/// The integers that a dtype holds.
+pub(crate) fn range(dtype: DType) -> RangeInclusive<i128> {
+    let bits = 8 * dtype.size() as u32;
+    if dtype.is_unsigned() { 0..=(1 << bits) - 1 } else { -(1 << (bits - 1))..=(1 << (bits - 1)) - 1 }
+}
+
 /// An integer of an integer dtype, exactly.
-fn integer(value: i64, dtype: DType, beside: &Tensor) -> PyResult<Tensor> {
-    let (low, high) = match dtype {
-        DType::U8 => (0, i64::from(u8::MAX)),
-        DType::U16 => (0, i64::from(u16::MAX)),
-        DType::U32 => (0, i64::from(u32::MAX)),
-        // Of larger ones a Python integer is no i64 any more.
-        DType::U64 => (0, i64::MAX),
-        DType::I8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
-        DType::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-        DType::I64 | DType::Bool | DType::F16 | DType::BF16 | DType::F32 | DType::F64 => (i64::MIN, i64::MAX),
-    };
-    if !(low..=high).contains(&value) {
-        return Err(PyOverflowError::new_err(format!("Python integer {value} out of bounds for {dtype}")));
+pub(crate) fn integer(value: i128, dtype: DType, device: &Device) -> PyResult<Tensor> {
+    if !range(dtype).contains(&value) {
+        return Err(PyOverflowError::new_err(format!(
+            "Python integer {value} out of bounds for {}",
+            numpy_name(dtype)
+        )));
     }
-    let wide = Tensor::scalar(value, beside.device()).map_err(error::exception)?;
-    if dtype == DType::I64 { Ok(wide) } else { wide.cast(dtype).map_err(error::exception) }
+    // f64 holds integers of 53 bits; beyond, the bits are written, for which a GPU is waited for.
+    const EXACT: i128 = 1 << 53;
+    match dtype {
+        DType::U64 if value > EXACT => Tensor::scalar(value as u64, device),
+        DType::I64 if !(-EXACT..=EXACT).contains(&value) => Tensor::scalar(value as i64, device),
+        _ => Tensor::constant(value as f64, dtype, device),
+    }
+    .map_err(error::exception)
+}
+
+fn float(value: f64, dtype: DType, device: &Device) -> PyResult<Tensor> {
+    Tensor::constant(value, dtype, device).map_err(error::exception)
+}
+
+/// Two operands as tensors: a number takes the dtype of the tensor beside it.
+pub(crate) fn pair(a: Operand, b: Operand) -> PyResult<(Tensor, Tensor)> {
+    match (a, b) {
+        (Operand::Tensor(a), b) => {
+            let b = b.beside(&a)?;
+            Ok((a, b))
+        }
+        (a, Operand::Tensor(b)) => Ok((a.beside(&b)?, b)),
+        _ => Err(PyTypeError::new_err("expected a tensor, got two numbers")),
+    }
+}
+
+/// As [`pair`], of operands that are compared.
+pub(crate) fn compared(a: Operand, b: Operand) -> PyResult<(Tensor, Tensor)> {
+    match (a, b) {
+        (Operand::Tensor(a), b) => {
+            let b = b.beside_compared(&a)?;
+            Ok((a, b))
+        }
+        (a, Operand::Tensor(b)) => Ok((a.beside_compared(&b)?, b)),
+        (a, b) => pair(a, b),
+    }
 }

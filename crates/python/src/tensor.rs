@@ -2,16 +2,18 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use bullet_tensor::{Result, Tensor};
+use bullet_tensor::{DeviceKind, Result, Tensor};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pyclass::CompareOp;
-use pyo3::types::{PyDict, PyNotImplemented, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::device::{AnyDevice, PyDevice};
 use crate::dtype::{AnyDType, PyDType, numpy_name};
+use crate::functions::reduce::{Axes, over};
+use crate::functions::shape::squeezed;
+use crate::index::Slices;
 use crate::operand::Operand;
-use crate::{dlpack, error, index, interop};
+use crate::{dlpack, error, index, interop, interrupt};
 
 /// An n-dimensional array on a device, with its place on the tape of gradients.
 ///
@@ -22,9 +24,34 @@ pub(crate) struct PyTensor {
     tensor: RwLock<Tensor>,
 }
 
-/// Runs what computes without the interpreter's lock.
+/// Runs what computes without the interpreter's lock, until Ctrl-C.
 pub(crate) fn unlocked(py: Python<'_>, f: impl FnOnce() -> Result<Tensor> + Send) -> PyResult<PyTensor> {
-    py.detach(f).map(PyTensor::new).map_err(error::exception)
+    interrupt::detached(py, f)?.map(PyTensor::new).map_err(error::exception)
+}
+
+/// As [`unlocked`], of an op that goes once through these tensors and overwrites none: if they are small it is over before
+/// the lock could be given back.
+///
+/// Whoever holds the lock must not wait for a guard that a long call holds, which may be asking for the lock to see to
+/// signals. Of memory that is small as a whole no such call holds a guard that readers wait for.
+pub(crate) fn once(
+    py: Python<'_>,
+    tensors: &[&Tensor],
+    f: impl FnOnce() -> Result<Tensor> + Send,
+) -> PyResult<PyTensor> {
+    const SMALL: usize = 2048;
+    let small = |t: &&Tensor| {
+        t.numel() <= SMALL
+            && t.storage_bytes() <= SMALL * size_of::<f64>()
+            && t.device().kind() == DeviceKind::Cpu
+    };
+    // Of broadcast ones the result may be large.
+    let largest = tensors.iter().map(|t| t.numel()).max();
+    let alike = |t: &&Tensor| t.numel() == 1 || Some(t.numel()) == largest;
+    if tensors.iter().all(|t| small(t) && alike(t)) {
+        return f().map(PyTensor::new).map_err(error::exception);
+    }
+    unlocked(py, f)
 }
 
 impl PyTensor {
@@ -36,58 +63,18 @@ impl PyTensor {
         self.tensor.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn map(&self, py: Python<'_>, f: impl FnOnce(&Tensor) -> Result<Tensor> + Send) -> PyResult<PyTensor> {
-        let tensor = self.tensor();
-        unlocked(py, || f(&tensor))
+    /// Holds another tensor from now on.
+    pub(crate) fn set(&self, tensor: Tensor) {
+        *self.tensor.write().unwrap_or_else(PoisonError::into_inner) = tensor;
     }
 
-    fn overwrite(
+    pub(crate) fn map(
         &self,
         py: Python<'_>,
-        other: Operand,
-        f: fn(&Tensor, &Tensor) -> Result<()>,
-    ) -> PyResult<()> {
+        f: impl FnOnce(&Tensor) -> Result<Tensor> + Send,
+    ) -> PyResult<PyTensor> {
         let tensor = self.tensor();
-        let other = other.beside(&tensor)?;
-        py.detach(|| f(&tensor, &other)).map_err(error::exception)
-    }
-}
-
-/// A binary operator: `NotImplemented` for what is no operand, so that the other side is asked.
-fn binary<'py>(
-    tensor: &Bound<'py, PyTensor>,
-    other: &Bound<'py, PyAny>,
-    f: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor> + Send,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = tensor.py();
-    let other = match other.extract::<Operand>() {
-        Ok(other) => other,
-        Err(e) if e.is_instance_of::<PyTypeError>(py) => {
-            return Ok(PyNotImplemented::get(py).to_owned().into_any());
-        }
-        Err(e) => return Err(e),
-    };
-    let tensor = tensor.get().tensor();
-    let other = other.beside(&tensor)?;
-    Ok(Bound::new(py, unlocked(py, || f(&tensor, &other))?)?.into_any())
-}
-
-/// Axes of a reduction: none for all, a number, or several.
-#[derive(FromPyObject)]
-pub(crate) enum Axes {
-    One(isize),
-    Many(Vec<isize>),
-}
-
-impl Axes {
-    /// As the engine has them, where no axes are all of them; an empty tuple of axes reduces none.
-    pub(crate) fn list(axes: Option<Axes>, rank: usize) -> Option<Vec<isize>> {
-        match axes {
-            None => Some((0..rank as isize).collect()),
-            Some(Axes::One(axis)) => Some(vec![axis]),
-            Some(Axes::Many(axes)) if axes.is_empty() && rank > 0 => None,
-            Some(Axes::Many(axes)) => Some(axes),
-        }
+        unlocked(py, || f(&tensor))
     }
 }
 
@@ -101,8 +88,6 @@ pub(crate) fn sizes(args: &Bound<'_, PyTuple>) -> PyResult<Vec<isize>> {
         _ => args.extract(),
     }
 }
-
-type Reduction = fn(&Tensor, &[isize], bool) -> Result<Tensor>;
 
 #[pymethods]
 impl PyTensor {
@@ -228,10 +213,10 @@ impl PyTensor {
     #[pyo3(signature = (gradient = None))]
     fn backward(&self, py: Python<'_>, gradient: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
         let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
-        py.detach(|| match &gradient {
+        interrupt::detached(py, || match &gradient {
             None => tensor.backward(),
             Some(gradient) => tensor.backward_with(gradient),
-        })
+        })?
         .map_err(error::exception)
     }
 
@@ -250,9 +235,10 @@ impl PyTensor {
         self.map(py, Tensor::contiguous)
     }
 
-    /// Its elements as another dtype.
-    fn astype(&self, py: Python<'_>, dtype: AnyDType) -> PyResult<PyTensor> {
-        self.map(py, |t| t.cast(dtype.0))
+    /// Its elements as another dtype: a copy, unless `copy` is False and nothing changes.
+    #[pyo3(signature = (dtype, /, *, copy = true))]
+    fn astype(&self, py: Python<'_>, dtype: AnyDType, copy: bool) -> PyResult<PyTensor> {
+        self.map(py, |t| if copy && t.dtype() == dtype.0 { t.copy() } else { t.cast(dtype.0) })
     }
 
     /// On another device, or as another dtype, or both; itself if nothing changes.
@@ -261,13 +247,14 @@ impl PyTensor {
         let mut tensor = self.tensor();
         for arg in args {
             tensor = match arg.extract::<AnyDType>() {
-                Ok(dtype) => py.detach(|| tensor.cast(dtype.0)),
+                Ok(dtype) => interrupt::detached(py, || tensor.cast(dtype.0))?,
                 Err(not_dtype) => {
                     let device = arg.extract::<AnyDevice>().map_err(|not_device| {
                         // A name of neither: the words about devices, unless it was meant as a dtype.
                         if arg.extract::<String>().is_ok() { not_device } else { not_dtype }
                     })?;
                     interop::count_copy(&tensor);
+                    interrupt::wait(py, tensor.device())?;
                     py.detach(|| tensor.to_device(&device.0))
                 }
             }
@@ -284,6 +271,7 @@ impl PyTensor {
         }
         let tensor = self.tensor();
         interop::count_copy(&tensor);
+        interrupt::wait(py, tensor.device())?;
         unlocked(py, || tensor.to_device(&device.0))
     }
 
@@ -307,19 +295,56 @@ impl PyTensor {
         interop::interface(py, &self.tensor())
     }
 
+    /// The functions of the array API for tensors: this package.
+    #[pyo3(signature = (*, api_version = None))]
+    fn __array_namespace__<'py>(
+        &self,
+        py: Python<'py>,
+        api_version: Option<&str>,
+    ) -> PyResult<Bound<'py, PyModule>> {
+        const VERSIONS: [&str; 4] = ["2021.12", "2022.12", "2023.12", "2024.12"];
+        match api_version {
+            Some(other) if !VERSIONS.contains(&other) => Err(PyValueError::new_err(format!(
+                "array API version '{other}' is not known; expected one of {}",
+                VERSIONS.join(", ")
+            ))),
+            _ => py.import("bullet_core"),
+        }
+    }
+
+    /// The NumPy array of the same memory, or of a copy if `copy` is True or the dtype is another one.
+    #[pyo3(signature = (dtype = None, *, copy = None))]
+    fn __array__<'py>(
+        slf: &Bound<'py, Self>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, array) = (slf.py(), interop::numpy(slf)?);
+        let options = PyDict::new(py);
+        options.set_item("dtype", dtype)?;
+        options.set_item("copy", copy)?;
+        py.import("numpy")?.call_method("array", (array,), Some(&options))
+    }
+
+    /// What other libraries need to know of memory on a GPU.
+    #[getter]
+    fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        interop::cuda_interface(py, &self.tensor())
+    }
+
     #[pyo3(signature = (*, stream = None, max_version = None, dl_device = None, copy = None))]
     fn __dlpack__<'py>(
         &self,
         py: Python<'py>,
-        stream: Option<Py<PyAny>>,
+        stream: Option<i64>,
         max_version: Option<(u32, u32)>,
         dl_device: Option<(i32, i32)>,
         copy: Option<bool>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        dlpack::export(py, &self.tensor(), stream, max_version, dl_device, copy)
+        dlpack::export(py, &self.tensor(), &dlpack::Wanted { stream, max_version, dl_device, copy })
     }
 
-    fn __dlpack_device__(&self) -> PyResult<(i32, i32)> {
+    fn __dlpack_device__(&self) -> (i32, i32) {
         dlpack::device_of(&self.tensor())
     }
 
@@ -336,32 +361,8 @@ impl PyTensor {
         tensor.shape().first().copied().ok_or_else(|| PyTypeError::new_err("len() of unsized object"))
     }
 
-    fn __bool__(&self) -> PyResult<bool> {
-        let tensor = self.tensor();
-        if tensor.numel() != 1 {
-            return Err(PyValueError::new_err(
-                "The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()",
-            ));
-        }
-        Ok(tensor.item().map_err(error::exception)? != 0.0)
-    }
-
-    fn __float__(&self) -> PyResult<f64> {
-        self.tensor().item().map_err(error::exception)
-    }
-
-    fn __int__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.import("builtins")?.call_method1("int", (index::item(py, &self.tensor())?,))
-    }
-
-    fn __index__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let tensor = self.tensor();
-        if tensor.dtype().is_float() || tensor.numel() != 1 {
-            return Err(PyTypeError::new_err(
-                "only integer scalar arrays can be converted to a scalar index",
-            ));
-        }
-        self.__int__(py)
+    fn __iter__(&self) -> PyResult<Slices> {
+        Slices::of(self.tensor())
     }
 
     fn __hash__(slf: &Bound<'_, Self>) -> isize {
@@ -418,109 +419,6 @@ impl PyTensor {
         Ok(made)
     }
 
-    fn __add__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, Tensor::add)
-    }
-
-    fn __radd__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.add(t))
-    }
-
-    fn __sub__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, Tensor::sub)
-    }
-
-    fn __rsub__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.sub(t))
-    }
-
-    fn __mul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, Tensor::mul)
-    }
-
-    fn __rmul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.mul(t))
-    }
-
-    fn __truediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, Tensor::div)
-    }
-
-    fn __rtruediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.div(t))
-    }
-
-    fn __pow__<'py>(
-        slf: &Bound<'py, Self>,
-        other: &Bound<'py, PyAny>,
-        modulo: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        match modulo {
-            None => binary(slf, other, Tensor::pow),
-            Some(_) => Err(PyTypeError::new_err("pow() of tensors takes no modulus")),
-        }
-    }
-
-    fn __rpow__<'py>(
-        slf: &Bound<'py, Self>,
-        other: &Bound<'py, PyAny>,
-        _modulo: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.pow(t))
-    }
-
-    fn __matmul__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyTensor>) -> PyResult<PyTensor> {
-        let other = other.get().tensor();
-        slf.get().map(slf.py(), |t| t.matmul(&other))
-    }
-
-    fn __iadd__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
-        self.overwrite(py, other, Tensor::add_)
-    }
-
-    fn __isub__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
-        self.overwrite(py, other, Tensor::sub_)
-    }
-
-    fn __imul__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
-        self.overwrite(py, other, Tensor::mul_)
-    }
-
-    fn __itruediv__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {
-        self.overwrite(py, other, Tensor::div_)
-    }
-
-    fn __richcmp__<'py>(
-        slf: &Bound<'py, Self>,
-        other: &Bound<'py, PyAny>,
-        op: CompareOp,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        binary(
-            slf,
-            other,
-            match op {
-                CompareOp::Lt => Tensor::lt,
-                CompareOp::Le => Tensor::le,
-                CompareOp::Eq => Tensor::eq,
-                CompareOp::Ne => Tensor::ne,
-                CompareOp::Gt => Tensor::gt,
-                CompareOp::Ge => Tensor::ge,
-            },
-        )
-    }
-
-    fn __neg__(&self, py: Python<'_>) -> PyResult<PyTensor> {
-        self.map(py, Tensor::neg)
-    }
-
-    fn __pos__(&self, py: Python<'_>) -> PyResult<PyTensor> {
-        self.map(py, |t| Ok(t.clone()))
-    }
-
-    fn __abs__(&self, py: Python<'_>) -> PyResult<PyTensor> {
-        self.map(py, Tensor::abs)
-    }
-
     /// The same elements under another shape, one length of which may be -1: a view where that is possible.
     #[pyo3(signature = (*shape))]
     fn reshape(&self, py: Python<'_>, shape: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
@@ -549,8 +447,51 @@ impl PyTensor {
 
     /// Overwrites the elements with those of another tensor, which is broadcast.
     fn copy_(slf: Bound<'_, Self>, source: Operand) -> PyResult<Bound<'_, Self>> {
-        slf.get().overwrite(slf.py(), source, Tensor::copy_)?;
+        let tensor = slf.get().tensor();
+        let source = index::assigned(source, &tensor)?;
+        slf.py().detach(|| tensor.copy_(&source)).map_err(error::exception)?;
         Ok(slf)
+    }
+
+    /// Without axes of length 1: these, or all of them.
+    #[pyo3(signature = (axis = None))]
+    fn squeeze(&self, py: Python<'_>, axis: Option<Axes>) -> PyResult<PyTensor> {
+        self.map(py, |t| match axis {
+            Some(axis) => squeezed(t, &axis.list()),
+            None => {
+                let ones: Vec<isize> = (0..t.rank()).filter(|&a| t.dim(a) == 1).map(|a| a as isize).collect();
+                squeezed(t, &ones)
+            }
+        })
+    }
+
+    /// The elements along one axis.
+    fn flatten(&self, py: Python<'_>) -> PyResult<PyTensor> {
+        self.map(py, |t| t.reshape(&[-1]))
+    }
+
+    /// Index of the largest element along an axis; in the flattened tensor without `axis`.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn argmax(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
+        self.map(py, |t| t.argmax(axis, keepdims))
+    }
+
+    /// Index of the smallest element along an axis; in the flattened tensor without `axis`.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn argmin(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
+        self.map(py, |t| t.argmin(axis, keepdims))
+    }
+
+    /// Variance over axes, with `correction` degrees of freedom less than elements.
+    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
+    fn var(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims))
+    }
+
+    /// Standard deviation over axes, with `correction` degrees of freedom less than elements.
+    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
+    fn std(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims)?.sqrt())
     }
 
     /// Sum over axes; over all without `axis`.
@@ -576,6 +517,24 @@ impl PyTensor {
     fn min(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
         self.reduce(py, axis, keepdims, Tensor::min)
     }
+
+    /// Product over axes; over all without `axis`.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn prod(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::prod)
+    }
+
+    /// Whether no element over axes is zero.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn all(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::all)
+    }
+
+    /// Whether an element over axes is not zero.
+    #[pyo3(signature = (axis = None, *, keepdims = false))]
+    fn any(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
+        self.reduce(py, axis, keepdims, Tensor::any)
+    }
 }
 
 impl PyTensor {
@@ -585,10 +544,8 @@ impl PyTensor {
         py: Python<'_>,
         axes: Option<Axes>,
         keepdims: bool,
-        f: Reduction,
+        f: impl Fn(&Tensor, &[isize], bool) -> Result<Tensor> + Send,
     ) -> PyResult<PyTensor> {
-        let tensor = self.tensor();
-        let Some(axes) = Axes::list(axes, tensor.rank()) else { return unlocked(py, || tensor.copy()) };
-        unlocked(py, || f(&tensor, &axes, keepdims))
+        self.map(py, |t| over(t, axes, keepdims, f))
     }
 }

@@ -206,6 +206,14 @@ impl Device {
         Event::new(self, timing)
     }
 
+    /// Puts the event behind the work that is on the default stream now.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn record(&self, event: &Event) -> Result<()> {
+        self.0.driver.record(event.id(), StreamId::DEFAULT)
+    }
+
     /// Waits for all work on the default stream.
     ///
     /// # Errors
@@ -214,15 +222,23 @@ impl Device {
         self.0.driver.synchronize(StreamId::DEFAULT)
     }
 
+    /// Waits for all work on the device, that of other libraries in this process too.
+    ///
+    /// # Errors
+    /// Whatever went wrong in that work; the default stream is being captured.
+    pub fn synchronize_all(&self) -> Result<()> {
+        self.0.driver.synchronize_all()
+    }
+
     /// Milliseconds that the device takes for what `f` enqueues on the default stream, by its own clock.
     ///
     /// # Errors
     /// Those of `f`; the work failed.
     pub fn time<E: From<Error>>(&self, f: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
         let (start, end) = (self.event(true)?, self.event(true)?);
-        self.0.driver.record(start.id(), StreamId::DEFAULT)?;
+        self.record(&start)?;
         f()?;
-        self.0.driver.record(end.id(), StreamId::DEFAULT)?;
+        self.record(&end)?;
         end.synchronize()?;
         Ok(end.elapsed_since(&start)?.as_secs_f64() * 1e3)
     }
@@ -511,7 +527,12 @@ impl Drop for Buffer {
         let block = match self.block.take() {
             None => return,
             Some(Memory::Pool(block)) => block,
-            Some(Memory::Adopted(_owner)) => {
+            Some(Memory::Adopted(owned)) => {
+                if Arena::current(&self.device).is_some() {
+                    // What a capture may have used is used again at every replay.
+                    std::mem::forget(owned);
+                    return;
+                }
                 // Nobody says when its memory is used again. An error here is of work that someone else will ask for.
                 let _ = self.wait_for_users().and_then(|()| self.device.synchronize());
                 return;

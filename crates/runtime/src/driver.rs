@@ -357,6 +357,14 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Whatever went wrong in that work, such as a kernel that failed.
     fn synchronize(&self, stream: StreamId) -> Result<()>;
 
+    /// Waits for all work on the device, on streams of others too.
+    ///
+    /// # Errors
+    /// As for [`Driver::synchronize`].
+    fn synchronize_all(&self) -> Result<()> {
+        self.synchronize(StreamId::DEFAULT)
+    }
+
     /// Makes an event; `timing` lets [`elapsed`](Driver::elapsed) use it, and costs a little.
     fn create_event(&self, timing: bool) -> Result<EventId>;
 

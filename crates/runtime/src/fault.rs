@@ -353,6 +353,11 @@ impl Driver for FaultDriver {
         self.inner.query(event)
     }
 
+    fn synchronize_all(&self) -> Result<()> {
+        self.inner.synchronize_all()?;
+        self.sync()
+    }
+
     fn synchronize_event(&self, event: EventId) -> Result<()> {
         // As on a GPU, the failure shows when the work has ended: nothing is left under way.
         self.inner.synchronize_event(event)?;

@@ -17,6 +17,7 @@
 pub mod cuda;
 pub mod driver;
 pub mod fault;
+pub mod fork;
 pub mod hardware;
 pub mod host;
 pub mod jit;
@@ -25,6 +26,7 @@ mod capture;
 mod device;
 mod discover;
 mod error;
+mod foreign;
 mod graph;
 mod options;
 mod pool;

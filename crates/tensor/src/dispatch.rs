@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bullet_kernels::cuda::Gpu;
 use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
-use bullet_ops::{DType, Layout, Meta, Op, Shape};
+use bullet_ops::{DType, Layout, Map, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind};
 use smallvec::SmallVec;
 
@@ -26,7 +26,41 @@ pub fn run(op: Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
 
 /// As [`run`], for the first result.
 pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
+    if let Op::Map(map) = op
+        && let Some(result) = map_dense(map, inputs)?
+    {
+        return Ok(result);
+    }
     Ok(run_recorded(op, inputs)?.swap_remove(0))
+}
+
+/// An elementwise op whose operands lie alike, on the CPU, where nothing is recorded: as [`run_one`], but without lists, which
+/// take longer than few elements. `None` if it is none.
+fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
+    let (first, second) = match *inputs {
+        [x] => (x, None),
+        [x, y] => (x, Some(y)),
+        _ => return Ok(None),
+    };
+    let tracked = first.is_tracked() || second.is_some_and(Tensor::is_tracked);
+    let device = first.device();
+    let alike = |y: &Tensor| y.shape() == first.shape() && y.is_contiguous() && y.device() == device;
+    if !first.is_contiguous() || !second.is_none_or(alike) || device.kind() != DeviceKind::Cpu {
+        return Ok(None);
+    }
+    if (tracked && grad_enabled()) || device.is_capturing() || rescue::forced()?.is_some() {
+        return Ok(None);
+    }
+    let dtypes = [first.dtype(), second.unwrap_or(first).dtype()];
+    let (_, dtype) = map.types(&dtypes[..inputs.len()])?;
+    let out = Tensor::empty(Meta::new(*first.shape(), dtype), device)?;
+    let storages: [&Storage; 2] = [first.storage(), second.unwrap_or(first).storage()];
+    let _guards = Guards::take(&storages[..inputs.len()], &[]);
+    let views = [view(first), view(second.unwrap_or(first))];
+    // SAFETY: fresh; no one else can name its memory yet.
+    let mut target = unsafe { view_mut(&out) };
+    cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target))?;
+    Ok(Some(out))
 }
 
 fn run_recorded(op: Op, inputs: &[&Tensor]) -> Result<Few<Tensor>> {
@@ -231,12 +265,12 @@ pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
         .into());
     }
     let strides = target.layout().strides().iter().zip(&target.shape()[..]);
-    if strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
-        return Err(Error::Autograd(
+    if target.numel() > 0 && strides.into_iter().any(|(&stride, &dim)| stride == 0 && dim > 1) {
+        return Err(bullet_ops::Error::argument(
             "an in-place operation on a broadcast view would write several elements to one memory location; call \
-             copy() first"
-                .into(),
-        ));
+             copy() first",
+        )
+        .into());
     }
     Ok(())
 }

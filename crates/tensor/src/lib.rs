@@ -12,10 +12,13 @@
 //! ```
 
 mod adjoint;
+mod arrays;
 mod capture;
+mod custom;
 pub mod decode;
 pub mod dispatch;
 mod error;
+mod index;
 mod ops;
 pub mod optim;
 mod order;
@@ -28,12 +31,14 @@ pub mod tape;
 mod tensor;
 mod views;
 
-pub use bullet_kernels::cpu::{par, simd};
+pub use bullet_kernels::cpu::{par, simd, stop};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.
 pub use bullet_runtime as runtime;
 pub use bullet_runtime::{Device, DeviceKind, Graph};
+pub use custom::custom;
 pub use error::{Error, Result};
+pub use index::Index;
 pub use order::Unique;
 pub use random::{Distribution, Generator};
 pub use recompute::recompute;

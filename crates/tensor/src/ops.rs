@@ -76,7 +76,8 @@ impl Tensor {
     /// # Errors
     /// An integer to a negative power.
     pub fn pow(&self, exponent: &Tensor) -> Result<Tensor> {
-        let integers = self.dtype().kind() != Kind::Float && exponent.dtype().kind() != Kind::Float;
+        // u64 to the power of a signed integer is computed in f64.
+        let integers = self.dtype().promote(exponent.dtype()).kind() != Kind::Float;
         if integers && exponent.numel() > 0 && exponent.cast(DType::F64)?.min(&[], false)?.item()? < 0.0 {
             return Err(OpError::argument("Integers to negative integer powers are not allowed.").into());
         }

@@ -46,7 +46,7 @@ fn output_meta(output: &Tensor) -> Meta {
 }
 
 impl<F: Fn(&[Tensor]) -> Result<Tensor> + Send + Sync> Backward for Recompute<F> {
-    fn backward(&self, mut grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, mut grads: Vec<Option<Tensor>>, _: Vec<Tensor>) -> Result<Vec<Option<Tensor>>> {
         let Some(grad) = grads.pop().flatten() else { return Ok(vec![None; self.inputs.len()]) };
         if let Some((tensor, ..)) = self.inputs.iter().find(|(t, version, _)| t.version() != *version) {
             return Err(crate::Error::Autograd(format!(

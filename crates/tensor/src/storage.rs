@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bullet_kernels::{ViewMut, cpu};
 use bullet_ops::{DType, Layout, Meta};
-use bullet_runtime::{Buffer, Device};
+use bullet_runtime::{Buffer, Device, DeviceKind};
 use smallvec::SmallVec;
 
 use crate::capture;
@@ -65,7 +65,13 @@ impl Storage {
     /// A storage that holds `data`.
     pub(crate) fn of(device: &Device, data: &[u8]) -> Result<Arc<Storage>> {
         let mut buffer = device.alloc(data.len())?;
-        buffer.write(0, data)?;
+        match buffer.host_ptr() {
+            Some(base) if device.kind() == DeviceKind::Cpu && !device.is_capturing() => {
+                // SAFETY: the buffer is as long, and no one else knows it yet.
+                unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), base, data.len()) };
+            }
+            _ => buffer.write(0, data)?,
+        }
         Ok(Storage::around(buffer, false))
     }
 

@@ -13,6 +13,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bullet_kernels::cpu::stop;
 use bullet_ops::{DType, Meta, Op};
 use bullet_runtime::DeviceKind;
 
@@ -117,8 +118,9 @@ pub(crate) enum Step {
 
 /// The backward half of a function that is not in the op table.
 pub trait Backward: Send + Sync {
-    /// The gradient of each input, from that of each output; `None` is zero.
-    fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>>;
+    /// The gradient of each input, from that of each output; `None` is zero. `saved` is what was saved with the function, if
+    /// anything was (see [`custom`](crate::custom)).
+    fn backward(&self, grads: Vec<Option<Tensor>>, saved: Vec<Tensor>) -> Result<Vec<Option<Tensor>>>;
 }
 
 /// A tensor kept for backward, and the version of its memory then.
@@ -205,8 +207,38 @@ impl Node {
                 Ok((grads, cx.take_later()))
             }
             Step::View(view) => Ok((view.adjoint(&self.inputs, &self.outputs, grads)?, Few::new())),
-            Step::Custom(function) => Ok((function.backward(grads)?, Few::new())),
+            Step::Custom(function) => {
+                let saved = saved.into_iter().flatten().collect();
+                let grads = function.backward(grads, saved)?;
+                self.check_gradients(&grads)?;
+                Ok((grads, Few::new()))
+            }
         }
+    }
+
+    /// Checks what a function that is not ours gave as gradients of its inputs.
+    fn check_gradients(&self, grads: &[Option<Tensor>]) -> Result<()> {
+        if grads.len() != self.inputs.len() {
+            return Err(Error::Autograd(format!(
+                "the backward of a custom function gave {} gradients, expected one for each of its {} inputs",
+                grads.len(),
+                self.inputs.len()
+            )));
+        }
+        for (i, (grad, input)) in grads.iter().zip(&self.inputs).enumerate() {
+            if let (Some(grad), Some(_)) = (grad, &self.edges[i])
+                && grad.meta() != *input
+            {
+                return Err(Error::Autograd(format!(
+                    "the backward of a custom function gave a {} gradient of shape {} for input {i}, which is {} of shape {}",
+                    grad.dtype(),
+                    grad.shape(),
+                    input.dtype,
+                    input.shape
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -360,6 +392,7 @@ pub(crate) fn backward(root: &Tensor, grad: Tensor) -> Result<()> {
         let mut walk = Walk::default();
         walk.deliver(start, grad)?;
         while let Some(Pending(node)) = walk.heap.pop() {
+            stop::check();
             let grads = walk.grads.remove(&node.seq).expect("every pending node was given a gradient");
             let (inputs, later) = node.adjoint(grads)?;
             for (edge, grad) in node.edges.iter().zip(inputs) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
-use bullet_runtime::{Device, DevicePtr};
+use bullet_runtime::{Device, DeviceKind, DevicePtr};
 
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -94,6 +94,27 @@ impl Tensor {
         Tensor::from_slice(&[value], &[], device)
     }
 
+    /// A scalar tensor of `value` as `dtype`, as f64 holds it; a GPU is not waited for, as [`Tensor::scalar`] does.
+    pub fn constant(value: f64, dtype: DType, device: &Device) -> Result<Tensor> {
+        if device.kind() != DeviceKind::Cpu {
+            return Tensor::full(value, &[], dtype, device);
+        }
+        match dtype {
+            DType::Bool => Tensor::scalar(value != 0.0, device),
+            DType::U8 => Tensor::scalar(u8::from_f64(value), device),
+            DType::U16 => Tensor::scalar(u16::from_f64(value), device),
+            DType::U32 => Tensor::scalar(u32::from_f64(value), device),
+            DType::U64 => Tensor::scalar(u64::from_f64(value), device),
+            DType::I8 => Tensor::scalar(i8::from_f64(value), device),
+            DType::I16 => Tensor::scalar(i16::from_f64(value), device),
+            DType::I32 => Tensor::scalar(i32::from_f64(value), device),
+            DType::I64 => Tensor::scalar(i64::from_f64(value), device),
+            DType::F16 | DType::BF16 => Tensor::full(value, &[], dtype, device),
+            DType::F32 => Tensor::scalar(value as f32, device),
+            DType::F64 => Tensor::scalar(value, device),
+        }
+    }
+
     /// A tensor whose elements are all `value`, converted to `dtype`.
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let tensor = Tensor::empty(Meta::new(Shape::new(shape)?, dtype), device)?;
@@ -116,9 +137,9 @@ impl Tensor {
         Tensor::zeros(self.shape(), self.dtype(), self.device())
     }
 
-    /// `start, start + 1, ..`: `len` integers (i64).
+    /// `start, start + 1, ..`: `len` integers (i64), which wrap.
     pub fn arange(start: i64, len: usize, device: &Device) -> Result<Tensor> {
-        let data: Vec<i64> = (0..len as i64).map(|i| start + i).collect();
+        let data: Vec<i64> = (0..len as i64).map(|i| start.wrapping_add(i)).collect();
         Tensor::from_slice(&data, &[len], device)
     }
 
@@ -210,6 +231,16 @@ impl Tensor {
         Some((base.expose_provenance() + self.layout().offset * self.dtype().size()) as u64)
     }
 
+    /// Where the first element lies in the device's memory. Work that was enqueued before may still write there.
+    pub fn address(&self) -> u64 {
+        self.storage().buffer().ptr().offset(self.layout().offset * self.dtype().size()).0
+    }
+
+    /// Bytes of the memory that this is a view of.
+    pub fn storage_bytes(&self) -> usize {
+        self.storage().buffer().len()
+    }
+
     /// Whether the memory belongs to someone who allows no writes.
     pub fn is_read_only(&self) -> bool {
         self.storage().is_read_only()
@@ -255,6 +286,16 @@ impl Tensor {
             )));
         }
         Ok(self.view_as(self.0.layout, Some(Autograd::Leaf(Arc::new(Leaf::new(self.dtype()))))))
+    }
+
+    /// Whether this is a leaf of the tape: see [`Tensor::requires_grad`].
+    pub fn is_leaf(&self) -> bool {
+        self.leaf().is_some()
+    }
+
+    /// What tells this leaf of the tape from all others that exist: tensors of one leaf share a gradient.
+    pub fn leaf_id(&self) -> Option<usize> {
+        self.leaf().map(|leaf| Arc::as_ptr(leaf).addr())
     }
 
     /// Whether a gradient flows to or through this tensor.
@@ -395,6 +436,30 @@ impl Tensor {
         Ok(storage.buffer().send(self.layout().offset * self.dtype().size(), bytes_of(data))?)
     }
 
+    /// As [`Tensor::send_`], of a tensor of this shape and dtype on any device; from another device the host waits for it.
+    ///
+    /// # Errors
+    /// As [`Tensor::send_`].
+    pub fn send_from_(&self, source: &Tensor) -> Result<()> {
+        if source.device() == self.device() {
+            return no_grad(|| self.copy_(source));
+        }
+        dispatch::check_in_place(self)?;
+        if source.meta() != self.meta() || !self.is_contiguous() {
+            return Err(bullet_ops::Error::shape(format!(
+                "cannot send a {} tensor of shape {} to a {} tensor of shape {}, which must be contiguous",
+                source.dtype(),
+                source.shape(),
+                self.dtype(),
+                self.shape()
+            ))
+            .into());
+        }
+        let data = source.to_bytes()?;
+        let _guards = Guards::take(&[], &[self.storage()]);
+        Ok(self.storage().buffer().send(self.layout().offset * self.dtype().size(), &data)?)
+    }
+
     /// Overwrites every element.
     ///
     /// # Errors
@@ -452,7 +517,7 @@ impl Tensor {
 struct MoveBack(Device);
 
 impl Backward for MoveBack {
-    fn backward(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, grads: Vec<Option<Tensor>>, _: Vec<Tensor>) -> Result<Vec<Option<Tensor>>> {
         grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
 }

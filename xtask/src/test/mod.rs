@@ -3,9 +3,10 @@
 //! It sets up what it needs on a fresh machine, prints each stage with its time, and closes with a line
 //! `N passed, N failed`, the sum of the test counts. A stage that could not run is a failure.
 
+mod array_api;
 mod binaries;
 mod libtest;
-mod python;
+pub(crate) mod python;
 mod stages;
 mod wheels;
 

@@ -209,10 +209,15 @@ impl Bench {
     }
 
     fn train(&self) -> Result<()> {
+        let wanted = gemm::precision();
+        let kinds = [
+            ("fp32", Precision::Full, None, None),
+            ("tf32", Precision::Tf32, None, None),
+            ("fp16", Precision::Full, Some(DType::F16), Some((65536.0, 2000))),
+        ];
         for batch in [16, 256] {
-            for (name, compute, scale) in
-                [("fp32", None, None), ("fp16", Some(DType::F16), Some((65536.0, 2000)))]
-            {
+            for (name, precision, compute, scale) in kinds {
+                gemm::set_precision(precision);
                 let mut train = self.trainer(batch, compute, scale)?;
                 let data = tokens(batch * 64);
                 for _ in 0..10 {
@@ -237,6 +242,7 @@ impl Bench {
                 say("train", &format!("micro B{batch} {name}"), times[3], "ms/step");
             }
         }
+        gemm::set_precision(wanted);
         Ok(())
     }
 

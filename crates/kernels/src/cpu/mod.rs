@@ -23,6 +23,7 @@ pub mod simd;
 pub mod softmax;
 pub mod sort;
 pub(crate) mod space;
+pub mod stop;
 
 pub use execute::{execute, takes_strided};
 pub use map::map;

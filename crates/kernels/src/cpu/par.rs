@@ -11,13 +11,46 @@
 
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use bullet_runtime::fork;
 
 use super::pool::Pool;
 
-static POOL: OnceLock<Pool> = OnceLock::new();
+/// The pool of a process: a forked child has none of its parent's workers, and makes a new one.
+struct OfProcess {
+    generation: usize,
+    pool: OnceLock<Pool>,
+}
+
+static POOL: AtomicPtr<OfProcess> = AtomicPtr::new(std::ptr::null_mut());
+
+fn of_process() -> &'static OnceLock<Pool> {
+    let (at, generation) = (POOL.load(Ordering::Acquire), fork::generation());
+    // SAFETY: null, or from a box that is never freed.
+    if let Some(found) = unsafe { at.as_ref() }
+        && found.generation == generation
+    {
+        return &found.pool;
+    }
+    let new = Box::into_raw(Box::new(OfProcess { generation, pool: OnceLock::new() }));
+    let kept = match POOL.compare_exchange(at, new, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => new,
+        Err(other) => {
+            // SAFETY: made above, and nobody else has seen it.
+            drop(unsafe { Box::from_raw(new) });
+            other
+        }
+    };
+    // SAFETY: as above; another thread was faster by this process's own.
+    unsafe { &(*kept).pool }
+}
 
 /// Below this many bytes touched (or flops / 8), an op stays on the calling thread: waking another costs more.
 pub const SERIAL_BELOW: usize = 64 * 1024;
+
+/// The most grains of a range: some 10 ms of work, where a grain is what one thread does in the time it takes to wake another.
+const GRAINS: usize = 256;
 
 /// The most threads that the pool may have: far more than cores only adds switching, and thousands stall a machine.
 pub const MAX_THREADS: usize = 256;
@@ -61,7 +94,7 @@ fn build(threads: usize) -> Pool {
 }
 
 fn pool() -> &'static Pool {
-    POOL.get_or_init(|| build(default_threads()))
+    of_process().get_or_init(|| build(default_threads()))
 }
 
 /// Sets the number of threads, [`MAX_THREADS`] at most; false if the pool already runs with another number,
@@ -70,7 +103,7 @@ fn pool() -> &'static Pool {
 /// The default is `BULLET_THREADS`, else the cores this process may use.
 pub fn set_threads(threads: usize) -> bool {
     let threads = threads.clamp(1, MAX_THREADS);
-    POOL.get_or_init(|| build(threads)).threads() == threads
+    of_process().get_or_init(|| build(threads)).threads() == threads
 }
 
 /// How many threads a kernel runs on, its caller among them.
@@ -78,17 +111,18 @@ pub fn threads() -> usize {
     pool().threads()
 }
 
-/// Calls `f` with disjoint ranges that cover `0..len`, at most one a thread and none (but the last) shorter than
-/// `grain`; runs on the caller if there is one range.
+/// Calls `f` with disjoint ranges that cover `0..len`, none (but the last) shorter than `grain`, and of long work several a
+/// thread, so that it can be stopped in between; runs on the caller if there is one range.
 pub fn for_ranges(len: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
     let parts = parts(len, grain);
-    if parts <= 1 {
-        if len > 0 {
-            f(0..len);
+    match parts {
+        0 => {}
+        1 if len <= GRAINS * grain.max(1) => f(0..len),
+        _ => {
+            let parts = parts * (len / parts).div_ceil(GRAINS * grain.max(1));
+            pool().run(parts, &|i| f(range(len, parts, i)));
         }
-        return;
     }
-    pool().run(parts, &|i| f(range(len, parts, i)));
 }
 
 /// As [`for_ranges`], and returns what each range gave, in range order (empty if `len` is 0).

@@ -32,6 +32,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::stop;
+
 /// How long a thread with nothing to do looks for work, or for the end of a task, before it sleeps: about what it costs
 /// to wake it twice.
 const ALERT: Duration = Duration::from_micros(100);
@@ -141,10 +143,15 @@ impl Pool {
     /// Calls `f(i)` for every `i` in `0..tasks`, on the calling thread and on workers that are free.
     ///
     /// # Panics
-    /// If a task does, with what it panicked with; tasks not begun by then are left out.
+    /// If a task does, with what it panicked with, or if the caller is told to stop; tasks not begun by then are left out.
     pub(super) fn run(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         let slot = if self.threads > 1 && tasks > 1 { self.shared.take_slot() } else { None };
-        let Some(slot) = slot else { return (0..tasks).for_each(f) };
+        let Some(slot) = slot else {
+            return (0..tasks).for_each(|i| {
+                stop::check();
+                f(i);
+            });
+        };
         let seats = self.threads.min(tasks);
         let f: *const Task<'_> = f;
         // SAFETY: only the lifetime is cast away. The closure outlives every use of it: workers call it inside the slot
@@ -291,7 +298,12 @@ impl Slot {
                 if self.offer.0.failed.load(Relaxed) {
                     continue;
                 }
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(i))) {
+                let work = || {
+                    // Workers are never asked.
+                    stop::check();
+                    task(i);
+                };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                     self.offer.0.failed.store(true, Relaxed);
                     self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
                 }

@@ -4,6 +4,7 @@
 //! that kernels read; a step whose gradients are not finite skips itself there. Parameters may be on several devices: each
 //! device's are updated by calls of its own, and the norms of their gradients are brought together through the host.
 
+mod own;
 mod scaler;
 mod schedule;
 mod state;
@@ -11,6 +12,7 @@ mod state;
 use bullet_tensor::optim::{Adam, GradientScale, Sgd, Slot, StepState, adam_step, gradient_scale, sgd_step};
 use bullet_tensor::{DType, Device, Tensor, no_grad};
 
+pub use own::{OwnRule, OwnSlot};
 pub use scaler::LossScaler;
 pub use schedule::{Decay, Schedule};
 pub use state::StateEntries;
@@ -50,6 +52,8 @@ pub enum Rule {
         /// Added to the root of the mean square.
         eps: f64,
     },
+    /// Of the caller's own: [`Optimizer::own`].
+    Own,
 }
 
 impl Rule {
@@ -58,18 +62,20 @@ impl Rule {
     /// Plain gradient descent.
     pub const SGD: Rule = Rule::Sgd { momentum: 0.0, nesterov: false };
 
-    /// `sgd`, `adam` or `adamw`.
+    /// `sgd`, `adam`, `adamw` or `own`.
     pub const fn name(&self) -> &'static str {
         match self {
             Rule::Sgd { .. } => "sgd",
             Rule::Adam { .. } => "adam",
             Rule::AdamW { .. } => "adamw",
+            Rule::Own => "own",
         }
     }
 
     /// What the running averages of a parameter are called in a checkpoint.
     const fn moments(&self) -> &'static [&'static str] {
         match self {
+            Rule::Own => &[],
             Rule::Sgd { momentum, .. } if *momentum == 0.0 => &[],
             Rule::Sgd { .. } => &["velocity"],
             Rule::Adam { .. } | Rule::AdamW { .. } => &["mean", "square"],
@@ -86,6 +92,7 @@ impl Rule {
                 }
                 (&[("momentum", *momentum)], 0.0)
             }
+            Rule::Own => (&[], 0.0),
             Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
                 (&[("beta1", *beta1), ("beta2", *beta2)], *eps)
             }
@@ -146,6 +153,8 @@ impl Group {
 pub struct Optimizer {
     rule: Rule,
     groups: Vec<Group>,
+    /// What [`Rule::Own`] does.
+    own: Option<Box<dyn OwnRule>>,
 }
 
 impl Optimizer {
@@ -182,7 +191,34 @@ impl Optimizer {
                 }),
             }
         }
-        Ok(Optimizer { rule, groups })
+        Ok(Optimizer { rule, groups, own: None })
+    }
+
+    /// The same rule with other parameters or options. A parameter that had running averages by its name keeps them, where
+    /// they are if it has not moved; steps taken stay counted.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`]; the rule is [`Rule::Own`].
+    pub fn regrouped(
+        &self,
+        parameters: Vec<(String, Tensor)>,
+        options: impl Fn(&str, &Tensor) -> GroupOptions,
+    ) -> Result<Optimizer> {
+        let mut next = Optimizer::new(self.rule, parameters, options)?;
+        next.count_from(self.steps_taken())?;
+        for group in &mut next.groups {
+            for member in &mut group.members {
+                let fits =
+                    |old: &Tensor, new: &Tensor| (old.shape(), old.dtype()) == (new.shape(), new.dtype());
+                let Some(old) = self.members().find(|m| m.name == member.name) else { continue };
+                if old.moments.iter().zip(&member.moments).all(|(old, new)| fits(old, new)) {
+                    let device = member.param.device();
+                    let moved = old.moments.iter().map(|m| m.to_device(device));
+                    member.moments = moved.collect::<Result<_, _>>()?;
+                }
+            }
+        }
+        Ok(next)
     }
 
     /// The update rule.
@@ -198,6 +234,14 @@ impl Optimizer {
     /// i64, no axes: how many steps were taken; those skipped for gradients that were not finite don't count.
     pub fn steps_taken(&self) -> &Tensor {
         &self.groups[0].step
+    }
+
+    /// Counts from `steps` on, which is as [`Optimizer::steps_taken`] of an optimizer that went further.
+    ///
+    /// # Errors
+    /// It is no i64 without axes; out of memory.
+    pub fn count_from(&self, steps: &Tensor) -> Result<()> {
+        Ok(self.groups.iter().try_for_each(|g| g.step.send_from_(steps))?)
     }
 
     /// Writes the learning rate of the next steps to the device, times each group's factor.
@@ -252,6 +296,9 @@ impl Optimizer {
     /// One step with the gradients that backward left, times `scale.factor`; the device skips it if
     /// `scale.non_finite`. Parameters without gradient stay as they are.
     pub fn step(&self, scale: &GradientScale) -> Result<()> {
+        if let Some(rule) = &self.own {
+            return self.step_own(&**rule, scale);
+        }
         no_grad(|| self.groups.iter().try_for_each(|g| self.step_group(g, scale)))
     }
 
@@ -287,6 +334,7 @@ impl Optimizer {
                 let hyper = Adam { beta1, beta2, eps, weight_decay, decoupled: true };
                 adam_step(&slots, &state, &hyper)?;
             }
+            Rule::Own => {}
         }
         Ok(())
     }

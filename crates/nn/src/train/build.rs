@@ -15,10 +15,11 @@ use crate::tokenizer::Tokenizer;
 use crate::transformer::{LanguageModel, Transformer, TransformerConfig};
 
 use super::probe::measure;
-use super::step::{Objective, StepOptions};
+use super::step::{Objective, StepOptions, tokens_of};
 
 impl Objective for Transformer {
-    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
+    fn loss(&self, batch: &[Tensor], pass: &Pass) -> Result<Tensor> {
+        let (inputs, targets) = tokens_of(batch)?;
         LanguageModel::loss(self, inputs, targets, pass)
     }
 }
@@ -91,7 +92,7 @@ pub fn step_options(config: &Config) -> StepOptions {
     let t = &config.train;
     let scaled = t.precision == Precision::F16 && t.loss_scale > 0.0;
     StepOptions {
-        batch: [t.batch_size, config.model.seq],
+        batch: StepOptions::tokens([t.batch_size, config.model.seq]),
         accumulation: t.accumulation,
         schedule: schedule(config),
         compute: compute(t.precision),

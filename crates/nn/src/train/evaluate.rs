@@ -22,7 +22,7 @@ fn mean_loss<M: Objective + ?Sized>(
         let shape = [batch.x.len() / sequence, sequence];
         let inputs = Tensor::from_slice(&batch.x, &shape, device)?;
         let targets = Tensor::from_slice(&batch.y, &shape, device)?;
-        let loss = no_grad(|| model.loss(&inputs, &targets, pass))?.item()?;
+        let loss = no_grad(|| model.loss(&[inputs, targets], pass))?.item()?;
         sum += loss * batch.targets as f64;
         count += batch.targets;
     }

@@ -23,6 +23,6 @@ pub use evaluate::{estimate, evaluate};
 pub use events::{Callback, CheckpointKind, Ending, Evaluation, Flow, Progress, Report};
 pub use probe::measure;
 pub use record::RunFolder;
-pub use step::{Objective, Reading, StepOptions, TrainStep};
+pub use step::{BatchTensor, Objective, Reading, StepOptions, TrainStep, tokens_of};
 pub use text::{TINY_SHAKESPEARE, saved_data};
 pub use trainer::Trainer;

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bullet_ops::fmt_tuple;
 use bullet_tensor::{DType, Device, Generator, Graph, Tensor, no_grad};
 
 use crate::data::Batch;
@@ -17,16 +18,40 @@ use crate::optim::{LossScaler, Optimizer, Schedule};
 
 /// What is trained: a module, and its loss on a batch.
 pub trait Objective: Module {
-    /// The mean loss of `inputs` against `targets`, both i64 (batch, sequence): f32, no axes.
-    /// Targets of [`IGNORE_INDEX`](crate::data::IGNORE_INDEX) count for nothing.
-    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor>;
+    /// The mean loss on a batch: f32, no axes. What a batch is made of, [`StepOptions::batch`] says; that of a language
+    /// model are inputs and targets, see [`tokens_of`].
+    fn loss(&self, batch: &[Tensor], pass: &Pass) -> Result<Tensor>;
+}
+
+/// Inputs and targets of a language model's batch, both i64 (batch, sequence). Targets of
+/// [`IGNORE_INDEX`](crate::data::IGNORE_INDEX) count for nothing.
+///
+/// # Errors
+/// The batch is not made of two tensors.
+pub fn tokens_of(batch: &[Tensor]) -> Result<(&Tensor, &Tensor)> {
+    match batch {
+        [inputs, targets] => Ok((inputs, targets)),
+        _ => Err(Error::argument(format!(
+            "a language model's batch is inputs and targets, two tensors; got {}",
+            batch.len()
+        ))),
+    }
+}
+
+/// One tensor of every batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BatchTensor {
+    /// Its axis lengths.
+    pub shape: Vec<usize>,
+    /// Its element type.
+    pub dtype: DType,
 }
 
 /// How a step is done.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StepOptions {
-    /// Sequences of a batch, and tokens of a sequence.
-    pub batch: [usize; 2],
+    /// What a batch is made of; of a language model [`StepOptions::tokens`].
+    pub batch: Vec<BatchTensor>,
     /// Batches whose gradients are averaged.
     pub accumulation: usize,
     /// The learning rate of every step.
@@ -43,6 +68,19 @@ pub struct StepOptions {
     pub seed: u64,
 }
 
+impl StepOptions {
+    /// A batch of so many sequences of so many tokens: inputs and targets, i64.
+    pub fn tokens(sequences_tokens: [usize; 2]) -> Vec<BatchTensor> {
+        vec![BatchTensor { shape: sequences_tokens.to_vec(), dtype: DType::I64 }; 2]
+    }
+
+    /// As [`StepOptions::tokens`] was given them: the first two axes of the first tensor, 1 where there is none.
+    pub fn sequences(&self) -> [usize; 2] {
+        let axes = self.batch.first().map_or(&[][..], |t| &t.shape);
+        [axes.first().copied().unwrap_or(1), axes.get(1).copied().unwrap_or(1)]
+    }
+}
+
 /// A model with all that one optimizer step needs, in static device tensors.
 pub struct TrainStep<M> {
     model: M,
@@ -51,8 +89,8 @@ pub struct TrainStep<M> {
     options: StepOptions,
     pass: Pass,
     generator: Arc<Generator>,
-    /// Inputs and targets of each batch of a step, i64.
-    batches: Vec<(Tensor, Tensor)>,
+    /// The tensors of each batch of a step.
+    batches: Vec<Vec<Tensor>>,
     /// f32: the gradient that backward starts from, loss scale over accumulation.
     seed_gradient: Tensor,
     /// f32: 1 / accumulation.
@@ -88,6 +126,29 @@ impl Replay {
     }
 }
 
+/// Refuses a batch that is not what the options say.
+fn check_batch(expected: &[BatchTensor], batch: &[Tensor]) -> Result<()> {
+    if expected.len() != batch.len() {
+        return Err(Error::argument(format!(
+            "a batch is made of {} tensors here, got {}",
+            expected.len(),
+            batch.len()
+        )));
+    }
+    for (i, (want, got)) in expected.iter().zip(batch).enumerate() {
+        if want.shape[..] != got.shape()[..] || want.dtype != got.dtype() {
+            return Err(Error::argument(format!(
+                "tensor {i} of a batch is {} {}, expected {} {}: all batches of a run have the shapes and dtypes of the first",
+                got.dtype(),
+                got.shape(),
+                want.dtype,
+                fmt_tuple(&want.shape)
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Does a captured step.
 fn replay(graph: &Graph) -> bullet_tensor::Result<()> {
     // SAFETY: what the step uses belongs to the `TrainStep` that holds the graph: model, optimizer, scaler, generator and
@@ -119,10 +180,12 @@ impl<M: Objective> TrainStep<M> {
         options: StepOptions,
         device: &Device,
     ) -> Result<TrainStep<M>> {
-        if options.accumulation == 0 || options.batch.contains(&0) {
+        let shapes: Vec<String> = options.batch.iter().map(|t| fmt_tuple(&t.shape)).collect();
+        if options.accumulation == 0 || options.batch.iter().any(|t| t.shape.contains(&0)) {
             return Err(Error::argument(format!(
-                "a step of {} batches of {} sequences of {} tokens is empty: each must be at least 1",
-                options.accumulation, options.batch[0], options.batch[1]
+                "a step of {} batches of tensors of shape {} is empty: every size must be at least 1",
+                options.accumulation,
+                shapes.join(" and ")
             )));
         }
         let devices = optimizer.devices();
@@ -133,9 +196,12 @@ impl<M: Objective> TrainStep<M> {
             generator: Some(generator.clone()),
             recompute: options.recompute,
         };
-        let tokens = || Tensor::zeros(&options.batch, DType::I64, device);
         let scalar = |value: f64| Tensor::full(value, &[], DType::F32, device);
-        let batches = (0..options.accumulation).map(|_| Ok((tokens()?, tokens()?))).collect::<Result<_>>()?;
+        let batch = || -> Result<Vec<Tensor>> {
+            let one = |t: &BatchTensor| Ok(Tensor::zeros(&t.shape, t.dtype, device)?);
+            options.batch.iter().map(one).collect()
+        };
+        let batches = (0..options.accumulation).map(|_| batch()).collect::<Result<_>>()?;
         let scaler = options
             .loss_scale
             .map(|(scale, interval)| LossScaler::new(scale, interval, device))
@@ -147,7 +213,9 @@ impl<M: Objective> TrainStep<M> {
             share: scalar(share)?,
             latest: Mutex::new(Latest { loss: scalar(0.0)?, norm: scalar(0.0)? }),
             step: 0,
-            replay: Replay::planned(devices.len() == 1 && device.gpu().is_some()),
+            replay: Replay::planned(
+                devices.len() == 1 && device.gpu().is_some() && optimizer.can_be_captured(),
+            ),
             not_captured: None,
             model,
             optimizer,
@@ -158,12 +226,45 @@ impl<M: Objective> TrainStep<M> {
         })
     }
 
-    /// One optimizer step on these batches, one for each round of accumulation.
+    /// One optimizer step on these batches of tokens, one for each round of accumulation.
     ///
     /// # Errors
     /// Another number or size of batches than the options say; what the model's ops refuse; out of memory.
     pub fn step(&mut self, batches: &[Batch]) -> Result<()> {
-        self.begin(batches)?;
+        self.check_rounds(batches.len())?;
+        for (fixed, batch) in self.batches.iter().zip(batches) {
+            let (inputs, targets) = tokens_of(fixed)?;
+            inputs.send_(&batch.x)?;
+            targets.send_(&batch.y)?;
+        }
+        self.step_on_static()
+    }
+
+    /// As [`TrainStep::step`], on batches of any tensors, on any device; one list for each round of accumulation.
+    ///
+    /// # Errors
+    /// As [`TrainStep::step`]; a tensor has another shape or dtype than the options say.
+    pub fn step_on(&mut self, batches: &[Vec<Tensor>]) -> Result<()> {
+        self.check_rounds(batches.len())?;
+        for (fixed, batch) in self.batches.iter().zip(batches) {
+            check_batch(&self.options.batch, batch)?;
+            fixed.iter().zip(batch).try_for_each(|(fixed, tensor)| fixed.send_from_(tensor))?;
+        }
+        self.step_on_static()
+    }
+
+    /// One step on what the static tensors hold. One that fails is as if it had not begun.
+    fn step_on_static(&mut self) -> Result<()> {
+        self.begin()?;
+        let done = self.compute_or_replay();
+        if done.is_err() {
+            self.step -= 1;
+            self.optimizer.zero_grad();
+        }
+        done
+    }
+
+    fn compute_or_replay(&mut self) -> Result<()> {
         match &self.replay {
             Replay::Captured(graph) => Ok(replay(graph)?),
             Replay::After(0) => self.compute_captured(),
@@ -216,7 +317,8 @@ impl<M: Objective> TrainStep<M> {
     /// Whether steps are captured into a graph and replayed, if the device can: by default on a GPU. The first two are
     /// done op by op in any case, as they compile kernels and fill the memory pool. Steps on several devices never are.
     pub fn set_captured(&mut self, captured: bool) {
-        self.replay = Replay::planned(captured && self.optimizer.devices().len() == 1);
+        let possible = self.optimizer.devices().len() == 1 && self.optimizer.can_be_captured();
+        self.replay = Replay::planned(captured && possible);
         self.not_captured = None;
     }
 
@@ -230,20 +332,16 @@ impl<M: Objective> TrainStep<M> {
         self.not_captured.as_deref()
     }
 
-    /// Writes what changes from step to step into the static tensors, and what someone else changed since the last step into
-    /// those that go with it.
-    fn begin(&mut self, batches: &[Batch]) -> Result<()> {
-        if batches.len() != self.batches.len() {
-            return Err(Error::argument(format!(
-                "a step takes {} batches, got {}",
-                self.batches.len(),
-                batches.len()
-            )));
+    fn check_rounds(&self, batches: usize) -> Result<()> {
+        if batches == self.batches.len() {
+            return Ok(());
         }
-        for ((inputs, targets), batch) in self.batches.iter().zip(batches) {
-            inputs.send_(&batch.x)?;
-            targets.send_(&batch.y)?;
-        }
+        Err(Error::argument(format!("a step takes {} batches, got {batches}", self.batches.len())))
+    }
+
+    /// Writes what changes from step to step beside the batches into the static tensors, and what someone else changed since
+    /// the last step into those that go with it.
+    fn begin(&mut self) -> Result<()> {
         self.optimizer.set_lr(self.options.schedule.at(self.step))?;
         self.generator.begin_step(self.step)?;
         self.optimizer.refresh_shadows()?;
@@ -264,8 +362,8 @@ impl<M: Objective> TrainStep<M> {
             None => &self.seed_gradient,
         };
         let mut mean = None;
-        for (inputs, targets) in &self.batches {
-            let loss = self.model.loss(inputs, targets, &self.pass)?;
+        for batch in &self.batches {
+            let loss = self.model.loss(batch, &self.pass)?;
             loss.backward_with(seed)?;
             mean = Some(self.add_loss(mean, loss.detach())?);
         }
@@ -316,6 +414,11 @@ impl<M: Objective> TrainStep<M> {
     /// Goes on from step `step`, after the optimizer's and the scaler's state were loaded.
     pub fn resume_at(&mut self, step: u64) {
         self.step = step;
+    }
+
+    /// Changes the learning rate of the steps to come.
+    pub fn set_schedule(&mut self, schedule: Schedule) {
+        self.options.schedule = schedule;
     }
 
     /// The model.

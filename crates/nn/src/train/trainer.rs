@@ -112,6 +112,11 @@ impl Trainer {
         &self.step
     }
 
+    /// The model and its tokenizer, trained.
+    pub fn into_parts(self) -> (Transformer, Tokenizer) {
+        (self.step.into_model(), self.tokenizer)
+    }
+
     /// Trains to the end, or until a callback, the stop flag or early stopping ends it. `last.bullet` is written in
     /// every case.
     ///
@@ -262,7 +267,7 @@ impl Trainer {
     /// # Errors
     /// What the model refuses; out of memory.
     pub fn evaluate(&self, batches: usize) -> Result<Option<Evaluation>> {
-        let shape = self.step.options().batch;
+        let shape = self.step.options().sequences();
         if self.data.validation.len() < 2 {
             return Ok(None);
         }

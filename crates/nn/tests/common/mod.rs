@@ -181,7 +181,7 @@ pub fn train_step(pairs: &str, device: &Device) -> bullet_nn::Result<TrainStep<T
 
 /// Batches of one step: repeating sequences, other ones in each step.
 pub fn batches(options: &StepOptions, step: usize) -> Vec<Batch> {
-    let [rows, length] = options.batch;
+    let [rows, length] = options.sequences();
     let at = |round: usize, row: usize, i: usize| (3 * (step + round + row * 5 + i) % VOCAB) as i64;
     let fill = |round, shift| {
         (0..rows).flat_map(|r| (0..length).map(move |i| at(round, r, i + shift))).collect::<Vec<i64>>()

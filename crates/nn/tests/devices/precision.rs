@@ -48,7 +48,7 @@ fn batch([rows, length]: [usize; 2]) -> Batch {
 
 fn run(step: &mut TrainStep<Scaled>, steps: usize) -> f64 {
     for _ in 0..steps {
-        step.step(&[batch(step.options().batch)]).unwrap();
+        step.step(&[batch(step.options().sequences())]).unwrap();
     }
     step.read().unwrap().loss
 }
@@ -185,7 +185,7 @@ impl Module for Distance {
 }
 
 impl Objective for Distance {
-    fn loss(&self, _: &Tensor, _: &Tensor, pass: &Pass) -> Result<Tensor> {
+    fn loss(&self, _: &[Tensor], pass: &Pass) -> Result<Tensor> {
         Ok(pass.cast(&self.weight)?.cast(DType::F32)?.add_scalar(-1.9)?.square()?.mean(&[], false)?)
     }
 }
@@ -200,7 +200,7 @@ fn small_updates_need_master_weights() {
                 Optimizer::new(Rule::ADAMW, model.named_parameters(), |_, _| GroupOptions::default())
                     .unwrap();
             let options = StepOptions {
-                batch: [1, 1],
+                batch: StepOptions::tokens([1, 1]),
                 accumulation: 1,
                 schedule: Schedule::constant(1e-4),
                 compute: Some(DType::F16),

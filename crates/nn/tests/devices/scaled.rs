@@ -1,6 +1,6 @@
 //! [`Scaled`], for tests of numbers that are too small or too large.
 
-use bullet_nn::train::Objective;
+use bullet_nn::train::{Objective, tokens_of};
 use bullet_nn::{LanguageModel, Module, Pass, Result, Transformer};
 use bullet_tensor::Tensor;
 
@@ -18,7 +18,8 @@ impl Module for Scaled {
 }
 
 impl Objective for Scaled {
-    fn loss(&self, inputs: &Tensor, targets: &Tensor, pass: &Pass) -> Result<Tensor> {
+    fn loss(&self, batch: &[Tensor], pass: &Pass) -> Result<Tensor> {
+        let (inputs, targets) = tokens_of(batch)?;
         Ok(LanguageModel::loss(&self.model, inputs, targets, pass)?.mul(&self.factor)?)
     }
 }

@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute as Attribute};
 
 use super::error::check;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::jit::{GpuInfo, Tier};
 
 /// The loaded driver.
@@ -47,6 +48,7 @@ const NEEDED: &[&str] = &[
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",
     "cuMemsetD8Async",
+    "cuPointerGetAttribute",
     "cuStreamCreateWithPriority",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
@@ -78,8 +80,21 @@ const NEEDED: &[&str] = &[
 /// # Errors
 /// There is none, it is too old, it does not work (no kernel module, say), or it finds no device.
 pub(crate) fn library() -> Result<Library> {
-    static LIBRARY: OnceLock<Result<Library>> = OnceLock::new();
-    LIBRARY.get_or_init(load).clone()
+    static LIBRARY: OnceLock<(Result<Library>, usize)> = OnceLock::new();
+    let (library, generation) = LIBRARY.get_or_init(|| (load(), fork::generation()));
+    library.clone().and_then(|library| check_process(*generation).map(|()| library))
+}
+
+/// Refuses a child of the process in which CUDA was initialised, whose `fork::generation` is given: its calls would fail, or
+/// hang.
+pub(super) fn check_process(generation: usize) -> Result<()> {
+    if generation == fork::generation() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        "CUDA cannot be used in a process that was forked after CUDA was initialised; start processes with 'spawn' or \
+         'forkserver' (multiprocessing.set_start_method), or fork before a GPU is asked for",
+    ))
 }
 
 fn load() -> Result<Library> {
@@ -111,6 +126,21 @@ fn load() -> Result<Library> {
         launch_ex: has("cuLaunchKernelEx"),
         graphs: has("cuGraphInstantiateWithFlags"),
     })
+}
+
+/// The CUDA device that this address belongs to.
+///
+/// # Errors
+/// There is no driver; the address is no memory that CUDA knows.
+pub fn ordinal_of(address: u64) -> Result<usize> {
+    library()?;
+    let mut ordinal: c_int = -1;
+    let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+    // SAFETY: the library is initialised; this attribute is an int, and the pointer is to a live one.
+    let asked = unsafe { sys::cuPointerGetAttribute((&raw mut ordinal).cast(), attribute, address) };
+    check(asked, "cuPointerGetAttribute")?;
+    usize::try_from(ordinal)
+        .map_err(|_| Error::invalid(format!("the address {address:#x} belongs to no GPU")))
 }
 
 /// A GPU as the driver describes it, before anything is set up on it.

@@ -29,9 +29,11 @@ use crate::driver::{
     Priority, StreamId,
 };
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::jit::{Compiler, GpuInfo, Program};
 
 use error::{check, error};
+pub use library::ordinal_of;
 pub(crate) use library::{Library, Physical, library};
 
 /// An NVIDIA GPU.
@@ -42,6 +44,8 @@ pub struct CudaDriver {
     library: Library,
     device: c_int,
     context: CUcontext,
+    /// Of the process that the context belongs to.
+    generation: usize,
     /// What [`StreamId::DEFAULT`] means.
     default: CUstream,
     /// Of streams, by [`Priority`].
@@ -87,6 +91,7 @@ impl CudaDriver {
             library,
             device: physical.device,
             context: context?,
+            generation: fork::generation(),
             default: std::ptr::null_mut(),
             priorities: [0; 3],
             captures: Captures::default(),
@@ -120,6 +125,7 @@ impl CudaDriver {
 
     /// Makes the device's context current in this thread.
     fn enter(&self) -> Result<()> {
+        library::check_process(self.generation)?;
         let mut current = std::ptr::null_mut();
         // SAFETY: the library is initialised; the pointer is to a live variable.
         check(unsafe { sys::cuCtxGetCurrent(&mut current) }, "cuCtxGetCurrent")?;
@@ -322,6 +328,15 @@ impl Driver for CudaDriver {
         self.enter()?;
         // SAFETY: handles of streams are valid until destroyed, which is unsafe.
         check(unsafe { sys::cuStreamSynchronize(self.stream(stream)) }, "cuStreamSynchronize")
+    }
+
+    fn synchronize_all(&self) -> Result<()> {
+        if self.captures.is_capturing(StreamId::DEFAULT) {
+            return Err(Error::invalid("the default stream is being captured; wait after that"));
+        }
+        self.enter()?;
+        // SAFETY: the context is current.
+        check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")
     }
 
     fn create_event(&self, timing: bool) -> Result<EventId> {

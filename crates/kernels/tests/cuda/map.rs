@@ -1,29 +1,15 @@
 //! Elementwise kernels and copies on a GPU against the CPU's: every row of the table, random layouts and dtypes. Results
 //! are compared with all the memory around them, which is poisoned. Without a GPU the tests pass and say so.
 
-mod common;
-
-use std::sync::Arc;
-
+use crate::common::Rng;
+use crate::gpu;
 use bullet_kernels::cuda::{Gpu, copy, map};
 use bullet_kernels::{View, ViewMut, cpu};
 use bullet_ops::expr::Expr;
 use bullet_ops::table::{Body, Row, TABLE};
 use bullet_ops::{DType, Element, Layout, Map, Op, Shape};
-use bullet_runtime::{Buffer, Device, Result};
-use common::Rng;
+use bullet_runtime::{Buffer, Result};
 use half::{bf16, f16};
-
-/// The kernels of the first GPU, or `None` after a remark.
-fn gpu() -> Option<Arc<Gpu>> {
-    match Device::parse("cuda") {
-        Ok(device) => Some(Gpu::of(&device).expect("a GPU has memory for a few bytes")),
-        Err(e) => {
-            eprintln!("skipped, no GPU: {e}");
-            None
-        }
-    }
-}
 
 /// A strided tensor in host memory, with what lies around and between its elements.
 #[derive(Clone)]

@@ -11,8 +11,8 @@ use bullet_ops::{AttentionSpec, ConvSpec, DType, DropoutSpec, Element, Layout, M
 use bullet_runtime::{Buffer, Device};
 use half::{bf16, f16};
 
-mod common;
-use common::Rng;
+use crate::common::Rng;
+use crate::gpu;
 
 const FLOATS: [DType; 4] = [DType::F16, DType::BF16, DType::F32, DType::F64];
 const POISON: u8 = 0xff;
@@ -25,12 +25,9 @@ struct Target {
 
 fn targets() -> Vec<Target> {
     let mut targets = vec![Target { device: Device::cpu(), gpu: None }];
-    match Device::parse("cuda") {
-        Ok(device) => {
-            let gpu = Gpu::of(&device).expect("a GPU has memory for its kernels");
-            targets.push(Target { device, gpu: Some(gpu) });
-        }
-        Err(e) => eprintln!("no GPU: {e}"),
+    if let Some(gpu) = gpu() {
+        let device = Device::parse("cuda:0").expect("it was there");
+        targets.push(Target { device, gpu: Some(gpu) });
     }
     targets
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bullet_runtime::HostDriver;
 use bullet_tensor::{Activation, DType, Device, Generator, Result, Tensor, no_grad, recompute};
 
+use crate::harness::devices;
+
+/// The first device under test.
 fn cpu() -> Device {
-    // As the conformance tests, on the first device that the variable names.
-    let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
-    Device::parse(names.split(',').next().unwrap_or("cpu")).unwrap()
+    devices()[0].clone()
 }
 
 fn leaf(data: &[f64], shape: &[usize]) -> Tensor {

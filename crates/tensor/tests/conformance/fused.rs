@@ -4,12 +4,9 @@
 use bullet_tensor::optim::{Adam, Slot, StepState, adam_step};
 use bullet_tensor::{Activation, DType, Device, Result, Tensor, no_grad};
 
-/// The devices under test, as for the conformance tests.
-fn devices() -> Vec<Device> {
-    let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
-    names.split(',').map(|name| Device::parse(name).expect("a device under test")).collect()
-}
+use crate::harness::devices;
 
+/// The devices under test, as for the conformance tests.
 fn leaf(shape: &[usize], dtype: DType, device: &Device, seed: u64) -> Result<Tensor> {
     Tensor::randn(shape, dtype, device, seed)?.requires_grad()
 }
@@ -50,7 +47,7 @@ fn both_results_of_a_sum_with_norm_have_gradients() -> Result<()> {
         for rms in [false, true] {
             for weights in 0..=if rms { 1 } else { 2 } {
                 for uses in [[true, true], [true, false], [false, true]] {
-                    let [got, want] = [true, false].map(|fused| grads(fused, rms, weights, uses, &device));
+                    let [got, want] = [true, false].map(|fused| grads(fused, rms, weights, uses, device));
                     for (got, want) in got?.iter().zip(want?) {
                         assert_eq!(got.len(), want.len(), "rms {rms}, {weights} weights, {uses:?}");
                         let close = got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-9);
@@ -77,18 +74,18 @@ fn a_sum_of_unlike_tensors_is_refused() -> Result<()> {
 fn biases_have_the_sums_of_rows() -> Result<()> {
     for device in devices() {
         let run = |twice: bool| -> Result<Vec<Vec<f64>>> {
-            let mut y = leaf(&[3, 50, 16], DType::F32, &device, 1)?;
+            let mut y = leaf(&[3, 50, 16], DType::F32, device, 1)?;
             let mut biases = Vec::new();
             for i in 0..70 {
                 let width = 16 + i % 3;
-                let w = Tensor::randn(&[width, y.dim(2)], DType::F32, &device, i as u64)?.mul_scalar(0.1)?;
-                let b = Tensor::randn(&[width], DType::F32, &device, 100 + i as u64)?.requires_grad()?;
+                let w = Tensor::randn(&[width, y.dim(2)], DType::F32, device, i as u64)?.mul_scalar(0.1)?;
+                let b = Tensor::randn(&[width], DType::F32, device, 100 + i as u64)?.requires_grad()?;
                 y = y.linear(&w, Some(&b), Activation::GeluTanh)?;
                 biases.push((w, b));
             }
             let (w, b) = &biases[69];
             if twice {
-                let x = Tensor::ones(&[2, w.dim(1)], DType::F32, &device)?;
+                let x = Tensor::ones(&[2, w.dim(1)], DType::F32, device)?;
                 let more = x.linear(w, Some(b), Activation::Identity)?.sum(&[], false)?;
                 y.sum(&[], false)?.add(&more)?.backward()?;
             } else {
@@ -113,7 +110,7 @@ fn cast(p: &Tensor) -> Result<Vec<f64>> {
 #[test]
 fn gradients_reach_a_parameter_through_its_shadow() -> Result<()> {
     for device in devices() {
-        let p = leaf(&[33], DType::F32, &device, 1)?;
+        let p = leaf(&[33], DType::F32, device, 1)?;
         let once = |scale: f64| p.shadow(DType::F16)?.mul_scalar(scale)?.sum(&[], false)?.backward();
         once(0.5)?;
         assert_eq!(p.computed_grad().unwrap().dtype(), DType::F16);
@@ -134,13 +131,13 @@ fn gradients_reach_a_parameter_through_its_shadow() -> Result<()> {
 #[test]
 fn a_shadow_follows_what_is_written_to_its_parameter() -> Result<()> {
     for device in devices() {
-        let p = leaf(&[5, 7], DType::F32, &device, 1)?;
+        let p = leaf(&[5, 7], DType::F32, device, 1)?;
         let memory = p.shadow(DType::F16)?;
-        no_grad(|| p.mul_(&Tensor::scalar(3.0f32, &device)?))?;
+        no_grad(|| p.mul_(&Tensor::scalar(3.0f32, device)?))?;
         assert_ne!(values(&memory)?, cast(&p)?);
         p.refresh_shadow()?;
         assert_eq!(values(&memory)?, cast(&p)?);
-        no_grad(|| p.copy_(&Tensor::randn(&[5, 7], DType::F32, &device, 9)?))?;
+        no_grad(|| p.copy_(&Tensor::randn(&[5, 7], DType::F32, device, 9)?))?;
         assert_eq!(values(&p.shadow(DType::F16)?)?, cast(&p)?);
         // Or to the shadow itself.
         memory.detach().fill_(1.0)?;
@@ -153,14 +150,14 @@ fn a_shadow_follows_what_is_written_to_its_parameter() -> Result<()> {
 #[test]
 fn optimizer_steps_keep_shadows_up_to_date() -> Result<()> {
     for device in devices() {
-        let p = leaf(&[300], DType::F32, &device, 1)?;
-        let moments = [0, 1].map(|_| Tensor::zeros(&[300], DType::F32, &device));
+        let p = leaf(&[300], DType::F32, device, 1)?;
+        let moments = [0, 1].map(|_| Tensor::zeros(&[300], DType::F32, device));
         let [m, v] = moments;
         let moments = [m?, v?];
-        let (step, lr) = (Tensor::scalar(0i64, &device)?, Tensor::scalar(0.1f32, &device)?);
-        let grad_scale = Tensor::scalar(1.0f32, &device)?;
+        let (step, lr) = (Tensor::scalar(0i64, device)?, Tensor::scalar(0.1f32, device)?);
+        let grad_scale = Tensor::scalar(1.0f32, device)?;
         let run = |skip: bool| -> Result<()> {
-            let skip = Tensor::scalar(skip, &device)?;
+            let skip = Tensor::scalar(skip, device)?;
             let grad = p.computed_grad().expect("backward ran");
             let slot = Slot { param: &p, grad: &grad, moments: &moments, shadow: p.shadow_values() };
             let state = StepState { step: &step, lr: &lr, grad_scale: &grad_scale, skip: &skip };
@@ -180,7 +177,7 @@ fn optimizer_steps_keep_shadows_up_to_date() -> Result<()> {
         }
         // One that was out of date before a step that is skipped is so after it.
         forward()?;
-        no_grad(|| p.mul_(&Tensor::scalar(2.0f32, &device)?))?;
+        no_grad(|| p.mul_(&Tensor::scalar(2.0f32, device)?))?;
         run(true)?;
         assert_ne!(values(&p.shadow_values().unwrap())?, cast(&p)?);
         assert_eq!(values(&p.shadow(DType::F16)?)?, cast(&p)?);

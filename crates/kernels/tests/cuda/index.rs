@@ -2,37 +2,20 @@
 //!
 //! Results lie between guard bytes and are poisoned before; each launch is done twice and must give the same bits.
 
-mod common;
-
-use std::sync::Arc;
-
+use crate::common::Rng;
+use crate::gpu;
 use bullet_kernels::cpu;
 use bullet_kernels::cpu::optim::{Adam, Scalars, Sgd};
 use bullet_kernels::cpu::random::{Counter, Distribution};
 use bullet_kernels::cuda::{Gpu, index, optim, random};
 use bullet_kernels::{View, ViewMut};
 use bullet_ops::{DType, DropoutSpec, Element, Layout, Op, Shape};
-use bullet_runtime::{Buffer, Device, DeviceKind, ErrorKind};
-use common::Rng;
+use bullet_runtime::Buffer;
 use half::{bf16, f16};
 
 const GUARD: u8 = 0xA5;
 /// Guard bytes on either side.
 const MARGIN: usize = 64;
-
-fn gpu() -> Option<Arc<Gpu>> {
-    match Device::parse("cuda:0") {
-        Ok(device) => {
-            assert!(matches!(device.kind(), DeviceKind::Cuda(_)));
-            Some(Gpu::of(&device).unwrap())
-        }
-        Err(e) if matches!(e.kind, ErrorKind::DriverMissing | ErrorKind::NoDevice) => {
-            eprintln!("skipped: {e}");
-            None
-        }
-        Err(e) => panic!("{e}"),
-    }
-}
 
 fn bytes_of<T: Element>(x: &[T]) -> &[u8] {
     // SAFETY: elements are plain numbers without padding.

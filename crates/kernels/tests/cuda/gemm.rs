@@ -1,32 +1,20 @@
 //! Matrix products on a GPU against sums in f64 on the CPU, by our own kernels and by cuBLASLt; passes without a check where
 //! there is no GPU, or no library.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use crate::common::Rng;
+use crate::gpu;
 use bullet_kernels::cuda::{Gpu, gemm};
 use bullet_kernels::{View, ViewMut};
 use bullet_ops::{Activation, DType, Layout, Shape};
+use bullet_runtime::Buffer;
 use bullet_runtime::jit::cache::Cache;
-use bullet_runtime::{Buffer, Device};
-use common::Rng;
 use half::{bf16, f16};
 
 /// The precision is that of the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn gpu() -> Option<Arc<Gpu>> {
-    let device = match Device::parse("cuda:0") {
-        Ok(device) => device,
-        Err(e) => {
-            eprintln!("skipped: {e}");
-            return None;
-        }
-    };
-    Some(Gpu::of(&device).expect("the GPU has memory for a few bytes"))
-}
 
 fn encode(dtype: DType, v: f64) -> Vec<u8> {
     match dtype {

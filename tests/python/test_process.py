@@ -1,0 +1,157 @@
+"""Signals, forks and processes."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import bullet_core as bc
+
+N = 2048
+
+
+def interrupt_soon(after):
+    timer = threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x @ x @ x @ x @ x,
+        lambda x: bc.concat([x, x]) @ bc.concat([x, x], axis=1),
+    ],
+    ids=["several calls", "one call"],
+)
+def test_ctrl_c_ends_a_long_call_soon(call):
+    x = bc.ones((N, N))
+    start = time.perf_counter()
+    call(x)
+    whole = time.perf_counter() - start
+    if whole < 0.5:
+        pytest.skip(f"this machine is too fast: the call takes {whole:.2f} s")
+    sent = 0.15
+    timer = interrupt_soon(sent)
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        call(x)
+    took = time.perf_counter() - start
+    timer.join()
+    # Where others compute too, every thread gets its turn later.
+    busy = os.getloadavg()[0] / os.cpu_count()
+    assert took - sent < (0.2 if busy < 1.1 else 0.5 * busy), took
+    # The engine goes on.
+    assert (x[:2, :2] @ x[:2, :2]).tolist() == [[2, 2], [2, 2]]
+
+
+def test_ctrl_c_ends_a_backward_pass():
+    x = bc.Tensor(np.ones((N, N), "float32"), requires_grad=True)
+    y = x
+    for _ in range(3):
+        y = y @ x
+    loss = y.sum()
+    timer = interrupt_soon(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        loss.backward()
+        pytest.skip("this machine is too fast")
+    timer.join()
+
+
+def test_a_handler_that_raises_nothing_stops_nothing():
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(True))
+    try:
+        x = bc.ones((1000, 1000))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert (x @ x)[0, 0].item() == 1000 and seen
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def in_child(connection, x):
+    connection.send((x @ x).sum().item())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_computes():
+    """On threads of its own: those of the parent are not there."""
+    x = bc.ones((700, 700))
+    want = (x @ x).sum().item()
+    context = multiprocessing.get_context("fork")
+    for _ in range(3):
+        here, there = context.Pipe()
+        child = context.Process(target=in_child, args=(there, x))
+        child.start()
+        assert here.poll(60), "the child hangs"
+        assert here.recv() == want
+        child.join(60)
+        assert child.exitcode == 0
+    assert (x @ x).sum().item() == want
+
+
+def test_spawned_processes_exchange_tensors():
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=in_child, args=(there, bc.ones((4, 4))))
+    child.start()
+    assert here.poll(60) and here.recv() == 64
+    child.join(60)
+
+
+@pytest.mark.skipif(not bc.cuda.is_available(), reason="no GPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_cuda_after_a_fork_is_a_clear_error():
+    bc.ones(3, device="cuda:0")
+    child = os.fork()
+    if child == 0:
+        try:
+            bc.ones(3, device="cuda:0")
+            os._exit(1)
+        except RuntimeError as e:
+            os._exit(0 if "spawn" in str(e) else 2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_import_is_fast():
+    """At most 50 ms on top of NumPy, the best of a few."""
+    times = []
+    for _ in range(5):
+        done = run(
+            """
+            import time, numpy
+            start = time.perf_counter()
+            import bullet_core
+            print(time.perf_counter() - start)
+            """
+        )
+        times.append(float(done.stdout))
+    assert min(times) < 0.05, times
+
+
+def test_a_program_that_ends_while_threads_compute_ends():
+    done = run(
+        """
+        import threading, bullet_core as bc
+        x = bc.ones((500, 500))
+        def work():
+            while True:
+                x @ x
+        for _ in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        import time; time.sleep(0.3)
+        print("end")
+        """
+    )
+    assert done.returncode == 0 and done.stdout == "end\n", done
