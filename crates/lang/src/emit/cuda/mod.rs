@@ -3,7 +3,8 @@
 //! One IR kernel becomes one `extern "C" __global__` function. Its arguments are the extents of the launch (`dim0` ..), then
 //! the kernel's parameters: scalars as they are, arrays as an [`Array`](self#arrays) by value, and at last the tape, if it
 //! has one that does not fit the thread's own memory. A thread takes its place from its linear index, the last dimension
-//! fastest; threads behind the last return at once.
+//! fastest; threads behind the last return at once. A kernel with barriers or shuffles must therefore be launched with whole
+//! blocks and warps: its grid is a multiple of the block's threads.
 //!
 //! # Arrays
 //! `ArrayN<T>` holds a pointer, N lengths, and with [`Layout::Strided`] N strides, in scalars; C++ lays it out as a pointer,
