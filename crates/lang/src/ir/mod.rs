@@ -12,7 +12,7 @@
 //!
 //! **Ownership.** A kernel owns three arenas (instructions, blocks, values), named by small integers; nothing is counted
 //! or shared. Constants are values without an instruction, each held once, and can be used anywhere. What a pass drops
-//! stays in the arena until [`Kernel::compact`].
+//! stays in the arena until the kernel is copied.
 //!
 //! **Memory.** An array is a place in one of three address [spaces](Space). Loads and stores are in program order within a
 //! thread; between threads there is no order but by [`Op::Barrier`] and atomics. Matrix-multiply-accumulate will be an op

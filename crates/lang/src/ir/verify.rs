@@ -4,6 +4,7 @@
 //!   stands before it in its block or in one around it; instructions and blocks have one owner.
 //! - Operands and results have the types that [`Op`] says; array references are parameters or allocations, and only the
 //!   first operands of memory ops.
+//! - A `for` counts in i32 or i64, in which its way back can count below 0.
 //! - What a block yields has the types of what its owner gives or carries.
 //! - The body has neither arguments nor yields.
 
@@ -217,7 +218,7 @@ impl Verifier<'_> {
             return self.fail(inst, "too few operands");
         }
         let (head, carried) = args.split_at(bounds);
-        let int = head[0].scalar().is_some_and(|dtype| !dtype.is_float() && dtype != DType::Bool);
+        let int = matches!(head[0], Type::Scalar(DType::I32 | DType::I64));
         let head_fits = if counted { int && head.iter().all(|ty| *ty == head[0]) } else { head[0] == BOOL };
         let body_args = self.types(&self.kernel.block(body).args);
         let (index, body_carried) = body_args.split_at(usize::from(counted).min(body_args.len()));

@@ -291,8 +291,13 @@ impl<'a> Lower<'a> {
         for (span, value) in values {
             bounds.push(self.scalar_of(span, value, dtype)?);
         }
-        if dtype.is_float() || dtype == DType::Bool {
-            return self.error(iter.span, "the bounds of a range are integers");
+        if !matches!(dtype, DType::I32 | DType::I64) {
+            let name = super::value::dtype_name(dtype);
+            return self.error_hint(
+                iter.span,
+                format!("the bounds of a range are int32 or int64, not {name}"),
+                "write int(n)",
+            );
         }
         let (zero, one) = (self.b.int(dtype, 0), self.b.int(dtype, 1));
         let bounds = match bounds[..] {

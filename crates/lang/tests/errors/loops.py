@@ -20,3 +20,5 @@ def k(a: wp.array(dtype=float), n: int):
         a[j] = 1.0
     u = 1 if n > 1 else 2.0
     v = 1.0 if n > 1 else n
+    for j in range(wp.uint32(3)):
+        a[i] = 1.0
