@@ -75,7 +75,8 @@ fn tape_place(kernel: &Kernel) -> TapePlace {
     }
 }
 
-/// Whether the function of a kernel takes the three arguments of a tape.
+/// Whether the function of a kernel takes the three arguments of a tape: of the size that [`Tape::Words`] says, or that a
+/// launch has to measure.
 pub fn takes_tape(kernel: &Kernel) -> bool {
     tape_place(kernel) == TapePlace::Argument
 }
