@@ -10,8 +10,9 @@ use crate::{command, tidy};
 /// Crates whose results depend on the instruction set that kernels choose.
 const ISA_PACKAGES: &[&str] = &["bullet-kernels", "bullet-tensor"];
 
-/// Package and target of the test that compiles device sources.
-const CUDA_TEST: (&str, &str) = ("bullet-kernels", "tests/cuda_compile");
+/// Package and target of the tests that compile device sources.
+const CUDA_TESTS: &[(&str, &str)] =
+    &[("bullet-kernels", "tests/cuda_compile"), ("bullet-lang", "tests/cuda")];
 
 /// How long each fuzz test of the fuzz stage runs.
 const FUZZ_SECONDS: &str = "10";
@@ -137,21 +138,21 @@ fn cuda(session: &mut Session) -> Result<(), String> {
         return Ok(());
     }
     let all = session.binaries()?;
-    let is_it = |binary: &&Binary| binary.package == CUDA_TEST.0 && binary.target == CUDA_TEST.1;
-    let binary = all.iter().find(is_it).ok_or_else(|| format!("no test program {CUDA_TEST:?}"))?;
     let own = wheels::variables()?;
     let variables = own.iter().map(|(name, value)| (*name, value.as_str()));
     let variables: Vec<_> = variables.chain([("RUST_TEST_NOCAPTURE", "1")]).collect();
-    let outcome = binary.run("", &variables);
-    session.counts += outcome.counts;
-    match outcome.failure {
-        Some(failure) => Err(failure),
-        None => {
-            let lines = outcome.output.lines().filter(|line| line.starts_with("sm_"));
-            lines.for_each(|line| println!("{line}"));
-            Ok(())
-        }
+    let mut failures = Vec::new();
+    for (package, target) in CUDA_TESTS {
+        let is_it = |binary: &&Binary| binary.package == *package && binary.target == *target;
+        let binary =
+            all.iter().find(is_it).ok_or_else(|| format!("no test program {target} of {package}"))?;
+        let outcome = binary.run("", &variables);
+        session.counts += outcome.counts;
+        let lines = outcome.output.lines().filter(|line| line.starts_with("sm_"));
+        lines.for_each(|line| println!("{line}"));
+        failures.extend(outcome.failure);
     }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
 fn fuzz(session: &mut Session) -> Result<(), String> {

@@ -1,0 +1,188 @@
+//! C++ identifiers for values.
+
+use rustc_hash::FxHashMap;
+
+/// Words that values cannot be called: C++'s, CUDA's, and those that the emitter uses itself.
+const RESERVED: &[&str] = &[
+    "alignas",
+    "alignof",
+    "and",
+    "asm",
+    "auto",
+    "bool",
+    "break",
+    "case",
+    "catch",
+    "char",
+    "class",
+    "const",
+    "constexpr",
+    "continue",
+    "decltype",
+    "default",
+    "delete",
+    "do",
+    "double",
+    "else",
+    "enum",
+    "explicit",
+    "export",
+    "extern",
+    "false",
+    "float",
+    "for",
+    "friend",
+    "goto",
+    "if",
+    "inline",
+    "int",
+    "long",
+    "mutable",
+    "namespace",
+    "new",
+    "noexcept",
+    "not",
+    "operator",
+    "or",
+    "private",
+    "protected",
+    "public",
+    "register",
+    "return",
+    "short",
+    "signed",
+    "sizeof",
+    "static",
+    "struct",
+    "switch",
+    "template",
+    "this",
+    "thread",
+    "throw",
+    "true",
+    "try",
+    "typedef",
+    "typename",
+    "union",
+    "unsigned",
+    "using",
+    "virtual",
+    "void",
+    "volatile",
+    "while",
+    "xor",
+    "tape",
+    "tape_words",
+    "tape_size",
+    "tape_need",
+    "dim0",
+    "dim1",
+    "dim2",
+    "dim3",
+    "blockIdx",
+    "blockDim",
+    "threadIdx",
+    "gridDim",
+    "warpSize",
+    "printf",
+    "min",
+    "max",
+    "abs",
+    "Tape",
+    "Array1",
+    "Array2",
+    "Array3",
+    "Array4",
+    "j0",
+    "j1",
+    "y0",
+    "y1",
+    "jn",
+    "yn",
+    "exp",
+    "log",
+    "sin",
+    "cos",
+    "tan",
+    "sqrt",
+    "pow",
+    "floor",
+    "ceil",
+    "round",
+];
+
+/// Whether a kernel cannot be called so in CUDA C++.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    const FUNCTIONS: &[&str] = &[
+        "main",
+        "fabs",
+        "fmin",
+        "fmax",
+        "fmod",
+        "cbrt",
+        "log2",
+        "log10",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+        "sinh",
+        "cosh",
+        "tanh",
+        "erf",
+        "rint",
+        "trunc",
+        "copysign",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "mul_masked",
+        "atomic_add",
+        "atomic_min",
+        "atomic_max",
+        "filled",
+        "compare",
+        "number",
+        "malloc",
+        "free",
+    ];
+    RESERVED.contains(&name) || FUNCTIONS.contains(&name)
+}
+
+/// The identifiers of one function.
+pub(super) struct Names {
+    /// How many were made of each stem.
+    taken: FxHashMap<Box<str>, u32>,
+}
+
+impl Names {
+    pub(super) fn new() -> Names {
+        Names { taken: FxHashMap::default() }
+    }
+
+    /// An identifier like `hint` that is not taken yet.
+    pub(super) fn unique(&mut self, hint: &str) -> String {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut stem: String = hint.chars().map(|c| if is_good(c) { c } else { '_' }).collect();
+        if stem.is_empty() || stem.starts_with(|c: char| c.is_ascii_digit()) {
+            stem.insert(0, 'v');
+        }
+        let mut count = self.taken.get(&*stem).copied().unwrap_or(0);
+        loop {
+            count += 1;
+            if count == 1 {
+                if !RESERVED.contains(&&*stem) {
+                    self.taken.insert(stem.clone().into(), 1);
+                    return stem;
+                }
+                continue;
+            }
+            let numbered = format!("{stem}_{count}");
+            if !self.taken.contains_key(&*numbered) {
+                self.taken.insert(stem.into(), count);
+                self.taken.insert(numbered.clone().into(), 1);
+                return numbered;
+            }
+        }
+    }
+}

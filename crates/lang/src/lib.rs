@@ -1,0 +1,70 @@
+//! The kernel language: Python functions become a typed IR, CUDA C++ and an exact adjoint. Pure: no device, no Python.
+//!
+//! ```text
+//! source text
+//!   syntax    tokens, a tree; host code around kernels is skipped unread
+//!   lower     names, types, inlined functions, structured control flow      -> ir::Kernel
+//!   passes    folding, common subexpressions, dead code, unrolling
+//!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
+//!   emit      CUDA C++
+//! interp      runs IR slowly and exactly, in f64 or with derivatives: the oracle of all of it
+//! ```
+//!
+//! **Who owns what.** A [`ir::Kernel`] is one arena that owns its instructions, blocks and values; passes change it in
+//! place or build another. Names of the source live in the syntax tree, and as text in the kernels that use them. A pass
+//! never sees source text, and the front never sees a device.
+//!
+//! **Mistakes of a user** are [`Diagnostics`]: place, source line, hint, several at once. Mistakes of a pass are found by
+//! [`ir::Kernel::verify`], which runs behind the passes in debug builds.
+//!
+//! **Trust.** `tests/random` makes kernels of every construct and compares adjoints with forward-mode derivatives of the
+//! same IR, results with and without passes, and text with itself; `tests/kinds` compares with golden files; `tests/cuda`
+//! compiles what is emitted. docs/kernel-language.md is the user's page.
+
+pub mod adjoint;
+pub mod diag;
+pub mod emit;
+pub mod interp;
+pub mod ir;
+mod lower;
+mod passes;
+mod syntax;
+
+pub use diag::Diagnostics;
+
+/// How to compile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Whether passes run on what was lowered.
+    pub optimize: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { optimize: true }
+    }
+}
+
+/// The kernels of a Python source, in its order.
+///
+/// # Errors
+/// Everything that is wrong with the source.
+pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kernel>, Diagnostics> {
+    let (module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
+    if !errors.is_empty() {
+        return Err(Diagnostics::new(file, text, errors));
+    }
+    let program = lower::Program::new(&module);
+    let (mut kernels, mut errors) = (vec![], vec![]);
+    for function in program.kernels() {
+        let (mut kernel, mut found) = lower::lower(&program, function);
+        if found.is_empty() {
+            if options.optimize {
+                passes::optimize(&mut kernel);
+            }
+            kernels.push(kernel);
+        }
+        errors.append(&mut found);
+    }
+    if errors.is_empty() { Ok(kernels) } else { Err(Diagnostics::new(file, text, errors)) }
+}

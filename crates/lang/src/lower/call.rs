@@ -1,0 +1,321 @@
+//! Calls: of the module's functions, which are lowered into the caller, of types, and of built-in functions.
+
+use super::value::{Data, Form, Literal, Ty, Val};
+use super::{Env, Lower, Result};
+use crate::diag::Span;
+use crate::syntax::ast::{Expr, ExprKind, Function, Symbol};
+use bullet_ops::DType;
+
+/// How deep calls may nest, so that a chain of functions ends in a diagnostic and not in a crash.
+const MAX_CALLS: usize = 32;
+
+impl<'a> Lower<'a> {
+    /// The value of a call.
+    pub(super) fn call(
+        &mut self,
+        span: Span,
+        func: &Expr,
+        args: &[Expr],
+        keywords: &[(Symbol, Expr)],
+    ) -> Result<Val> {
+        if let ExprKind::Name(name) = func.kind
+            && let Some(overloads) = self.program.functions.get(&name)
+        {
+            return self.call_function(span, name, overloads, args, keywords);
+        }
+        if let Some(ty) = self.find_type(func)? {
+            return self.construct(span, ty, args, keywords);
+        }
+        let name = match (self.program.builtin_name(func), &func.kind) {
+            (Some(name), _) => name,
+            (None, ExprKind::Name(name)) if self.env.get(*name).is_none() => {
+                let name = self.text(*name);
+                let python = ["abs", "min", "max", "len", "pow", "round", "print", "range"];
+                if !python.contains(&name) {
+                    return self.error_hint(
+                        func.span,
+                        format!("`{name}` is no function that kernels know"),
+                        "call functions with @wp.func of this module, or wp's own",
+                    );
+                }
+                name
+            }
+            (None, ExprKind::Attribute(_, name)) => {
+                return self.error_hint(
+                    func.span,
+                    format!("`{}` is no function that kernels know", self.text(*name)),
+                    "kernels call functions of this module, and wp's own as wp.name",
+                );
+            }
+            _ => return self.error(func.span, "this cannot be called"),
+        };
+        if let Some((_, keyword)) = keywords.first() {
+            return self.error(keyword.span, format!("`{name}` takes its arguments by position"));
+        }
+        match (name, args) {
+            ("static", [arg]) => return self.static_value(arg),
+            ("constant", [arg]) => return self.expr(arg),
+            ("tid", []) => return self.tid(span, 1),
+            ("cast", [value, ty]) => return self.reinterpret(span, value, ty),
+            ("where", [_, _, _]) => return self.where_call(span, args),
+            ("address_of" | "ref", _) => return self.error(span, format!("`{name}` is not supported")),
+            _ => {}
+        }
+        let values: Result<Vec<Val>> = args.iter().map(|arg| self.expr(arg)).collect();
+        let values = values?;
+        self.b.span = span;
+        self.builtin(span, name, args, values)
+    }
+
+    fn static_value(&mut self, arg: &Expr) -> Result<Val> {
+        let value = self.expr(arg)?;
+        let known = match &value {
+            Val::Literal(_) | Val::Str(_) => true,
+            Val::Data(_, parts) => parts.iter().all(|&part| self.b.kernel.as_const(part).is_some()),
+            _ => false,
+        };
+        if known { Ok(value) } else { self.error(arg.span, "this is not known at compile time") }
+    }
+
+    /// `wp.where(test, a, b)`: both are evaluated.
+    fn where_call(&mut self, span: Span, args: &[Expr]) -> Result<Val> {
+        let test = self.truth(&args[0])?;
+        let (a, b) = (self.expr(&args[1])?, self.expr(&args[2])?);
+        let (a, b) = self.unify(span, a, b)?;
+        let (a, b) = (self.materialize(a), self.materialize(b));
+        if !a.same_type(&b) {
+            let (a, b) = (self.type_name(&a), self.type_name(&b));
+            return self.error(span, format!("`where` takes two values of one type, not {a} and {b}"));
+        }
+        self.b.span = span;
+        Ok(self.select_val(test, &a, &b))
+    }
+
+    fn reinterpret(&mut self, span: Span, value: &Expr, ty: &Expr) -> Result<Val> {
+        let value = self.expr(value)?;
+        let value = self.materialize(value);
+        let ty = self.resolve_type(ty)?;
+        match (&value, ty) {
+            (Val::Data(from, parts), Ty::Data(to))
+                if from.form == to.form
+                    && from.dtype.size() == to.dtype.size()
+                    && from.dtype != DType::Bool
+                    && to.dtype != DType::Bool =>
+            {
+                let parts = parts.iter().map(|&part| self.b.bitcast(to.dtype, part)).collect();
+                Ok(Val::Data(to, parts))
+            }
+            _ => {
+                let (from, to) = (self.type_name(&value), self.ty_name(ty));
+                self.error(span, format!("the bits of {from} are no {to}"))
+            }
+        }
+    }
+
+    fn call_function(
+        &mut self,
+        span: Span,
+        name: Symbol,
+        overloads: &[&'a Function],
+        args: &[Expr],
+        keywords: &[(Symbol, Expr)],
+    ) -> Result<Val> {
+        let text = self.text(name);
+        if self.stack.contains(&name) {
+            return self.error_hint(
+                span,
+                format!("`{text}` calls itself"),
+                "kernels cannot recurse: use a loop",
+            );
+        }
+        if self.stack.len() > MAX_CALLS {
+            return self.error(span, format!("calls nest deeper than {MAX_CALLS} levels"));
+        }
+        let mut values = vec![];
+        for arg in args {
+            values.push((None, arg.span, self.expr(arg)?));
+        }
+        for (key, arg) in keywords {
+            values.push((Some(*key), arg.span, self.expr(arg)?));
+        }
+        if overloads.len() == 1 {
+            let env = self.bind_arguments(span, overloads[0], &values)?;
+            return self.inline(span, overloads[0], env);
+        }
+        for function in overloads {
+            let known = self.errors.len();
+            match self.bind_arguments(span, function, &values) {
+                Ok(env) => return self.inline(span, function, env),
+                Err(_) => self.errors.truncate(known),
+            }
+        }
+        let types: Vec<String> = values.iter().map(|value| self.type_name(&value.2)).collect();
+        self.error(span, format!("no `{text}` takes {}", types.join(", ")))
+    }
+
+    /// The parameters of a function with their arguments.
+    fn bind_arguments(
+        &mut self,
+        span: Span,
+        function: &'a Function,
+        values: &[(Option<Symbol>, Span, Val)],
+    ) -> Result<Env> {
+        let text = self.text(function.name);
+        let mut env = Env::default();
+        let positional = values.iter().filter(|value| value.0.is_none()).count();
+        if positional > function.params.len() {
+            let message = format!("`{text}` takes {} arguments, not {positional}", function.params.len());
+            return self.error(span, message);
+        }
+        for key in values.iter().filter_map(|value| value.0) {
+            let at = function.params.iter().position(|param| param.name == key);
+            if at.is_none_or(|at| at < positional) {
+                let key = self.text(key);
+                return self.error(span, format!("`{text}` has no parameter `{key}` left"));
+            }
+        }
+        for (i, param) in function.params.iter().enumerate() {
+            let given = values.iter().filter(|value| value.0.is_none()).nth(i);
+            let given = given.or_else(|| values.iter().find(|value| value.0 == Some(param.name)));
+            let (span, value) = match (given, &param.default) {
+                (Some((_, span, value)), _) => (*span, value.clone()),
+                (None, Some(default)) => (default.span, self.expr(default)?),
+                (None, None) => {
+                    let name = self.text(param.name);
+                    return self.error(span, format!("`{text}` needs an argument for `{name}`"));
+                }
+            };
+            let ty = match &param.annotation {
+                Some(annotation) => self.resolve_type(annotation)?,
+                None => Ty::Any,
+            };
+            let value = self.convert(span, value, ty)?;
+            env.set(param.name, value);
+        }
+        Ok(env)
+    }
+
+    /// Lowers a function's body here.
+    fn inline(&mut self, span: Span, function: &'a Function, mut env: Env) -> Result<Val> {
+        let falls_through = self.check_variables(function);
+        let hidden = self.program.hidden;
+        let off = self.b.bool(false);
+        env.set(hidden.returned, Val::scalar(DType::Bool, off));
+        let returns = match &function.returns {
+            Some(annotation) if !matches!(annotation.kind, ExprKind::None) => {
+                // Where it names no type, as `tuple[..]` does not, what is returned says it.
+                self.find_type(annotation)?
+            }
+            _ => None,
+        };
+        let outer_env = std::mem::replace(&mut self.env, env);
+        let outer_returns = std::mem::replace(&mut self.returns, returns);
+        let outer_kernel = std::mem::replace(&mut self.in_kernel, false);
+        self.stack.push(function.name);
+        let known = self.errors.len();
+        self.block(&function.body);
+        self.stack.pop();
+        self.in_kernel = outer_kernel;
+        self.returns = outer_returns;
+        let mut env = std::mem::replace(&mut self.env, outer_env);
+        self.b.span = span;
+        let value = env.remove(hidden.value);
+        if self.errors.len() > known {
+            return Err(super::Reported);
+        }
+        match value {
+            None => Ok(Val::None),
+            Some(Val::Conflict(a, b)) => {
+                let text = self.text(function.name);
+                self.error(function.span, format!("`{text}` returns {a} on one way and {b} on another"))
+            }
+            Some(value) => {
+                if falls_through {
+                    let text = self.text(function.name);
+                    return self.error_hint(
+                        function.span,
+                        format!("`{text}` returns a value on some ways only"),
+                        "end it with a `return` of a value",
+                    );
+                }
+                Ok(value)
+            }
+        }
+    }
+
+    /// A type called: a conversion or a constructor.
+    fn construct(&mut self, span: Span, ty: Ty, args: &[Expr], keywords: &[(Symbol, Expr)]) -> Result<Val> {
+        match ty {
+            Ty::Struct(id) => {
+                let fields = self.struct_fields(id)?;
+                if !args.is_empty() || !keywords.is_empty() {
+                    return self.error_hint(
+                        span,
+                        "a struct is made without arguments",
+                        "assign its fields behind",
+                    );
+                }
+                let fields =
+                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                Ok(Val::Struct(id, fields))
+            }
+            Ty::Data(data) => {
+                if let Some((_, value)) = keywords.first() {
+                    return self.error(value.span, "arguments are given by position here");
+                }
+                let mut values = vec![];
+                for arg in args {
+                    values.push(self.expr(arg)?);
+                }
+                if let [Val::Tuple(items)] = &values[..] {
+                    values = items.clone();
+                }
+                self.b.span = span;
+                self.construct_data(span, data, values)
+            }
+            Ty::Array(..) | Ty::Any => self.error(span, "this type cannot be made in a kernel"),
+        }
+    }
+
+    fn zero_of(&mut self, span: Span, ty: Ty) -> Result<Val> {
+        match ty {
+            Ty::Data(data) => {
+                let zero = self.b.zero(data.dtype);
+                Ok(Val::Data(data, std::iter::repeat_n(zero, data.form.lanes()).collect()))
+            }
+            Ty::Struct(id) => {
+                let fields = self.struct_fields(id)?;
+                let fields =
+                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                Ok(Val::Struct(id, fields))
+            }
+            Ty::Array(..) | Ty::Any => self.error(span, "a struct with arrays cannot be made in a kernel"),
+        }
+    }
+
+    /// A scalar of any type as a scalar of this one.
+    pub(super) fn cast_scalar(&mut self, span: Span, value: Val, dtype: DType) -> Result<crate::ir::Value> {
+        match self.materialize_wide(value, dtype) {
+            Val::Data(Data { form: Form::Scalar, .. }, parts) => Ok(self.b.cast(dtype, parts[0])),
+            other => {
+                let found = self.type_name(&other);
+                self.error(span, format!("{found} is no number"))
+            }
+        }
+    }
+
+    /// A literal in the type it is converted to, so that `wp.float64(0.1)` has all digits and `int(2.7)` is 2.
+    fn materialize_wide(&mut self, value: Val, dtype: DType) -> Val {
+        use crate::ir::Const;
+        let Val::Literal(literal) = value else { return value };
+        let constant = match literal {
+            Literal::Int(n) if dtype.is_float() => Const::float(dtype, n as f64),
+            Literal::Int(n) => Const::int(dtype, n as i64),
+            Literal::Float(x) if dtype.is_float() => Const::float(dtype, x),
+            Literal::Float(x) => Const::int(dtype, crate::ir::eval::to_int(dtype, x)),
+            Literal::Bool(x) => Const::bool(x),
+        };
+        let part = self.b.kernel.constant(constant);
+        self.val(part)
+    }
+}

@@ -1,0 +1,324 @@
+//! From the syntax tree to the IR: names, types, control flow, calls.
+//!
+//! One pass over a kernel's statements, with an environment of what each variable is right now; functions are lowered
+//! anew into each caller, with the types of its arguments, so that generics need nothing more. Types are Warp's: no
+//! conversion happens unasked, but a number in the source takes the type of what it meets.
+//!
+//! Control flow becomes structured here. `return`, `break` and `continue` set a flag, a hidden variable that is merged and
+//! carried as any other; what follows runs only if none is set. A branch that always leaves takes the rest of its block
+//! into the other branch instead, so that `if i >= n: return` costs no flag.
+
+use rustc_hash::FxHashMap;
+
+use bullet_ops::DType;
+
+use crate::diag::{Diagnostic, Span};
+use crate::ir::{Builder, Kernel, Type, Value};
+use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Symbol};
+use value::{Data, Ty, Val};
+
+mod arith;
+mod array;
+mod builtins;
+mod call;
+mod control;
+mod expr;
+mod flow;
+mod linalg;
+mod loops;
+mod quat;
+mod random;
+mod stmt;
+mod types;
+mod value;
+
+/// A mistake that was recorded.
+#[derive(Clone, Copy, Debug)]
+struct Reported;
+
+type Result<T> = std::result::Result<T, Reported>;
+
+/// A variable and what it is.
+#[derive(Clone, Debug, Default)]
+struct Env(Vec<(Symbol, Val)>);
+
+impl Env {
+    fn get(&self, name: Symbol) -> Option<&Val> {
+        self.0.iter().find(|entry| entry.0 == name).map(|entry| &entry.1)
+    }
+
+    fn set(&mut self, name: Symbol, value: Val) {
+        match self.0.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    fn remove(&mut self, name: Symbol) -> Option<Val> {
+        let at = self.0.iter().position(|entry| entry.0 == name)?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+/// The hidden variables of control flow.
+#[derive(Clone, Copy, Debug)]
+struct Hidden {
+    returned: Symbol,
+    value: Symbol,
+    broke: Symbol,
+    continued: Symbol,
+}
+
+/// What is known of a module before any kernel of it is lowered.
+pub(crate) struct Program<'a> {
+    pub(crate) module: &'a Module,
+    hidden: Hidden,
+    functions: FxHashMap<Symbol, Vec<&'a Function>>,
+    constants: FxHashMap<Symbol, &'a Expr>,
+    structs: FxHashMap<Symbol, u32>,
+    classes: Vec<&'a Class>,
+    /// Names bound to `warp` or to this package's own front.
+    namespaces: FxHashMap<Symbol, &'a str>,
+}
+
+impl<'a> Program<'a> {
+    /// Of a module, whose names must hold the hidden ones.
+    pub(crate) fn new(module: &'a Module) -> Program<'a> {
+        let find = |text| module.names.find(text).unwrap_or(Symbol(u32::MAX));
+        let hidden = Hidden {
+            returned: find("$returned"),
+            value: find("$value"),
+            broke: find("$broke"),
+            continued: find("$continued"),
+        };
+        let mut program = Program {
+            module,
+            hidden,
+            functions: FxHashMap::default(),
+            constants: module.constants.iter().map(|(name, value)| (*name, value)).collect(),
+            structs: FxHashMap::default(),
+            classes: vec![],
+            namespaces: module.imports.iter().map(|import| (import.alias, &*import.path)).collect(),
+        };
+        for function in &module.functions {
+            if program.has_decorator(&function.decorators, "func") {
+                program.functions.entry(function.name).or_default().push(function);
+            }
+        }
+        for class in &module.classes {
+            if program.has_decorator(&class.decorators, "struct") {
+                program.structs.insert(class.name, program.classes.len() as u32);
+                program.classes.push(class);
+            }
+        }
+        program
+    }
+
+    /// The hidden names, which a module must know before it is lowered.
+    pub(crate) const HIDDEN: [&'static str; 4] = ["$returned", "$value", "$broke", "$continued"];
+
+    /// The module's kernels.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'a Function> {
+        self.module.functions.iter().filter(|function| self.has_decorator(&function.decorators, "kernel"))
+    }
+
+    fn has_decorator(&self, decorators: &[Expr], name: &str) -> bool {
+        decorators.iter().any(|decorator| {
+            let target = match &decorator.kind {
+                ExprKind::Call { func, .. } => func,
+                _ => decorator,
+            };
+            self.builtin_name(target) == Some(name)
+        })
+    }
+
+    /// The name in `wp.name`, or of what `from warp import name` bound.
+    fn builtin_name(&self, expr: &Expr) -> Option<&'a str> {
+        match &expr.kind {
+            ExprKind::Attribute(base, name) => match &base.kind {
+                ExprKind::Name(base) if self.is_namespace(*base) => Some(self.module.names.text(*name)),
+                // `wp.types.vector`, `wp.math.x`
+                ExprKind::Attribute(..)
+                    if self.builtin_name(base).is_some_and(|b| b == "types" || b == "math") =>
+                {
+                    Some(self.module.names.text(*name))
+                }
+                _ => None,
+            },
+            ExprKind::Name(name) => {
+                let path = self.namespaces.get(name)?;
+                let (_, last) =
+                    path.strip_prefix("warp.").or(path.strip_prefix("bullet_core.lang.")).map(|l| ("", l))?;
+                Some(last)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_namespace(&self, name: Symbol) -> bool {
+        self.namespaces
+            .get(&name)
+            .is_some_and(|path| matches!(*path, "warp" | "bullet_core.lang" | "bullet_core"))
+    }
+
+    fn text(&self, name: Symbol) -> &'a str {
+        self.module.names.text(name)
+    }
+}
+
+/// A kernel in the making.
+struct Lower<'a> {
+    program: &'a Program<'a>,
+    b: Builder,
+    env: Env,
+    errors: Vec<Diagnostic>,
+    /// The functions that are being lowered, to find recursion.
+    stack: Vec<Symbol>,
+    /// Functions whose variables were checked, and whether control may come to their end.
+    checked: Vec<(*const Function, bool)>,
+    /// How many dimensions of the grid the kernel asked for; 0 before it did.
+    grid: u8,
+    /// Constants that are being looked up, to find circles.
+    looking_up: Vec<Symbol>,
+    /// The return annotation of the function being lowered.
+    returns: Option<Ty>,
+    /// Whether a `return` may give a value.
+    in_kernel: bool,
+    /// How deep blocks nest here.
+    depth: usize,
+}
+
+/// The IR of a kernel, and what is wrong with its source.
+pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<Diagnostic>) {
+    let kernel = Kernel::new(program.text(function.name), 1);
+    let mut lower = Lower {
+        program,
+        b: Builder::new(kernel),
+        env: Env::default(),
+        errors: vec![],
+        stack: vec![function.name],
+        checked: vec![],
+        grid: 0,
+        looking_up: vec![],
+        returns: None,
+        in_kernel: true,
+        depth: 0,
+    };
+    lower.kernel(function);
+    lower.b.kernel.grid = lower.grid.max(1);
+    (lower.b.kernel, lower.errors)
+}
+
+impl<'a> Lower<'a> {
+    fn error<T>(&mut self, span: Span, message: impl Into<String>) -> Result<T> {
+        self.errors.push(Diagnostic::new(span, message));
+        Err(Reported)
+    }
+
+    fn error_hint<T>(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Result<T> {
+        self.errors.push(Diagnostic::new(span, message).hint(hint));
+        Err(Reported)
+    }
+
+    fn text(&self, name: Symbol) -> &'a str {
+        self.program.text(name)
+    }
+
+    fn kernel(&mut self, function: &'a Function) {
+        let name = self.text(function.name);
+        if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
+            let message =
+                format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
+            let _: Result<()> = self.error_hint(function.span, message, "give it another name");
+        }
+        for param in &function.params {
+            let name = self.text(param.name);
+            let Some(annotation) = &param.annotation else {
+                let _: Result<()> = self.error_hint(
+                    param.span,
+                    format!("parameter `{name}` of a kernel has no type"),
+                    format!("write `{name}: float`, or `{name}: wp.array(dtype=float)`"),
+                );
+                self.env.set(param.name, Val::Bad);
+                continue;
+            };
+            let value = match self.resolve_type(annotation) {
+                Ok(Ty::Any) => {
+                    let _: Result<()> = self.error_hint(
+                        annotation.span,
+                        "a kernel of generic types cannot be compiled by itself",
+                        "name the types",
+                    );
+                    Val::Bad
+                }
+                Ok(ty) => self.param(name, ty),
+                Err(Reported) => Val::Bad,
+            };
+            self.env.set(param.name, value);
+        }
+        self.check_variables(function);
+        let off = self.b.bool(false);
+        self.env.set(self.program.hidden.returned, Val::scalar(DType::Bool, off));
+        self.block(&function.body);
+    }
+
+    /// The parameters of the kernel that a parameter of the source becomes.
+    fn param(&mut self, name: &str, ty: Ty) -> Val {
+        match ty {
+            Ty::Data(data) => {
+                let parts = (0..data.form.lanes()).map(|lane| {
+                    let name =
+                        if data.form == value::Form::Scalar { name.into() } else { format!("{name}_{lane}") };
+                    self.b.kernel.param(&name, Type::Scalar(data.dtype))
+                });
+                Val::Data(data, parts.collect())
+            }
+            Ty::Array(data, ndim) => {
+                let value = self.b.kernel.param(name, Type::Array(data.array(ndim)));
+                Val::Array(data, ndim, value)
+            }
+            Ty::Struct(id) => {
+                let Ok(fields) = self.struct_fields(id) else { return Val::Bad };
+                let fields = fields.into_iter().map(|(field, ty)| {
+                    let field = format!("{name}_{}", self.text(field));
+                    self.param(&field, ty)
+                });
+                Val::Struct(id, fields.collect())
+            }
+            Ty::Any => Val::Bad,
+        }
+    }
+
+    /// A scalar of a known type.
+    fn val(&self, value: Value) -> Val {
+        Val::scalar(self.b.kernel.dtype(value), value)
+    }
+
+    /// How the source would name the type of a value.
+    fn type_name(&self, value: &Val) -> String {
+        match value {
+            Val::Literal(value::Literal::Int(_)) => "an integer".into(),
+            Val::Literal(value::Literal::Float(_)) => "a float".into(),
+            Val::Literal(value::Literal::Bool(_)) => "a bool".into(),
+            Val::Data(data, _) => data.name(),
+            Val::Struct(id, _) => self.text(self.program.classes[*id as usize].name).into(),
+            Val::Array(data, ndim, _) => format!("array of {} with {ndim} dimensions", data.name()),
+            Val::Tuple(_) => "a tuple".into(),
+            Val::Str(_) => "a string".into(),
+            Val::None => "None".into(),
+            Val::Conflict(a, b) => format!("{a} or {b}"),
+            Val::Bad => "unknown".into(),
+        }
+    }
+}
+
+impl Ty {
+    fn scalar(dtype: DType) -> Ty {
+        Ty::Data(Data::scalar(dtype))
+    }
+}

@@ -1,0 +1,237 @@
+//! Annotations and other expressions that name a type.
+
+use bullet_ops::DType;
+
+use super::value::{Data, Form, Literal, Ty, Val};
+use super::{Lower, Result};
+use crate::diag::Span;
+use crate::syntax::ast::{Expr, ExprKind, Symbol};
+
+/// What `array`, `array1d` .. are called.
+const ARRAYS: [(&str, u8); 5] =
+    [("array", 1), ("array1d", 1), ("array2d", 2), ("array3d", 3), ("array4d", 4)];
+
+impl<'a> Lower<'a> {
+    /// The type that an annotation names.
+    pub(super) fn resolve_type(&mut self, expr: &Expr) -> Result<Ty> {
+        match self.find_type(expr)? {
+            Some(ty) => Ok(ty),
+            None => self.error_hint(
+                expr.span,
+                "this is no type that kernels know",
+                "types are float, int, bool, wp.float64, wp.vec3, wp.mat33, wp.array(dtype=..), a @wp.struct, and so on",
+            ),
+        }
+    }
+
+    /// The type that an expression names, if it does.
+    pub(super) fn find_type(&mut self, expr: &Expr) -> Result<Option<Ty>> {
+        if let Some(name) = self.program.builtin_name(expr) {
+            return Ok(if name == "array" { None } else { self.supported(expr.span, named(name))? });
+        }
+        match &expr.kind {
+            ExprKind::Name(name) => self.find_named(expr.span, *name),
+            ExprKind::Call { func, args, keywords } => match self.program.builtin_name(func) {
+                Some(name) => self.constructed(name, args, keywords),
+                None => Ok(None),
+            },
+            // `wp.array[float]`
+            ExprKind::Subscript(base, items) => match self.program.builtin_name(base) {
+                Some(name) if ARRAYS.iter().any(|array| array.0 == name) => {
+                    self.constructed(name, items, &[])
+                }
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn find_named(&mut self, span: Span, name: Symbol) -> Result<Option<Ty>> {
+        match self.text(name) {
+            "float" => return Ok(Some(Ty::scalar(DType::F32))),
+            "int" => return Ok(Some(Ty::scalar(DType::I32))),
+            "bool" => return Ok(Some(Ty::scalar(DType::Bool))),
+            "Any" => return Ok(Some(Ty::Any)),
+            _ => {}
+        }
+        if let Some(&id) = self.program.structs.get(&name) {
+            return Ok(Some(Ty::Struct(id)));
+        }
+        let Some(&constant) = self.program.constants.get(&name) else { return Ok(None) };
+        if self.looking_up.contains(&name) {
+            return self.error(span, format!("`{}` is defined by itself", self.text(name)));
+        }
+        self.looking_up.push(name);
+        let found = self.find_type(constant);
+        self.looking_up.pop();
+        found
+    }
+
+    /// Refuses what compiles nowhere yet.
+    fn supported(&mut self, span: Span, ty: Option<Ty>) -> Result<Option<Ty>> {
+        if let Some(Ty::Data(data)) = ty
+            && matches!(data.dtype, DType::F16 | DType::BF16)
+        {
+            return self.error_hint(
+                span,
+                format!("kernels cannot have {} yet", super::value::dtype_name(data.dtype)),
+                "use float32",
+            );
+        }
+        Ok(ty)
+    }
+
+    /// `wp.array(dtype=float, ndim=2)`, `wp.types.vector(length=5, dtype=float)`, `wp.types.matrix(shape=(2, 3), dtype=float)`.
+    fn constructed(&mut self, name: &str, args: &[Expr], keywords: &[(Symbol, Expr)]) -> Result<Option<Ty>> {
+        let find = |lower: &Self, word: &str, at: usize| {
+            let named = keywords.iter().find(|(key, _)| lower.text(*key) == word);
+            named.map(|(_, value)| value).or(args.get(at)).cloned()
+        };
+        if let Some(&(_, ndim)) = ARRAYS.iter().find(|array| array.0 == name) {
+            let Some(dtype) = find(self, "dtype", 0) else { return Ok(None) };
+            let data = self.data_type(&dtype)?;
+            let ndim = match find(self, "ndim", 1) {
+                Some(count) => match self.static_int(&count)? {
+                    n @ 1..=4 => n as u8,
+                    n => return self.error(count.span, format!("arrays have 1 to 4 dimensions, not {n}")),
+                },
+                None => ndim,
+            };
+            return Ok(Some(Ty::Array(data, ndim)));
+        }
+        let form = match name {
+            "vector" => {
+                let Some(length) = find(self, "length", 0) else { return Ok(None) };
+                Form::Vec(self.small(&length)?)
+            }
+            "matrix" => {
+                let Some(shape) = find(self, "shape", 0) else { return Ok(None) };
+                let ExprKind::Tuple(items) = &shape.kind else { return Ok(None) };
+                let [rows, columns] = &items[..] else { return Ok(None) };
+                Form::Mat(self.small(rows)?, self.small(columns)?)
+            }
+            "quaternion" => Form::Quat,
+            "transformation" => Form::Transform,
+            _ => return Ok(None),
+        };
+        let at = usize::from(matches!(name, "vector" | "matrix"));
+        let Some(dtype) = find(self, "dtype", at) else { return Ok(None) };
+        let inner = self.data_type(&dtype)?;
+        if inner.form != Form::Scalar {
+            return self.error(dtype.span, format!("expected a scalar type, found {}", inner.name()));
+        }
+        Ok(Some(Ty::Data(Data { form, dtype: inner.dtype })))
+    }
+
+    /// The number of elements of a vector or row.
+    fn small(&mut self, expr: &Expr) -> Result<u16> {
+        match self.static_int(expr)? {
+            n @ 1..=64 => Ok(n as u16),
+            n => self
+                .error(expr.span, format!("vectors and matrices have 1 to 64 elements a dimension, not {n}")),
+        }
+    }
+
+    fn data_type(&mut self, expr: &Expr) -> Result<Data> {
+        match self.resolve_type(expr)? {
+            Ty::Data(data) => Ok(data),
+            Ty::Struct(_) => self.error_hint(
+                expr.span,
+                "arrays of structs are not supported yet",
+                "use an array for each field",
+            ),
+            _ => self.error(expr.span, "arrays hold numbers, vectors, matrices, quaternions or transforms"),
+        }
+    }
+
+    /// An integer known at compile time.
+    pub(super) fn static_int(&mut self, expr: &Expr) -> Result<i64> {
+        let value = self.expr(expr)?;
+        let known = match &value {
+            Val::Literal(Literal::Int(n)) => i64::try_from(*n).ok(),
+            Val::Data(Data { form: Form::Scalar, .. }, parts) => {
+                self.b.kernel.as_const(parts[0]).and_then(|constant| constant.as_int())
+            }
+            _ => None,
+        };
+        match known {
+            Some(n) => Ok(n),
+            None => self.error(expr.span, "this must be an integer that is known at compile time"),
+        }
+    }
+
+    /// The fields of a struct with their types.
+    pub(super) fn struct_fields(&mut self, id: u32) -> Result<Vec<(Symbol, Ty)>> {
+        let class = self.program.classes[id as usize];
+        if self.looking_up.contains(&class.name) {
+            let span = class.fields.first().map_or(Span::default(), |field| field.1.span);
+            return self.error(span, format!("struct `{}` holds itself", self.text(class.name)));
+        }
+        self.looking_up.push(class.name);
+        let mut fields = Ok(vec![]);
+        for (name, annotation) in &class.fields {
+            let ty = self.resolve_type(annotation).and_then(|ty| {
+                if let Ty::Struct(inner) = ty {
+                    self.struct_fields(inner)?;
+                }
+                Ok(ty)
+            });
+            match (ty, &mut fields) {
+                (Ok(ty), Ok(fields)) => fields.push((*name, ty)),
+                (Err(reported), _) => fields = Err(reported),
+                _ => {}
+            }
+        }
+        self.looking_up.pop();
+        fields
+    }
+}
+
+/// A type of Warp's by its name: `float32`, `vec3`, `vec3d`, `mat44f`, `quat`, `transformd`.
+pub(super) fn named(name: &str) -> Option<Ty> {
+    let scalar = |name: &str| {
+        Some(match name {
+            "float" => DType::F32,
+            "int" => DType::I32,
+            // NumPy's names only: `wp.f32` is not Warp's.
+            "bool" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32" | "uint64"
+            | "float16" | "bfloat16" | "float32" | "float64" => DType::parse(name).ok()?,
+            _ => return None,
+        })
+    };
+    if let Some(dtype) = scalar(name) {
+        return Some(Ty::scalar(dtype));
+    }
+    let split = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
+    let (stem, rest) = name.split_at(split);
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (size, suffix) = rest.split_at(digits);
+    let suffixed = |suffix: &str| {
+        Some(match suffix {
+            "" | "f" => DType::F32,
+            "d" => DType::F64,
+            "h" => DType::F16,
+            "i" => DType::I32,
+            "b" => DType::I8,
+            "ub" => DType::U8,
+            "s" => DType::I16,
+            "us" => DType::U16,
+            "ui" => DType::U32,
+            "l" => DType::I64,
+            "ul" => DType::U64,
+            _ => return None,
+        })
+    };
+    let (form, suffix) = match (stem, size) {
+        ("vec", "2" | "3" | "4") => (Form::Vec(size.parse().ok()?), suffix),
+        ("mat", "22") => (Form::Mat(2, 2), suffix),
+        ("mat", "33") => (Form::Mat(3, 3), suffix),
+        ("mat", "44") => (Form::Mat(4, 4), suffix),
+        ("quat" | "quatf" | "quatd" | "quath", "") => (Form::Quat, &stem[4..]),
+        ("transform" | "transformf" | "transformd" | "transformh", "") => (Form::Transform, &stem[9..]),
+        ("spatial_vector" | "spatial_vectorf" | "spatial_vectord", "") => (Form::Vec(6), &stem[14..]),
+        ("spatial_matrix" | "spatial_matrixf" | "spatial_matrixd", "") => (Form::Mat(6, 6), &stem[14..]),
+        _ => return None,
+    };
+    Some(Ty::Data(Data { form, dtype: suffixed(suffix)? }))
+}

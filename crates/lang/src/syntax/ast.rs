@@ -1,0 +1,236 @@
+//! The syntax tree. Names are interned: a [`Symbol`] is an index into the module's [`Names`].
+
+use rustc_hash::FxHashMap;
+
+use crate::diag::Span;
+
+/// An interned name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct Symbol(pub(crate) u32);
+
+/// The names of one module.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    texts: Vec<Box<str>>,
+    index: FxHashMap<Box<str>, Symbol>,
+}
+
+impl Names {
+    /// The symbol of a name.
+    pub(crate) fn intern(&mut self, text: &str) -> Symbol {
+        if let Some(&symbol) = self.index.get(text) {
+            return symbol;
+        }
+        let symbol = Symbol(self.texts.len() as u32);
+        self.texts.push(text.into());
+        self.index.insert(text.into(), symbol);
+        symbol
+    }
+
+    /// The name of a symbol.
+    pub(crate) fn text(&self, symbol: Symbol) -> &str {
+        &self.texts[symbol.0 as usize]
+    }
+
+    /// The symbol of a name, if the module has it.
+    pub(crate) fn find(&self, text: &str) -> Option<Symbol> {
+        self.index.get(text).copied()
+    }
+}
+
+/// What a source file defines.
+#[derive(Debug, Default)]
+pub(crate) struct Module {
+    pub(crate) names: Names,
+    /// `import a.b as c` binds `c` to `a.b`.
+    pub(crate) imports: Vec<Import>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) classes: Vec<Class>,
+    /// `NAME = expression` at module level, in order.
+    pub(crate) constants: Vec<(Symbol, Expr)>,
+}
+
+/// One imported name.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) alias: Symbol,
+    /// The module's path, and with `from` the name in it.
+    pub(crate) path: String,
+}
+
+/// A `def`.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) name: Symbol,
+    /// The `def` line's name.
+    pub(crate) span: Span,
+    pub(crate) decorators: Vec<Expr>,
+    pub(crate) params: Vec<Param>,
+    pub(crate) returns: Option<Expr>,
+    pub(crate) body: Vec<Stmt>,
+}
+
+/// A parameter of a `def`.
+#[derive(Debug)]
+pub(crate) struct Param {
+    pub(crate) name: Symbol,
+    pub(crate) span: Span,
+    pub(crate) annotation: Option<Expr>,
+    pub(crate) default: Option<Expr>,
+}
+
+/// A `class`, of which only annotated fields are read.
+#[derive(Debug)]
+pub(crate) struct Class {
+    pub(crate) name: Symbol,
+    pub(crate) decorators: Vec<Expr>,
+    pub(crate) fields: Vec<(Symbol, Expr)>,
+}
+
+/// A statement.
+#[derive(Debug)]
+pub(crate) struct Stmt {
+    pub(crate) span: Span,
+    pub(crate) kind: StmtKind,
+}
+
+/// What a statement does.
+#[derive(Debug)]
+pub(crate) enum StmtKind {
+    /// `target = value`; `a = b = value` is two of these in a row, of which the second reads the first's name.
+    Assign {
+        target: Expr,
+        value: Expr,
+    },
+    /// `target: annotation = value`.
+    Declare {
+        target: Expr,
+        annotation: Expr,
+        value: Expr,
+    },
+    /// `target op= value`.
+    Update {
+        target: Expr,
+        op: BinaryOp,
+        value: Expr,
+    },
+    /// An `elif` is an `if` alone in `orelse`.
+    If {
+        test: Expr,
+        body: Vec<Stmt>,
+        orelse: Vec<Stmt>,
+    },
+    For {
+        target: Expr,
+        iter: Expr,
+        body: Vec<Stmt>,
+    },
+    While {
+        test: Expr,
+        body: Vec<Stmt>,
+    },
+    Break,
+    Continue,
+    Return(Option<Expr>),
+    Assert {
+        test: Expr,
+        message: Option<Expr>,
+    },
+    Expr(Expr),
+    Pass,
+}
+
+/// An expression.
+#[derive(Clone, Debug)]
+pub(crate) struct Expr {
+    pub(crate) span: Span,
+    pub(crate) kind: ExprKind,
+}
+
+/// What an expression is.
+#[derive(Clone, Debug)]
+pub(crate) enum ExprKind {
+    Name(Symbol),
+    Int(u64),
+    Float(f64),
+    Bool(bool),
+    Str(String),
+    None,
+    Unary(UnaryOp, Box<Expr>),
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `a < b < c` has two pairs.
+    Compare(Box<Expr>, Vec<(CompareOp, Expr)>),
+    /// `and` if true, else `or`; at least two operands.
+    Logic(bool, Vec<Expr>),
+    /// `body if test else orelse`.
+    Ternary {
+        test: Box<Expr>,
+        body: Box<Expr>,
+        orelse: Box<Expr>,
+    },
+    Call {
+        func: Box<Expr>,
+        args: Vec<Expr>,
+        keywords: Vec<(Symbol, Expr)>,
+    },
+    Attribute(Box<Expr>, Symbol),
+    Subscript(Box<Expr>, Vec<Expr>),
+    /// `(a, b)` and `[a, b]`.
+    Tuple(Vec<Expr>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum UnaryOp {
+    Neg,
+    Pos,
+    Not,
+    Invert,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BinaryOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    FloorDiv,
+    Mod,
+    Pow,
+    MatMul,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+impl BinaryOp {
+    /// As it is written.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::FloorDiv => "//",
+            BinaryOp::Mod => "%",
+            BinaryOp::Pow => "**",
+            BinaryOp::MatMul => "@",
+            BinaryOp::And => "&",
+            BinaryOp::Or => "|",
+            BinaryOp::Xor => "^",
+            BinaryOp::Shl => "<<",
+            BinaryOp::Shr => ">>",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CompareOp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}

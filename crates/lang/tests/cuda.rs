@@ -1,0 +1,162 @@
+//! What is emitted compiles: the kinds of kernels and random ones, with their adjoints, by NVRTC without a GPU. Needs the
+//! folders of NVRTC in `BULLET_NVRTC`, as `cargo xtask test --stage cuda` sets it; a plain `cargo test` skips this.
+
+#[path = "random/generate.rs"]
+#[allow(dead_code)]
+mod generate;
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::ptr::null_mut;
+
+use bullet_lang::adjoint::{AdjointOptions, adjoint};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, source};
+use bullet_lang::ir::Kernel;
+use bullet_lang::{Options, compile};
+use libloading::Library;
+
+/// NVRTC's functions that compile.
+struct Nvrtc {
+    library: Library,
+    version: c_int,
+}
+
+type Program = *mut c_void;
+
+impl Nvrtc {
+    /// The one in a folder or at a path.
+    fn open(place: &Path) -> Option<Nvrtc> {
+        let mut files = vec![];
+        find(place, &mut files);
+        let is = |path: &PathBuf, stem: &str| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(stem))
+        };
+        for builtins in files.iter().filter(|path| is(path, "libnvrtc-builtins.so")) {
+            // SAFETY: loading NVIDIA's library runs its initialisers.
+            std::mem::forget(unsafe { Library::new(builtins) });
+        }
+        let path = files.iter().find(|path| is(path, "libnvrtc.so"))?;
+        // SAFETY: as above.
+        let library = unsafe { Library::new(path) }.ok()?;
+        let (mut version, mut minor) = (0, 0);
+        // SAFETY: the documented signature, and pointers to live integers.
+        unsafe {
+            let get: libloading::Symbol<'_, unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int> =
+                library.get(b"nvrtcVersion\0").ok()?;
+            get(&mut version, &mut minor);
+        }
+        Some(Nvrtc { library, version })
+    }
+
+    /// The machine code for an architecture, or the compiler's log.
+    fn compile(&self, text: &str, arch: &str) -> Result<Vec<u8>, String> {
+        type Create = unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> c_int;
+        type Size = unsafe extern "C" fn(Program, *mut usize) -> c_int;
+        type Get = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
+        type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
+        let text = CString::new(text).expect("no zero");
+        let options = [format!("--gpu-architecture={arch}"), "-default-device".into(), "-std=c++14".into()];
+        let options = options.map(|option| CString::new(option).expect("no zero"));
+        let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+        // SAFETY: the documented signatures; strings end in zero, buffers have the sizes that NVRTC gave.
+        unsafe {
+            let library = &self.library;
+            let create: libloading::Symbol<'_, Create> = library.get(b"nvrtcCreateProgram\0").expect("it");
+            let compile: libloading::Symbol<'_, Compile> = library.get(b"nvrtcCompileProgram\0").expect("it");
+            let read = |size: &[u8], get: &[u8], program: Program| {
+                let size: libloading::Symbol<'_, Size> = library.get(size).expect("it");
+                let get: libloading::Symbol<'_, Get> = library.get(get).expect("it");
+                let mut bytes = 0;
+                size(program, &mut bytes);
+                let mut buffer = vec![0u8; bytes + 1];
+                get(program, buffer.as_mut_ptr().cast());
+                buffer
+            };
+            let mut program = null_mut();
+            create(&mut program, text.as_ptr(), c"kernel.cu".as_ptr(), 0, null_mut(), null_mut());
+            if compile(program, options.len() as c_int, pointers.as_ptr()) != 0 {
+                let log = read(b"nvrtcGetProgramLogSize\0", b"nvrtcGetProgramLog\0", program);
+                return Err(CStr::from_bytes_until_nul(&log).unwrap_or(c"").to_string_lossy().into_owned());
+            }
+            Ok(read(b"nvrtcGetCUBINSize\0", b"nvrtcGetCUBIN\0", program))
+        }
+    }
+}
+
+fn find(place: &Path, out: &mut Vec<PathBuf>) {
+    if place.is_file() {
+        return out.push(place.into());
+    }
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        find(&entry.path(), out);
+    }
+}
+
+/// A source file with every kernel of a module, and their adjoints.
+fn emitted(name: &str, text: &str, layout: Layout) -> (String, Vec<String>) {
+    let kernels = compile(name, text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut all: Vec<Kernel> = vec![];
+    for kernel in kernels {
+        if let Ok(made) = adjoint(&kernel, AdjointOptions::default()) {
+            all.push(made.kernel);
+        }
+        all.push(kernel);
+    }
+    let names = all.iter().map(|kernel| kernel.name.clone()).collect();
+    (source(&all.iter().collect::<Vec<_>>(), CudaOptions { layout }), names)
+}
+
+/// The architectures that each NVRTC is asked for.
+fn architectures(version: c_int) -> &'static [&'static str] {
+    match version {
+        11 => &["sm_35", "sm_70"],
+        12 => &["sm_61"],
+        _ => &["sm_90a", "sm_120"],
+    }
+}
+
+#[test]
+fn emitted_sources_compile() {
+    let Some(places) = std::env::var_os("BULLET_NVRTC").filter(|places| !places.is_empty()) else {
+        println!("skipped: BULLET_NVRTC is not set; run `cargo xtask test --stage cuda`");
+        return;
+    };
+    let mut sources = vec![];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    for (i, entry) in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten().enumerate() {
+        let text = fs::read_to_string(entry.path()).expect("a readable file");
+        let layout = if i % 2 == 0 { Layout::Contiguous } else { Layout::Strided };
+        sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+    }
+    for seed in 1..=12 {
+        // Half of them in f32.
+        let text = generate::module(seed);
+        let text = if seed % 2 == 0 { text.replace("wp.float64", "float") } else { text };
+        sources.push(emitted("random.py", &text, Layout::Contiguous));
+    }
+    let mut compiled = 0;
+    for place in std::env::split_paths(&places) {
+        let Some(nvrtc) = Nvrtc::open(&place) else { continue };
+        for arch in architectures(nvrtc.version) {
+            for (text, names) in &sources {
+                let image = nvrtc.compile(text, arch).unwrap_or_else(|log| panic!("{arch}:\n{log}\n{text}"));
+                for name in names {
+                    let section = format!(".text.{name}\0");
+                    let has = image.windows(section.len()).any(|window| window == section.as_bytes());
+                    assert!(has, "{arch}: `{name}` is not in the machine code");
+                }
+                compiled += 1;
+            }
+            println!("{arch} by NVRTC {}: {} units of the kernel language", nvrtc.version, sources.len());
+        }
+    }
+    assert!(compiled > 0, "BULLET_NVRTC names no NVRTC");
+}
