@@ -11,7 +11,9 @@ import pytest
 
 import bullet_core as bc
 
-SCRIPT = pathlib.Path(sys.executable).parent / "bullet"
+#: Beside the interpreter, or where `pip install --target` puts programs.
+PLACES = [pathlib.Path(sys.executable).parent, pathlib.Path(bc.__file__).parents[1] / "bin"]
+SCRIPT = next((place / "bullet" for place in PLACES if (place / "bullet").is_file()), "bullet")
 SIZES = ["dim=16", "layers=1", "heads=2", "ff=16", "seq=8", "tokenizer.kind=char", "batch_size=2"]
 SMALL = [word for size in SIZES for word in ("--set", size)] + ["--device", "cpu"]
 
