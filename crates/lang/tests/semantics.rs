@@ -161,6 +161,19 @@ fn tapes_hold_what_is_not_linear() {
 }
 
 #[test]
+fn loops_are_written_out_only_while_that_is_short() {
+    let nested = |depth: usize| {
+        let heads: Vec<String> =
+            (0..depth).map(|d| format!("{}for k{d} in range(16):\n", "    ".repeat(d))).collect();
+        let body =
+            format!("s = x[i]\n{}{}s = 0.5 * s + 1.0\nout[i] = s", heads.concat(), "    ".repeat(depth));
+        kernel(&body).to_string().lines().count()
+    };
+    assert!(nested(1) > 32 && nested(1) < 60, "{}", nested(1));
+    assert!(nested(5) < 600, "{}", nested(5));
+}
+
+#[test]
 fn arrays_are_copied_only_where_they_must() {
     let uses = |body: &str| differentiated(body).uses[..2].to_vec();
     assert_eq!(uses("out[i] = x[i]"), [Use::Shape, Use::Shape]);

@@ -68,8 +68,8 @@ fn copy_region(from: &Kernel, inst: Inst, new: &mut Kernel, to: Block, map: &mut
     }
 }
 
-/// The index of each run of a loop that is written out.
-fn runs(from: &Kernel, inst: Inst) -> Option<Vec<i64>> {
+/// The first index, step and number of runs of a loop that has few, all known.
+fn few_runs(from: &Kernel, inst: Inst) -> Option<(i64, i64, u64)> {
     let data = from.inst(inst);
     if data.op != Op::For {
         return None;
@@ -77,10 +77,26 @@ fn runs(from: &Kernel, inst: Inst) -> Option<Vec<i64>> {
     let int = |i: usize| from.as_const(data.args[i]).and_then(Const::as_int);
     let (low, high, step) = (int(0)?, int(1)?, int(2)?);
     let trips = eval::trips(low, high, step);
-    let mut size = vec![];
-    from.collect(data.blocks[0], &mut size);
-    let fits = trips <= MAX_TRIPS && trips * size.len() as u64 <= MAX_SIZE;
+    (trips <= MAX_TRIPS).then_some((low, step, trips))
+}
+
+/// The index of each run of a loop that is written out.
+fn runs(from: &Kernel, inst: Inst) -> Option<Vec<i64>> {
+    let (low, step, trips) = few_runs(from, inst)?;
+    let fits = trips.saturating_mul(size(from, from.inst(inst).blocks[0])) <= MAX_SIZE;
     fits.then(|| (0..trips as i64).map(|run| low + run * step).collect())
+}
+
+/// How many instructions a block becomes when the loops in it are written out.
+fn size(from: &Kernel, block: Block) -> u64 {
+    let insts = from.block(block).insts.iter();
+    insts.fold(0, |total: u64, &inst| {
+        let inner =
+            from.inst(inst).blocks.iter().fold(0, |sum: u64, &inner| sum.saturating_add(size(from, inner)));
+        let written_out =
+            few_runs(from, inst).map(|found| found.2.saturating_mul(inner)).filter(|&all| all <= MAX_SIZE);
+        total.saturating_add(1).saturating_add(written_out.unwrap_or(inner))
+    })
 }
 
 fn expand(from: &Kernel, inst: Inst, indices: Vec<i64>, new: &mut Kernel, to: Block, map: &mut ValueMap) {
