@@ -58,6 +58,11 @@ fn broken_sources_end_in_diagnostics_and_not_in_panics() {
     let kernel = |body: &str| {
         format!("import warp as wp\n@wp.kernel\ndef k(x: wp.array(dtype=float), n: int):\n{body}")
     };
+    let twice = |i: usize| format!("@wp.func\ndef f{}(x: float):\n    return f{i}(x) + f{i}(x)\n", i + 1);
+    let doubling = (0..25).map(twice).collect::<String>();
+    let doubling = format!("import warp as wp\n@wp.func\ndef f0(x: float):\n    return x\n{doubling}");
+    let doubling = format!("{doubling}@wp.kernel\ndef k(x: wp.array(dtype=float)):\n    x[0] = f25(x[0])\n");
+    assert!(compile("doubling.py", &doubling, Options::default()).is_err());
     let nested = [
         format!("    y = {}n{}\n", "(".repeat(5000), ")".repeat(5000)),
         format!("    y = {}n\n", "-".repeat(5000)),

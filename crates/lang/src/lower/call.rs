@@ -9,6 +9,11 @@ use bullet_ops::DType;
 /// How deep calls may nest, so that a chain of functions ends in a diagnostic and not in a crash.
 const MAX_CALLS: usize = 32;
 
+/// How many calls a kernel may hold, each lowered anew, and how many instructions; so that functions that call others twice
+/// over and over end in a diagnostic.
+const MAX_INLINED: usize = 5_000;
+const MAX_INSTRUCTIONS: usize = 200_000;
+
 impl<'a> Lower<'a> {
     /// The value of a call.
     pub(super) fn call(
@@ -130,6 +135,20 @@ impl<'a> Lower<'a> {
         }
         if self.stack.len() > MAX_CALLS {
             return self.error(span, format!("calls nest deeper than {MAX_CALLS} levels"));
+        }
+        self.calls += 1;
+        if self.calls > MAX_INLINED || self.b.kernel.insts.len() > MAX_INSTRUCTIONS {
+            if self.too_large {
+                return Err(super::Reported);
+            }
+            self.too_large = true;
+            let message =
+                format!("this kernel holds more than {MAX_INLINED} calls or {MAX_INSTRUCTIONS} instructions");
+            return self.error_hint(
+                span,
+                message,
+                "every call is lowered anew: call less often, or in a loop",
+            );
         }
         let mut values = vec![];
         for arg in args {

@@ -186,6 +186,10 @@ struct Lower<'a> {
     in_kernel: bool,
     /// How deep blocks nest here.
     depth: usize,
+    /// How many calls were lowered.
+    calls: usize,
+    /// Whether it was said that there are too many.
+    too_large: bool,
 }
 
 /// The IR of a kernel, and what is wrong with its source.
@@ -203,6 +207,8 @@ pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<
         returns: None,
         in_kernel: true,
         depth: 0,
+        calls: 0,
+        too_large: false,
     };
     lower.kernel(function);
     lower.b.kernel.grid = lower.grid.max(1);
