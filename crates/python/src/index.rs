@@ -173,11 +173,14 @@ pub(crate) fn item<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py,
         )));
     }
     count_copy(tensor);
+    interrupt::wait(py, tensor.device())?;
     let tensor = tensor.detach();
     let error = error::exception;
     Ok(match tensor.dtype().kind() {
         Kind::Float => py.detach(|| tensor.item()).map_err(error)?.into_pyobject(py)?.into_any(),
-        Kind::Bool => PyBool::new(py, tensor.item().map_err(error)? != 0.0).to_owned().into_any(),
+        Kind::Bool => {
+            PyBool::new(py, py.detach(|| tensor.item()).map_err(error)? != 0.0).to_owned().into_any()
+        }
         Kind::Int if tensor.dtype() == DType::U64 => {
             py.detach(|| tensor.to_vec::<u64>()).map_err(error)?[0].into_pyobject(py)?.into_any()
         }

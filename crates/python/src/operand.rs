@@ -115,7 +115,9 @@ impl Operand {
     /// Its value as a number; of a tensor, that of its one element.
     pub(crate) fn number(&self) -> PyResult<f64> {
         match self {
-            Operand::Tensor(tensor) => tensor.item().map_err(error::exception),
+            Operand::Tensor(tensor) => {
+                Python::attach(|py| py.detach(|| tensor.item())).map_err(error::exception)
+            }
             Operand::Bool(value) => Ok(f64::from(u8::from(*value))),
             Operand::Int(value) => Ok(*value as f64),
             Operand::Float(value) => Ok(*value),
