@@ -658,7 +658,8 @@ def cumulative_sum(x: Tensor, /, *, axis: _Axes = ..., dtype: _DType | None = ..
     """Running sums along an axis."""
 
 def default_device() -> Device:
-    """The device that tensors are made on where none is named: the CPU, if not set otherwise."""
+    """The device that tensors are made on where none is named: as `BULLET_DEVICE` says (`cpu`, `cuda:0`, or `auto` for a GPU if
+    there is one), the CPU without that."""
 
 def diff(x: Tensor, /, *, axis: _Axes = ..., n: int = ..., prepend: Tensor | None = ..., append: Tensor | None = ...) -> Tensor:
     """Differences of neighbours along an axis, taken `n` times, of the tensor with `prepend` before and `append` behind it."""
