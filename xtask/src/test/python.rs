@@ -17,6 +17,8 @@ const TOOLS: &[&str] = &[
     "pytest>=8",
     "hypothesis>=6.151",
     "mypy>=1.18",
+    // What the notebook draws with.
+    "matplotlib>=3.9",
     // What the array API's own tests ask for.
     "pytest-json-report>=1.5",
     "ndindex>=1.8",
