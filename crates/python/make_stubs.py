@@ -164,6 +164,9 @@ def own_class(name, of):
         text += f"\n    def __new__({given}) -> {name}: ...\n"
     for member, value in sorted(vars(of).items()):
         kind = type(value).__name__
+        if value is None:
+            text += f"\n    {member}: None\n"
+            continue
         if member in OF_OBJECT or (member in NOT_ORDERED and name != "Tensor"):
             continue
         if kind == "getset_descriptor":

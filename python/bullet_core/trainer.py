@@ -138,6 +138,14 @@ class Trainer:
             raise ValueError("Trainer needs data: an iterable of batches, or a function of the step")
         if loss is None and not hasattr(model, "loss"):
             raise ValueError(f"{type(model).__name__} has no method loss(); give a function loss(model, *batch)")
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"steps = {steps!r}: expected a whole number, 0 or more")
+        if not isinstance(accumulation, int) or accumulation < 1:
+            raise ValueError(f"accumulation = {accumulation!r}: expected a whole number of batches, 1 or more")
+        if grad_clip is not None and not grad_clip > 0:
+            raise ValueError(f"grad_clip = {grad_clip!r}: expected a norm above 0, or None")
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer is {optimizer!r}: expected one of bullet_core.optim, such as optim.AdamW(model)")
         self.model, self._loss, self.data = model, loss, data
         self.steps, self.schedule, self.seed = steps, schedule, seed
         self.optimizer = AdamW(model) if optimizer is None else optimizer

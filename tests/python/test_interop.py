@@ -180,6 +180,20 @@ def test_objects_are_hashable_and_weakly_referable():
     assert {t: 1}[t] == 1 and weakref.ref(t)() is t
 
 
+def test_scalars_of_numpy_lend_no_memory_that_is_gone():
+    for i in range(200):
+        t = bc.asarray(np.float64(i + 0.5))
+        others = [np.full((), -9.0) for _ in range(50)]
+        assert t.item() == i + 0.5
+        t += 1
+        assert all(other == -9.0 for other in others)
+    w = bc.Tensor([1.0, 2.0], requires_grad=True)
+    assert (np.float32(2) * w).tolist() == [2.0, 4.0] and isinstance(np.float64(2) * bc.ones(2), bc.Tensor)
+    v = bc.zeros(4)[1:]
+    with pytest.raises(TypeError):
+        v += np.ones(3)
+
+
 needs_cuda = pytest.mark.skipif(not bc.cuda.is_available(), reason="no GPU")
 
 

@@ -347,3 +347,14 @@ def test_wrong_sizes_are_told():
         nn.Module()(1)
     with pytest.raises(ValueError, match="shape"):
         nn.GRU(3, 4)(bc.ones((2, 5, 2)))
+
+
+def test_parts_that_would_not_be_found_are_refused():
+    class Hidden(nn.Module):
+        def __init__(self, value):
+            self.parts = value
+
+    for value in ([nn.Parameter(np.ones(2))], {"a": nn.Linear(2, 2)}, [nn.Linear(1, 1), 3]):
+        with pytest.raises(TypeError, match="would not be trained"):
+            Hidden(value)
+    assert Hidden([nn.Linear(2, 2), nn.Linear(2, 2)]).num_parameters() == 12 and Hidden([1, "a"]).parts == [1, "a"]

@@ -380,3 +380,20 @@ def test_threads_train_models_of_their_own():
     for thread in threads:
         thread.join()
     assert len(set(results.values())) == 1 and len(results) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grad_clip": -1.0}, "grad_clip"),
+        ({"grad_clip": float("nan")}, "grad_clip"),
+        ({"grad_clip": 0.0}, "grad_clip"),
+        ({"accumulation": 0}, "accumulation"),
+        ({"steps": 2.5}, "steps"),
+        ({"steps": -1}, "steps"),
+        ({"optimizer": "adam"}, "optimizer"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        bc.Trainer(nn.Linear(1, 1), lambda model, x: model(x).mean(), [(np.ones((1, 1), "float32"),)], **{"steps": 1} | settings)

@@ -270,6 +270,8 @@ pub(crate) fn eye(
     // Diagonals further out are out of the matrix too.
     let k = k.clamp(-(n_rows as i64) - 1, n_cols as i64 + 1);
     unlocked(py, || {
+        // A matrix that has no room is found out before its rows are counted.
+        drop(device.alloc(Shape::new(&[n_rows, n_cols])?.numel().saturating_mul(dtype.size()))?);
         let rows = Tensor::arange(k, n_rows, &device)?.unsqueeze(1)?;
         rows.eq(&Tensor::arange(0, n_cols, &device)?)?.cast(dtype)
     })
@@ -360,7 +362,9 @@ fn source(obj: &Bound<'_, PyAny>, dtype: Option<AnyDType>) -> PyResult<(Tensor, 
         return Ok((tensor.get().tensor(), true));
     }
     if obj.hasattr("__array_interface__")? {
-        return Ok((interop::adopt(obj)?.tensor(), true));
+        // Of NumPy's own scalars and of others, NumPy makes an array that keeps the memory alive.
+        let array = obj.py().import("numpy")?.call_method1("asarray", (obj,))?;
+        return Ok((interop::adopt(&array)?.tensor(), true));
     }
     if obj.hasattr("__dlpack__")? {
         return Ok((crate::dlpack::import(obj)?, true));

@@ -69,11 +69,14 @@ fn dtype_of(typestr: &str) -> PyResult<DType> {
     }
 }
 
-/// A tensor over the memory of an array on the host.
+/// A tensor over the memory of a NumPy array.
+///
+/// Others that have the attribute may describe memory that lives no longer than the description: NumPy's scalars do.
 pub(crate) fn adopt(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
-    let interface = array
-        .getattr("__array_interface__")
-        .map_err(|_| PyTypeError::new_err(format!("expected a NumPy array, got {}", array.get_type())))?;
+    if !array.is_instance(&array.py().import("numpy")?.getattr("ndarray")?)? {
+        return Err(PyTypeError::new_err(format!("expected a NumPy array, got {}", array.get_type())));
+    }
+    let interface = array.getattr("__array_interface__")?;
     described(array, &interface, &Device::cpu()).map(PyTensor::new)
 }
 

@@ -56,6 +56,13 @@ impl PyTensor {
 
 #[pymethods]
 impl PyTensor {
+    /// NumPy's arrays are no operands: without this NumPy would take tensors for arrays, and `tensor += array` would make an
+    /// array of the tensor.
+    #[classattr]
+    fn __array_ufunc__(py: Python<'_>) -> Py<PyAny> {
+        py.None()
+    }
+
     fn __add__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         binary(slf, other, Tensor::add)
     }

@@ -406,6 +406,13 @@ impl Tensor {
             ))
             .into());
         }
+        if targets.dtype().is_float() || targets.dtype() == DType::Bool {
+            return Err(OpError::dtype(format!(
+                "cross_entropy: targets are indices of classes, expected integers, got {}",
+                targets.dtype()
+            ))
+            .into());
+        }
         let rows = targets.numel();
         let logits = self.reshape_to(Shape::new(&[rows, classes])?)?;
         let targets = targets.cast(DType::I64)?.reshape_to(Shape::new(&[rows])?)?;

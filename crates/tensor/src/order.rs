@@ -290,8 +290,12 @@ impl Tensor {
             ))
             .into());
         }
+        // In f64, which does not wrap; beyond its whole numbers there is no such tensor.
+        let total = counts.cast(DType::F64)?.sum(&[], false)?.item()?;
+        if total > (1u64 << f64::MANTISSA_DIGITS) as f64 {
+            return Err(too_large());
+        }
         let ends = counts.cumsum(0)?;
-        let total = if n == 0 { 0.0 } else { ends.select(0, -1)?.item()? };
         if n > 0 && counts.min(&[], false)?.item()? < 0.0 {
             return Err(OpError::argument("repeats may not contain negative values.").into());
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bullet_kernels::cpu::stop;
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind, DevicePtr};
@@ -138,9 +139,22 @@ impl Tensor {
     }
 
     /// `start, start + 1, ..`: `len` integers (i64), which wrap.
+    ///
+    /// # Errors
+    /// Out of memory.
     pub fn arange(start: i64, len: usize, device: &Device) -> Result<Tensor> {
-        let data: Vec<i64> = (0..len as i64).map(|i| start.wrapping_add(i)).collect();
-        Tensor::from_slice(&data, &[len], device)
+        /// Numbers at a time, so that many need no memory of the host besides.
+        const CHUNK: usize = 1 << 16;
+        let whole = Tensor::empty(Meta::new(Shape::new(&[len])?, DType::I64), device)?;
+        let mut chunk = Vec::with_capacity(len.min(CHUNK));
+        for at in (0..len).step_by(CHUNK) {
+            stop::check();
+            let count = CHUNK.min(len - at);
+            chunk.clear();
+            chunk.extend((at..at + count).map(|i| start.wrapping_add(i as i64)));
+            whole.narrow(0, at, count)?.send_(&chunk)?;
+        }
+        Ok(whole)
     }
 
     /// Axis lengths.
@@ -362,7 +376,7 @@ impl Tensor {
 
     /// The elements as raw bytes, in row-major order.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut out = vec![0; self.numel() * self.dtype().size()];
+        let mut out = room(self.numel() * self.dtype().size())?;
         self.read_bytes(&mut out)?;
         Ok(out)
     }
@@ -520,6 +534,14 @@ impl Backward for MoveBack {
     fn backward(&self, grads: Vec<Option<Tensor>>, _: Vec<Tensor>) -> Result<Vec<Option<Tensor>>> {
         grads.into_iter().map(|grad| grad.map(|g| g.to_device(&self.0)).transpose()).collect()
     }
+}
+
+/// Bytes of the host to read into.
+fn room(bytes: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(bytes).map_err(|_| bullet_runtime::Error::driver_out_of_memory(bytes))?;
+    out.resize(bytes, 0);
+    Ok(out)
 }
 
 /// Elements as they lie in memory.

@@ -21,6 +21,18 @@ def Parameter(data: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
     return leaf
 
 
+def _refuse_hidden(owner: str, name: str, value: Any) -> None:
+    """What is to be trained, saved and moved must be found: parameters and modules inside lists and dictionaries are not."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    for part in parts:
+        if isinstance(part, Module) or (isinstance(part, Tensor) and _nn.is_leaf(part)):
+            raise TypeError(
+                f"{owner}.{name} is a {type(value).__name__} with a {type(part).__name__} in it, which would not be trained or "
+                f"saved; assign each part as an attribute, or modules alone as a list"
+            )
+
+
+
 class Module:
     """A part of a model: some parameters, and parts of its own.
 
@@ -61,6 +73,7 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, (list, tuple)) and value and all(isinstance(part, Module) for part in value):
             value = ModuleList(value)
+        _refuse_hidden(type(self).__name__, name, value)
         if isinstance(value, Module):
             self._parameters.pop(name, None)
             self._children[name] = None
