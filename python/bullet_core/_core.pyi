@@ -97,6 +97,8 @@ class Tensor:
     def __array_namespace__(self, /, *, api_version: str | None = ...) -> Any:
         """The functions of the array API for tensors: this package."""
 
+    __array_ufunc__: None
+
     def __bool__(self) -> _bool:
         """True if self else False"""
 
