@@ -1,5 +1,7 @@
 """Every mistake is the exception that a Python user expects, with words that help; nothing panics."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -25,10 +27,10 @@ import bullet_core as bc
         (lambda: bc.zeros((1 << 28, 1 << 28)), MemoryError, "out of memory"),
         (lambda: bc.arange(10**15), MemoryError, "out of memory"),
         (lambda: bc.linspace(0, 1, 10**15), MemoryError, "out of memory"),
-        (lambda: bc.eye(10**9), MemoryError, "out of memory"),
+        (lambda: bc.eye(10**8), MemoryError, "out of memory"),
         (lambda: bc.repeat(bc.zeros(2), bc.asarray([10**15, 1])), MemoryError, "out of memory"),
         (lambda: bc.repeat(bc.zeros(2), bc.asarray([2**62, 2**62])), ValueError, "exceeded"),
-        (lambda: bc.broadcast_to(bc.zeros(1), (10**15,)).tolist(), MemoryError, "out of memory"),
+        (lambda: pickle.dumps(bc.broadcast_to(bc.zeros(1), (10**15,))), MemoryError, "out of memory"),
         (lambda: bc.cross_entropy(bc.zeros((2, 3)), bc.asarray([0.0, 1.7])), TypeError, "expected integers"),
         (lambda: bc.ones(2) + np.ones(2), TypeError, ""),
         (lambda: np.ones(2) * bc.ones(2), TypeError, ""),

@@ -55,9 +55,8 @@ def test_ctrl_c_ends_a_long_call_soon(call):
     with interrupted(sent):
         call(x)
     took = time.perf_counter() - start
-    # Where others compute too, every thread gets its turn later.
-    busy = os.getloadavg()[0] / os.cpu_count()
-    assert took - sent < (0.2 if busy < 1.1 else 0.5 * busy), took
+    # 0.2 s, of a build with optimisation that has the machine for itself; without it a part of a product takes as long.
+    assert took - sent < 0.5 * max(1, os.getloadavg()[0] / os.cpu_count()), took
     # The engine goes on.
     assert (x[:2, :2] @ x[:2, :2]).tolist() == [[2, 2], [2, 2]]
 
