@@ -13,7 +13,7 @@ use super::libtest::Counts;
 use crate::command::{self, Finished};
 
 /// The longest one test program may run: device sources take minutes where none is cached and the machine is busy.
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const LIMIT: Duration = Duration::from_secs(50 * 60);
 
 /// One test program.
 #[derive(Clone, PartialEq, Eq, Debug)]
