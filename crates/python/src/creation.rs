@@ -11,6 +11,7 @@ use crate::device::{AnyDevice, chosen};
 use crate::dtype::{AnyDType, numpy_name};
 use crate::error;
 use crate::interop;
+use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
 
@@ -338,11 +339,11 @@ pub(crate) fn asarray(
             numpy_name(target)
         )));
     }
-    unlocked(py, || match same {
-        true if copy == Some(true) && shared => tensor.copy(),
-        true => Ok(tensor),
-        false => tensor.cast(target)?.to_device(&home),
-    })
+    if !same {
+        let cast = interrupt::detached(py, || tensor.cast(target))?.map_err(error::exception)?;
+        return interop::moved(py, &cast, &home).map(PyTensor::new);
+    }
+    unlocked(py, || if copy == Some(true) && shared { tensor.copy() } else { Ok(tensor) })
 }
 
 /// As `asarray`, always of its own memory.

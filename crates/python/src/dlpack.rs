@@ -20,7 +20,7 @@ use pyo3::types::{PyCapsule, PyDict};
 
 use crate::error;
 use crate::interop;
-use crate::tensor::PyTensor;
+use crate::tensor::{PyTensor, unlocked};
 
 const CPU: i32 = 1;
 const CUDA: i32 = 2;
@@ -173,9 +173,7 @@ impl Wanted {
             )));
         }
         if elsewhere.is_some() {
-            interop::count_copy(tensor);
-            let host = py.detach(|| tensor.to_device(&Device::cpu())).map_err(error::exception)?;
-            return Ok((host, true));
+            return Ok((interop::moved(py, tensor, &Device::cpu())?, true));
         }
         if self.copy == Some(true) {
             return Ok((py.detach(|| tensor.copy()).map_err(error::exception)?, true));
@@ -286,19 +284,14 @@ pub(crate) fn from_dlpack(
     device: Option<crate::device::AnyDevice>,
     copy: Option<bool>,
 ) -> PyResult<PyTensor> {
-    let tensor = import(obj)?;
-    let moves = device.as_ref().is_some_and(|d| d.0 != *tensor.device());
-    if moves && copy == Some(false) {
-        return Err(PyValueError::new_err("copy=False, but to get to another device is to copy"));
+    let (py, tensor) = (obj.py(), import(obj)?);
+    if let Some(device) = device.filter(|d| d.0 != *tensor.device()) {
+        if copy == Some(false) {
+            return Err(PyValueError::new_err("copy=False, but to get to another device is to copy"));
+        }
+        return interop::moved(py, &tensor, &device.0).map(PyTensor::new);
     }
-    obj.py()
-        .detach(|| match device {
-            Some(device) if moves => tensor.to_device(&device.0),
-            Some(_) | None if copy == Some(true) => tensor.copy(),
-            Some(_) | None => Ok(tensor),
-        })
-        .map(PyTensor::new)
-        .map_err(error::exception)
+    unlocked(py, || if copy == Some(true) { tensor.copy() } else { Ok(tensor) })
 }
 
 /// The memory of `obj` as a tensor.

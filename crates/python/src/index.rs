@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
 use crate::error;
-use crate::interop::{self, count_copy};
+use crate::interop;
 use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
@@ -172,8 +172,7 @@ pub(crate) fn item<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py,
             tensor.numel()
         )));
     }
-    count_copy(tensor);
-    interrupt::wait(py, tensor.device())?;
+    interop::before_copy(py, tensor)?;
     let tensor = tensor.detach();
     let error = error::exception;
     Ok(match tensor.dtype().kind() {

@@ -26,11 +26,20 @@ pub(crate) fn host_copies() -> u64 {
     HOST_COPIES.load(Ordering::Relaxed)
 }
 
-/// Counts a copy from a GPU to the host, if `tensor` is on one.
-pub(crate) fn count_copy(tensor: &Tensor) {
+/// Goes before elements are copied to the host: of a GPU's, that is counted, and waited for while Python sees to signals.
+pub(crate) fn before_copy(py: Python<'_>, tensor: &Tensor) -> PyResult<()> {
     if tensor.device().gpu().is_some() {
         HOST_COPIES.fetch_add(1, Ordering::Relaxed);
     }
+    interrupt::wait(py, tensor.device())
+}
+
+/// The tensor on this device: itself if it is there, else a copy, which goes by way of the host.
+pub(crate) fn moved(py: Python<'_>, tensor: &Tensor, device: &Device) -> PyResult<Tensor> {
+    if tensor.device() != device {
+        before_copy(py, tensor)?;
+    }
+    interrupt::detached(py, || tensor.to_device(device))?.map_err(error::exception)
 }
 
 /// The type string of a dtype; bfloat16 has none.
@@ -233,14 +242,11 @@ pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, P
 
 /// The array of a tensor on any device, copied to the host where it has to be; bfloat16 as float32.
 pub(crate) fn host_array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
-    let host = tensor.detach();
-    count_copy(&host);
-    interrupt::wait(py, host.device())?;
-    let host = py.detach(|| {
-        let host = host.to_device(&Device::cpu())?;
-        if host.dtype() == DType::BF16 { host.cast(DType::F32) } else { Ok(host) }
-    });
-    numpy(&Bound::new(py, PyTensor::new(host.map_err(error::exception)?))?)
+    let mut host = moved(py, &tensor.detach(), &Device::cpu())?;
+    if host.dtype() == DType::BF16 {
+        host = interrupt::detached(py, || host.cast(DType::F32))?.map_err(error::exception)?;
+    }
+    numpy(&Bound::new(py, PyTensor::new(host))?)
 }
 
 /// Text as NumPy writes it, of at most its threshold of elements.

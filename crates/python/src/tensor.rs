@@ -247,18 +247,15 @@ impl PyTensor {
         let mut tensor = self.tensor();
         for arg in args {
             tensor = match arg.extract::<AnyDType>() {
-                Ok(dtype) => interrupt::detached(py, || tensor.cast(dtype.0))?,
+                Ok(dtype) => interrupt::detached(py, || tensor.cast(dtype.0))?.map_err(error::exception)?,
                 Err(not_dtype) => {
                     let device = arg.extract::<AnyDevice>().map_err(|not_device| {
                         // A name of neither: the words about devices, unless it was meant as a dtype.
                         if arg.extract::<String>().is_ok() { not_device } else { not_dtype }
                     })?;
-                    interop::count_copy(&tensor);
-                    interrupt::wait(py, tensor.device())?;
-                    py.detach(|| tensor.to_device(&device.0))
+                    interop::moved(py, &tensor, &device.0)?
                 }
-            }
-            .map_err(error::exception)?;
+            };
         }
         Ok(PyTensor::new(tensor))
     }
@@ -269,10 +266,7 @@ impl PyTensor {
         if stream.is_some() {
             return Err(PyValueError::new_err("streams of others are not supported; pass stream=None"));
         }
-        let tensor = self.tensor();
-        interop::count_copy(&tensor);
-        interrupt::wait(py, tensor.device())?;
-        unlocked(py, || tensor.to_device(&device.0))
+        interop::moved(py, &self.tensor(), &device.0).map(PyTensor::new)
     }
 
     /// The value of the one element, as a Python number.

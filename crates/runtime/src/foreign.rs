@@ -39,7 +39,7 @@ impl Device {
     pub unsafe fn precede(&self, native: u64) -> Result<()> {
         self.native_stream()?;
         let event = self.event(false)?;
-        self.driver().record(event.id(), StreamId::DEFAULT)?;
+        self.record(&event)?;
         // SAFETY: by the caller's promise.
         self.driver().wait(unsafe { stream_of(native) }, event.id())
     }

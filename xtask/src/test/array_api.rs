@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Session;
-use super::python::count;
+use super::python::{pytest, run_pytest};
 use crate::command;
 
 /// Set to 1, it leaves these tests out.
@@ -38,8 +38,8 @@ pub(super) fn run(session: &mut Session, python: &Path, folder: &Path) -> Result
         Err(error) => return Err(error),
     };
     let lists = command::root().join("tests/array_api");
-    let mut pytest = Command::new(python);
-    pytest.current_dir(&suite).args(["-m", "pytest", "array_api_tests", "-q", "-p", "no:cacheprovider"]);
+    let mut pytest = pytest(python);
+    pytest.current_dir(&suite).arg("array_api_tests");
     pytest.args([
         "-W",
         "ignore",
@@ -53,19 +53,7 @@ pub(super) fn run(session: &mut Session, python: &Path, folder: &Path) -> Result
     pytest.arg(format!("--xfails-file={}", lists.join("xfails.txt").display()));
     pytest.env("ARRAY_API_TESTS_MODULE", "bullet_core").env("ARRAY_API_TESTS_VERSION", "2024.12");
     pytest.env("ARRAY_API_TESTS_SKIP_DTYPES", "complex64,complex128");
-    pytest.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output =
-        pytest.output().map_err(|error| format!("cannot run `{}`: {error}", command::shown(&pytest)))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().next_back().unwrap_or_default();
-    session.counts.passed += count(last, "passed");
-    session.counts.failed += count(last, "failed") + count(last, "error");
-    println!("array API 2024.12: {last}");
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{text}\nthe array API's tests failed: {}", output.status))
-    }
+    run_pytest(session, pytest, "array API 2024.12: ")
 }
 
 /// The suite as it is tested, fetched at the first use.

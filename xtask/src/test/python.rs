@@ -38,21 +38,35 @@ pub(super) fn run(session: &mut Session) -> Result<(), String> {
     install.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
     command::run(&mut install)?;
     check_types(&python, &folder)?;
-    let mut pytest = Command::new(&python);
+    let mut tests = pytest(&python);
     // Elsewhere, so that the package of the source tree is not found.
-    pytest.current_dir(&folder).args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
-    pytest.arg(command::root().join("tests/python")).stdin(Stdio::null()).stderr(Stdio::inherit());
+    tests.current_dir(&folder).arg(command::root().join("tests/python"));
+    run_pytest(session, tests, "")?;
+    array_api::run(session, &python, &folder)
+}
+
+/// pytest, which leaves nothing beside the tests.
+pub(super) fn pytest(python: &Path) -> Command {
+    let mut pytest = Command::new(python);
+    pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    pytest
+}
+
+/// Runs pytest, counts its tests, and says how many there were, after `label`.
+pub(super) fn run_pytest(session: &mut Session, mut pytest: Command, label: &str) -> Result<(), String> {
+    pytest.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output =
         pytest.output().map_err(|error| format!("cannot run `{}`: {error}", command::shown(&pytest)))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let last = text.lines().next_back().unwrap_or_default();
     session.counts.passed += count(last, "passed");
     session.counts.failed += count(last, "failed") + count(last, "error");
-    println!("{last}");
-    if !output.status.success() {
-        return Err(format!("{text}\npytest failed: {}", output.status));
+    println!("{label}{last}");
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{text}\n{label}pytest failed: {}", output.status))
     }
-    array_api::run(session, &python, &folder)
 }
 
 /// Builds the wheel into a folder of its own, which is emptied before.
@@ -109,7 +123,7 @@ pub(crate) fn environment(folder: &Path) -> Result<PathBuf, String> {
 }
 
 /// The number before a word of pytest's last line: `12 passed, 1 failed in 3.4s`.
-pub(super) fn count(line: &str, word: &str) -> u64 {
+fn count(line: &str, word: &str) -> u64 {
     let words: Vec<&str> = line.split([' ', ',']).filter(|w| !w.is_empty()).collect();
     let at = words.iter().position(|w| w.starts_with(word));
     at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok()).unwrap_or(0)

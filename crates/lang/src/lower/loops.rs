@@ -191,22 +191,28 @@ impl<'a> Lower<'a> {
             let next = lower.go_on(test.span, is_harmless(test), |lower| lower.truth(test));
             lower.b.kernel.blocks[lower.b.block.index()].yields.push(next);
         });
-        self.finish_while(span, (first, block), carried, before, end, flags)
+        self.finish_while(span, (first, None, block), carried, before, end, flags)
     }
 
+    /// Ends a `while`: whether it begins, and the first index of one that counts, which it carries before the variables.
     fn finish_while(
         &mut self,
         span: Span,
-        (first, block): (Value, Block),
+        (first, index, block): (Value, Option<Value>, Block),
         carried: Carried,
         before: Env,
         end: Env,
         flags: [Option<Val>; 2],
     ) -> Flow {
         let mut args: Values = smallvec![first];
+        args.extend(index);
         args.extend_from_slice(&carried.initial);
         self.b.span = span;
         let inst = self.b.region(Op::While, args, &[block]);
+        if let Some(index) = index {
+            let ty = self.b.kernel.ty(index);
+            self.b.kernel.inst_result(inst, ty);
+        }
         self.env = before.clone();
         self.close(span, (inst, block), carried, &before, &end);
         self.restore_flags(flags);
@@ -281,31 +287,7 @@ impl<'a> Lower<'a> {
             let go = lower.go_on(span, true, |lower| Ok(lower.below(next, high, step)));
             lower.b.kernel.blocks[lower.b.block.index()].yields.extend([go, next]);
         });
-        let inst_args =
-            Carried { names: carried.names, initial: [&[low], &carried.initial[..]].concat().into() };
-        self.finish_counted(span, (first, block), inst_args, before, end, flags)
-    }
-
-    /// A `while` whose first carried value is the index, which is no variable.
-    fn finish_counted(
-        &mut self,
-        span: Span,
-        (first, block): (Value, Block),
-        carried: Carried,
-        before: Env,
-        end: Env,
-        flags: [Option<Val>; 2],
-    ) -> Flow {
-        let mut args: Values = smallvec![first];
-        args.extend_from_slice(&carried.initial);
-        self.b.span = span;
-        let inst = self.b.region(Op::While, args, &[block]);
-        let ty = self.b.kernel.ty(carried.initial[0]);
-        self.b.kernel.inst_result(inst, ty);
-        self.env = before.clone();
-        self.close(span, (inst, block), carried, &before, &end);
-        self.restore_flags(flags);
-        Flow::Next
+        self.finish_while(span, (first, Some(low), block), carried, before, end, flags)
     }
 
     /// Whether a range has `index` still before it.

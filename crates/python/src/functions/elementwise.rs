@@ -172,11 +172,8 @@ fn astype(
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     let device = device.map_or_else(|| x.device().clone(), |d| d.0);
-    if x.device() != &device {
-        crate::interop::count_copy(&x);
-    }
+    let there = crate::interop::moved(py, &x, &device)?;
     unlocked(py, || {
-        let there = x.to_device(&device)?;
         if copy && dtype.0 == x.dtype() && x.device() == &device { there.copy() } else { there.cast(dtype.0) }
     })
 }
