@@ -62,7 +62,7 @@ impl PyBackward {
 
 impl Backward for PyBackward {
     fn backward(&self, grads: Vec<Option<Tensor>>, saved: Vec<Tensor>) -> Result<Vec<Option<Tensor>>> {
-        Python::attach(|py| self.call(py, grads, saved)).map_err(|exception| {
+        crate::interrupt::attached(|py| self.call(py, grads, saved)).map_err(|exception| {
             let told = format!("the backward of a custom function raised: {exception}");
             RAISED.set(Some((told.clone(), exception)));
             Error::Autograd(told)

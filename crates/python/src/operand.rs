@@ -116,7 +116,7 @@ impl Operand {
     pub(crate) fn number(&self) -> PyResult<f64> {
         match self {
             Operand::Tensor(tensor) => {
-                Python::attach(|py| py.detach(|| tensor.item())).map_err(error::exception)
+                crate::interrupt::attached(|py| py.detach(|| tensor.item())).map_err(error::exception)
             }
             Operand::Bool(value) => Ok(f64::from(u8::from(*value))),
             Operand::Int(value) => Ok(*value as f64),

@@ -147,7 +147,7 @@ pub(super) struct PyRule {
 
 impl OwnRule for PyRule {
     fn update(&self, slot: OwnSlot<'_>) -> bullet_nn::Result<()> {
-        Python::attach(|py| {
+        crate::interrupt::attached(|py| {
             let update = function(&self.update, py)?;
             let [param, grad] = [slot.param.clone(), slot.grad].map(PyTensor::new);
             update.call1(py, (slot.name, param, grad, slot.lr)).map(drop)

@@ -32,7 +32,7 @@ impl Hook {
     }
 
     fn notify(&self, event: &str, value: &Value) -> Flow {
-        let stop = Python::attach(|py| self.call(py, event, value)).unwrap_or_else(|e| {
+        let stop = crate::interrupt::attached(|py| self.call(py, event, value)).unwrap_or_else(|e| {
             self.raised.keep(e);
             true
         });

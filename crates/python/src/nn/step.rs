@@ -25,7 +25,7 @@ pub(super) struct Raised(Arc<Mutex<Option<PyErr>>>);
 impl Raised {
     /// Keeps the exception; returns what the engine is told.
     pub(super) fn keep(&self, exception: PyErr) -> Error {
-        let told = Python::attach(|py| stand_in(py, &exception));
+        let told = crate::interrupt::attached(|py| stand_in(py, &exception));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(exception);
         told
     }
@@ -90,7 +90,7 @@ impl PyObjective {
 
 impl Objective for PyObjective {
     fn loss(&self, batch: &[Tensor], pass: &Pass) -> Result<Tensor> {
-        Python::attach(|py| self.call(py, batch, pass)).map_err(|e| self.raised.keep(e))
+        crate::interrupt::attached(|py| self.call(py, batch, pass)).map_err(|e| self.raised.keep(e))
     }
 }
 
