@@ -3,6 +3,7 @@
 //! ```text
 //! source text
 //!   syntax    tokens, a tree; host code around kernels is skipped unread
+//!   link      or: definitions from anywhere, whose names were looked up by who gathered them
 //!   lower     names, types, inlined functions, structured control flow      -> ir::Kernel
 //!   passes    folding, common subexpressions, dead code, unrolling
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
@@ -26,6 +27,7 @@ pub mod diag;
 pub mod emit;
 pub mod interp;
 pub mod ir;
+pub mod link;
 mod lower;
 mod passes;
 mod syntax;
@@ -55,9 +57,17 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
         return Err(Diagnostics::new(file, text, errors));
     }
     let program = lower::Program::new(&module);
+    lower_all(&program, options).map_err(|errors| Diagnostics::new(file, text, errors))
+}
+
+/// The kernels of a program, or what is wrong with them.
+fn lower_all(
+    program: &lower::Program<'_>,
+    options: Options,
+) -> Result<Vec<ir::Kernel>, Vec<diag::Diagnostic>> {
     let (mut kernels, mut errors) = (vec![], vec![]);
     for function in program.kernels() {
-        let (mut kernel, mut found) = lower::lower(&program, function);
+        let (mut kernel, mut found) = lower::lower(program, function);
         if found.is_empty() {
             if options.optimize {
                 passes::optimize(&mut kernel);
@@ -66,5 +76,5 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
         }
         errors.append(&mut found);
     }
-    if errors.is_empty() { Ok(kernels) } else { Err(Diagnostics::new(file, text, errors)) }
+    if errors.is_empty() { Ok(kernels) } else { Err(errors) }
 }
