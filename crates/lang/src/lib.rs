@@ -30,9 +30,11 @@ pub mod ir;
 pub mod link;
 mod lower;
 mod passes;
+mod signature;
 mod syntax;
 
 pub use diag::Diagnostics;
+pub use signature::{Element, ParamType, Signature};
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,22 +59,25 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
         return Err(Diagnostics::new(file, text, errors));
     }
     let program = lower::Program::new(&module);
-    lower_all(&program, options).map_err(|errors| Diagnostics::new(file, text, errors))
+    match lower_all(&program, options) {
+        Ok(kernels) => Ok(kernels.into_iter().map(|(kernel, _)| kernel).collect()),
+        Err(errors) => Err(Diagnostics::new(file, text, errors)),
+    }
 }
 
-/// The kernels of a program, or what is wrong with them.
+/// The kernels of a program with their parameters, or what is wrong with them.
 fn lower_all(
     program: &lower::Program<'_>,
     options: Options,
-) -> Result<Vec<ir::Kernel>, Vec<diag::Diagnostic>> {
+) -> Result<Vec<(ir::Kernel, Signature)>, Vec<diag::Diagnostic>> {
     let (mut kernels, mut errors) = (vec![], vec![]);
     for function in program.kernels() {
-        let (mut kernel, mut found) = lower::lower(program, function);
+        let (mut kernel, signature, mut found) = lower::lower(program, function);
         if found.is_empty() {
             if options.optimize {
                 passes::optimize(&mut kernel);
             }
-            kernels.push(kernel);
+            kernels.push((kernel, signature));
         }
         errors.append(&mut found);
     }

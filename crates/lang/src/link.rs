@@ -10,7 +10,7 @@ use crate::diag::{Diagnostic, Origin, Span};
 use crate::lower::{Named, Program, Scope};
 use crate::syntax::ast::{Class, Function, Module, Names};
 use crate::syntax::{parse_definitions, parse_expression};
-use crate::{Diagnostics, Options, ir};
+use crate::{Diagnostics, Options, Signature, ir};
 
 /// What a definition is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,8 +62,8 @@ pub struct Definition {
 /// Kernels, and the text they are of.
 #[derive(Clone, Debug)]
 pub struct Linked {
-    /// In the order of their definitions.
-    pub kernels: Vec<ir::Kernel>,
+    /// In the order of their definitions, each with its parameters.
+    pub kernels: Vec<(ir::Kernel, Signature)>,
     origins: Vec<Origin>,
     text: String,
 }

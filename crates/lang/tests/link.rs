@@ -2,7 +2,7 @@
 
 use bullet_lang::interp::{Arg, Array, Options as Run, run};
 use bullet_lang::link::{Binding, Definition, Kind, link};
-use bullet_lang::{Diagnostics, Options};
+use bullet_lang::{Diagnostics, Options, ParamType};
 
 fn definition(kind: Kind, file: &str, line: usize, text: &str) -> Definition {
     let names = vec![("wp".into(), Binding::Builtin("warp".into()))];
@@ -36,7 +36,7 @@ fn expr(text: &str) -> Binding {
 /// What the only kernel leaves in its array of three floats.
 fn outcome(definitions: &[Definition]) -> Vec<f64> {
     let linked = link(definitions, Options::default()).unwrap_or_else(|e| panic!("{e}"));
-    let kernel = &linked.kernels[0];
+    let kernel = &linked.kernels[0].0;
     kernel.verify().unwrap();
     let mut arrays = vec![Array::<f64>::floats(bullet_ops::DType::F32, &[1.0, 2.0, 3.0])];
     run(kernel, &[3], &[Arg::Array(0)], &mut arrays, Run::default()).unwrap();
@@ -144,4 +144,19 @@ fn nothing_is_no_kernel_and_what_cannot_be_read_is_said() {
     assert!(link(&[], Options::default()).unwrap().kernels.is_empty());
     let broken = definition(Kind::Kernel, "a.py", 5, "def k(x: float):\n    y = = 2\n");
     assert!(failure(&[broken]).to_string().contains("--> a.py:6:9"));
+}
+
+#[test]
+fn a_launch_is_told_what_the_parameters_are() {
+    let text = "def k(x: wp.array2d(dtype=wp.vec3), n: int, s: S, m: wp.mat22d):\n    i = wp.tid()\n";
+    let kernel = definition(Kind::Kernel, "a.py", 1, text).name("S", Binding::Struct(1));
+    let s = definition(Kind::Struct, "a.py", 9, "class S:\n    q: wp.quat\n    data: wp.array(dtype=bool)\n");
+    let (kernel, signature) = &link(&[kernel, s], Options::default()).unwrap().kernels[0];
+    assert_eq!(signature.iter().map(|(_, ty)| ty.count()).sum::<usize>(), kernel.params.len());
+    let names: Vec<&str> = signature.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x", "n", "s", "m"]);
+    let ParamType::Array(element, 2) = &signature[0].1 else { panic!("{signature:?}") };
+    assert_eq!((&element.dims[..], element.lanes(), element.name.as_str()), (&[3][..], 3, "vec3 of float32"));
+    let ParamType::Struct(name, fields) = &signature[2].1 else { panic!("{signature:?}") };
+    assert_eq!((name.as_str(), fields.len(), signature[2].1.count()), ("S", 2, 5));
 }

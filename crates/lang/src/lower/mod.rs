@@ -12,6 +12,7 @@ use bullet_ops::DType;
 
 use crate::diag::{Diagnostic, Span};
 use crate::ir::{Builder, Kernel, Type, Value};
+use crate::signature::{ParamType, Signature};
 use crate::syntax::ast::{Expr, Function, Symbol};
 pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
@@ -97,8 +98,11 @@ struct Lower<'a> {
     too_large: bool,
 }
 
-/// The IR of a kernel, and what is wrong with its source.
-pub(crate) fn lower<'a>(program: &'a Program<'a>, function: &'a Function) -> (Kernel, Vec<Diagnostic>) {
+/// The IR of a kernel, its parameters, and what is wrong with its source.
+pub(crate) fn lower<'a>(
+    program: &'a Program<'a>,
+    function: &'a Function,
+) -> (Kernel, Signature, Vec<Diagnostic>) {
     let kernel = Kernel::new(program.text(function.name), 1);
     let mut lower = Lower {
         program,
@@ -116,9 +120,9 @@ pub(crate) fn lower<'a>(program: &'a Program<'a>, function: &'a Function) -> (Ke
         calls: 0,
         too_large: false,
     };
-    lower.kernel(function);
+    let signature = lower.kernel(function);
     lower.b.kernel.grid = lower.grid.max(1);
-    (lower.b.kernel, lower.errors)
+    (lower.b.kernel, signature, lower.errors)
 }
 
 impl<'a> Lower<'a> {
@@ -154,13 +158,14 @@ impl<'a> Lower<'a> {
         result
     }
 
-    fn kernel(&mut self, function: &'a Function) {
+    fn kernel(&mut self, function: &'a Function) -> Signature {
         let name = self.text(function.name);
         if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
             let message =
                 format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
             let _: Result<()> = self.error_hint(function.span, message, "give it another name");
         }
+        let mut signature = vec![];
         for param in &function.params {
             let name = self.text(param.name);
             let Some(annotation) = self.annotation(param) else {
@@ -181,7 +186,10 @@ impl<'a> Lower<'a> {
                     );
                     Val::Bad
                 }
-                Ok(ty) => self.param(name, ty),
+                Ok(ty) => {
+                    signature.extend(self.param_type(ty).map(|ty| (name.to_string(), ty)));
+                    self.param(name, ty)
+                }
                 Err(Reported) => Val::Bad,
             };
             self.env.set(param.name, value);
@@ -190,6 +198,24 @@ impl<'a> Lower<'a> {
         let off = self.b.bool(false);
         self.env.set(self.program.hidden.returned, Val::scalar(DType::Bool, off));
         self.block(&function.body);
+        signature
+    }
+
+    /// A type as those who launch the kernel see it.
+    fn param_type(&mut self, ty: Ty) -> Option<ParamType> {
+        match ty {
+            Ty::Data(data) => Some(ParamType::Value(data.element())),
+            Ty::Array(data, ndim) => Some(ParamType::Array(data.element(), ndim)),
+            Ty::Struct(id) => {
+                let fields = self.struct_fields(id).ok()?;
+                let fields: Option<_> = fields
+                    .into_iter()
+                    .map(|(field, ty)| Some((self.text(field).to_string(), self.param_type(ty)?)))
+                    .collect();
+                Some(ParamType::Struct(self.text(self.program.classes[id as usize].name).into(), fields?))
+            }
+            Ty::Any => None,
+        }
     }
 
     /// What says the type of a parameter: what its annotation was found to be, or the annotation itself.
