@@ -137,6 +137,11 @@ impl Program {
         &self.meta.name
     }
 
+    /// Bytes of machine code.
+    pub fn code_bytes(&self) -> usize {
+        self.code.bytes().len()
+    }
+
     /// Runs the kernel for every thread of a grid, on all cores if it is worth it. Threads are in no order; what one stores and
     /// another reads is unspecified but for atomics. Asks whether to [stop](bullet_kernels::cpu::stop::check) between parts of long launches.
     ///

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Layout {
+pub(crate) enum Layout {
     /// In C order.
     Contiguous,
     /// Dimensions reversed, with room between elements, and the first one running backwards.
@@ -118,7 +118,7 @@ impl Memory {
 }
 
 /// The bits of a float of a type.
-pub fn float_bits(dtype: DType, x: f64) -> u64 {
+pub(crate) fn float_bits(dtype: DType, x: f64) -> u64 {
     match dtype {
         DType::F16 => f16::from_f64(x).to_bits().into(),
         DType::BF16 => bf16::from_f64(x).to_bits().into(),
@@ -146,7 +146,7 @@ fn int_of(dtype: DType, bits: u64) -> i64 {
 }
 
 /// Launches a kernel on copies of arrays; what it leaves in them.
-pub fn launch(
+pub(crate) fn launch(
     program: &Program,
     kernel: &Kernel,
     grid: &[u32],
@@ -177,6 +177,6 @@ pub fn launch(
 }
 
 /// A kernel compiled, or the reason with its text.
-pub fn program(kernel: &Kernel) -> Program {
+pub(crate) fn program(kernel: &Kernel) -> Program {
     Program::new(kernel, Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }
