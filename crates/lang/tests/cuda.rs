@@ -137,9 +137,14 @@ fn emitted_sources_compile() {
         sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
     }
     for seed in 1..=12 {
-        // Half of them in f32.
+        // Of every width.
         let text = generate::module(seed);
-        let text = if seed % 2 == 0 { text.replace("wp.float64", "float") } else { text };
+        let text = match seed % 6 {
+            0 | 2 => text.replace("wp.float64", "float"),
+            1 => text.replace("wp.float64", "wp.float16"),
+            3 => text.replace("wp.float64", "wp.bfloat16"),
+            _ => text,
+        };
         sources.push(emitted("random.py", &text, Layout::Contiguous));
     }
     let mut compiled = 0;

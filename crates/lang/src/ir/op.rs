@@ -3,6 +3,9 @@
 use bullet_ops::DType;
 
 /// What an instruction does. Operands are listed as `[a, b..]`, results as `-> c`.
+///
+/// Arithmetic of f16 and bf16 is done in f32, and the result of each op is rounded to the type, to nearest even. A float64
+/// or 64-bit integer becomes an f32 on its way to a 16-bit float.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
     /// `[] -> i32`: this thread's place in a dimension of the grid.
@@ -290,12 +293,13 @@ impl Compare {
 }
 
 impl Atomic {
-    /// Whether it takes this dtype.
+    /// Whether it takes this dtype: 32 and 64 bits; of 16-bit floats there are sums and extremes.
     pub fn takes(self, dtype: DType) -> bool {
         let wide = dtype.size() >= 4 && dtype != DType::Bool;
         match self {
             Atomic::And | Atomic::Or | Atomic::Xor => wide && !dtype.is_float(),
-            _ => wide,
+            Atomic::Add | Atomic::Min | Atomic::Max => wide || dtype.is_float(),
+            Atomic::Exchange => wide,
         }
     }
 }

@@ -347,7 +347,7 @@ impl<'a> Lower<'a> {
     fn emit_print(&mut self, format: &str, operands: Values) {
         // printf of C has no types narrower than int, and wants doubles.
         let operands = operands.iter().map(|&value| match self.b.kernel.dtype(value) {
-            DType::F32 => self.b.cast(DType::F64, value),
+            DType::F16 | DType::BF16 | DType::F32 => self.b.cast(DType::F64, value),
             DType::Bool | DType::I8 | DType::I16 => self.b.cast(DType::I32, value),
             DType::U8 | DType::U16 => self.b.cast(DType::U32, value),
             _ => value,

@@ -27,7 +27,7 @@ impl<'a> Lower<'a> {
     /// The type that an expression names, if it does.
     pub(super) fn find_type(&mut self, expr: &Expr) -> Result<Option<Ty>> {
         if let Some(name) = self.program.builtin_name(expr) {
-            return Ok(if name == "array" { None } else { self.supported(expr.span, named(name))? });
+            return Ok(if name == "array" { None } else { named(name) });
         }
         match &expr.kind {
             ExprKind::Name(name) => self.find_named(expr.span, *name),
@@ -65,20 +65,6 @@ impl<'a> Lower<'a> {
         let found = self.find_type(constant);
         self.looking_up.pop();
         found
-    }
-
-    /// Refuses what compiles nowhere yet.
-    fn supported(&mut self, span: Span, ty: Option<Ty>) -> Result<Option<Ty>> {
-        if let Some(Ty::Data(data)) = ty
-            && matches!(data.dtype, DType::F16 | DType::BF16)
-        {
-            return self.error_hint(
-                span,
-                format!("kernels cannot have {} yet", super::value::dtype_name(data.dtype)),
-                "use float32",
-            );
-        }
-        Ok(ty)
     }
 
     /// `wp.array(dtype=float, ndim=2)`, `wp.types.vector(length=5, dtype=float)`, `wp.types.matrix(shape=(2, 3), dtype=float)`.

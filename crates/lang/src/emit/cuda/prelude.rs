@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::Layout;
+use bullet_ops::DType;
+
+use super::{Layout, half};
 
 /// What kernels use.
 #[derive(Default)]
@@ -11,6 +13,9 @@ pub(super) struct Needs {
     pub(super) arrays: BTreeSet<u8>,
     pub(super) tape: bool,
     pub(super) masked: bool,
+    /// 16-bit floats, and atomics of them.
+    pub(super) halves: BTreeSet<DType>,
+    pub(super) narrow_atomics: bool,
     /// Atomics that CUDA has not on every architecture.
     pub(super) add_double: bool,
     pub(super) float_extremes: bool,
@@ -113,6 +118,16 @@ __device__ __forceinline__ double atomic_max(double* c, double x) {
 
 /// Writes what is needed.
 pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
+    let has = |dtype| needs.halves.contains(&dtype);
+    for (needed, text) in [
+        (has(DType::F16), half::HALF),
+        (has(DType::BF16), half::BFLOAT),
+        (needs.narrow_atomics, half::ATOMICS),
+    ] {
+        if needed {
+            out.push_str(text);
+        }
+    }
     for &ndim in &needs.arrays {
         array(out, ndim, layout);
     }

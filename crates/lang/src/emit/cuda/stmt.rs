@@ -2,7 +2,8 @@
 
 use bullet_ops::DType;
 
-use super::expr::Text;
+use super::expr::{Text, is_narrow};
+use super::half::stored;
 use super::{Emitter, TapePlace, folds};
 use crate::ir::{Atomic, Block, Const, Inst, Op, Shuffle, Space, Value};
 
@@ -46,7 +47,7 @@ impl Emitter<'_> {
             Op::CompareExchange => self.exchange(inst),
             Op::Alloc(count) => {
                 let Some(array) = kernel.ty(data.results[0]).array() else { return };
-                let (ty, name) = (self.ty(data.results[0]), self.variable(data.results[0]));
+                let (ty, name) = (self.storage(array.dtype), self.variable(data.results[0]));
                 let space = if array.space == Space::Shared { "__shared__ " } else { "" };
                 let length = u64::from(count) * u64::from(array.lanes);
                 self.line(&format!("{space}{ty} {name}[{length}];"));
@@ -57,20 +58,15 @@ impl Emitter<'_> {
             Op::Push(_) => {
                 let text = self.text(data.args[0]);
                 // Narrow integers are kept as ints.
-                let cast =
-                    if kernel.dtype(data.args[0]).size() < 4 && kernel.dtype(data.args[0]) != DType::Bool {
-                        "(int)"
-                    } else {
-                        ""
-                    };
-                let text = if cast.is_empty() { text.text } else { format!("{cast}({})", text.text) };
+                let is_narrow = is_narrow(kernel.dtype(data.args[0]));
+                let text = if is_narrow { format!("(int)({})", text.text) } else { text.text };
                 self.line(&format!("tape.push({text});"));
             }
             Op::Pop(_) => {
                 let result = data.results[0];
                 let dtype = kernel.dtype(result);
                 let (ty, name) = (self.ty(result), self.variable(result));
-                if dtype.size() < 4 && dtype != DType::Bool {
+                if is_narrow(dtype) {
                     self.line(&format!("const {ty} {name} = ({ty})tape.pop();"));
                 } else {
                     self.line(&format!("{ty} {name};"));
@@ -140,7 +136,8 @@ impl Emitter<'_> {
             return self.line(&format!("const {ty} {name} = {element};"));
         }
         let pointer = self.names.unique("from");
-        self.line(&format!("const {ty}* {pointer} = {element};"));
+        let storage = self.storage(self.kernel.dtype(results[0]));
+        self.line(&format!("const {storage}* {pointer} = {element};"));
         let names: Vec<String> = results
             .iter()
             .enumerate()
@@ -156,16 +153,17 @@ impl Emitter<'_> {
     fn store(&mut self, inst: Inst) {
         let (element, lanes, first) = self.element(inst);
         let values = self.kernel.inst(inst).args[first..].to_vec();
+        let dtype = self.kernel.dtype(values[0]);
         if lanes == 1 {
-            let text = self.text(values[0]);
-            return self.line(&format!("{element} = {};", text.text));
+            let text = stored(dtype, &self.text(values[0]).text);
+            return self.line(&format!("{element} = {text};"));
         }
-        let ty = self.ty(values[0]);
+        let ty = self.storage(dtype);
         let pointer = self.names.unique("to");
         self.line(&format!("{ty}* {pointer} = {element};"));
         for (lane, &value) in values.iter().enumerate() {
-            let text = self.text(value);
-            self.line(&format!("{pointer}[{lane}] = {};", text.text));
+            let text = stored(dtype, &self.text(value).text);
+            self.line(&format!("{pointer}[{lane}] = {text};"));
         }
     }
 
@@ -181,6 +179,10 @@ impl Emitter<'_> {
             Atomic::Exchange => "Exch",
         };
         match (op, dtype) {
+            (_, DType::F16 | DType::BF16) => {
+                self.needs.narrow_atomics = true;
+                format!("atomic_narrow({cell}, Narrow{name}{{{value}}})")
+            }
             (Atomic::Add, DType::F64) => {
                 self.needs.add_double = true;
                 format!("atomic_add({cell}, {value})")
@@ -207,7 +209,7 @@ impl Emitter<'_> {
         let mut base = format!("&{element}");
         if lanes > 1 {
             let pointer = self.names.unique("to");
-            let ty = super::type_name(dtype);
+            let ty = self.storage(dtype);
             self.line(&format!("{ty}* {pointer} = {element};"));
             base = pointer;
         }
