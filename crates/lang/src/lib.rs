@@ -29,6 +29,7 @@ pub mod ir;
 mod lower;
 mod passes;
 mod syntax;
+pub mod types;
 
 pub use diag::Diagnostics;
 

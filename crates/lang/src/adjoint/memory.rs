@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Use, array_of};
+use super::{Use, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::passes;
@@ -53,16 +53,15 @@ impl Memory {
 }
 
 /// Drops what the adjoint need not do, and refuses what it cannot.
-pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, Vec<Diagnostic>> {
-    let is_active = |kernel: &Kernel, array: Value| active.iter().any(|&i| kernel.params[i] == array);
+pub(super) fn prepare(kernel: &mut Kernel, active: &[Value]) -> Result<Memory, Vec<Diagnostic>> {
+    let is_active = |array: Value| active.contains(&array);
     // Stores that nobody differentiates and nobody loads, and all that is said on the way.
     let accesses = collect(kernel);
-    let inactive = |kernel: &Kernel, array: Value| {
-        !is_active(kernel, array) && accesses.get(&array).is_none_or(|found| found.loads.is_empty())
-    };
+    let inactive =
+        |array: Value| !is_active(array) && accesses.get(&array).is_none_or(|found| found.loads.is_empty());
     let unneeded = |kernel: &Kernel, inst: Inst| match kernel.inst(inst).op {
         Op::Print(_) | Op::Assert(_) => true,
-        Op::Store => inactive(kernel, kernel.inst(inst).args[0]),
+        Op::Store => inactive(kernel.inst(inst).args[0]),
         _ => false,
     };
     remove(kernel, kernel.body, &unneeded);
@@ -78,7 +77,7 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
         let silent = |kernel: &Kernel, inst: Inst| {
             let data = kernel.inst(inst);
             matches!(data.op, Op::Atomic(_) | Op::CompareExchange)
-                && inactive(kernel, data.args[0])
+                && inactive(data.args[0])
                 && data.results.iter().all(|result| counts[result.index()] == 0)
         };
         remove(kernel, kernel.body, &silent);
@@ -199,7 +198,8 @@ fn is_reloaded(found: &Accesses) -> bool {
     })
 }
 
-/// Whether all accesses are to the element at one index that holds the thread's place in every dimension of the grid.
+/// Whether no other thread touches an element: of a thread's own array, or where all accesses are to the element at one index
+/// that holds the thread's place in every dimension of the grid.
 fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
     let all: Vec<&Access> = found.loads.iter().chain(&found.stores).chain(&found.atomics).collect();
     let indices = |access: &Access| {
@@ -207,6 +207,9 @@ fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
         let ndim = kernel.ty(data.args[0]).array().map_or(0, |array| usize::from(array.ndim));
         data.args[1..=ndim].to_vec()
     };
+    if all.first().is_some_and(|access| is_local(kernel, kernel.inst(access.inst).args[0])) {
+        return true;
+    }
     let Some(first) = all.first().map(|access| indices(access)) else { return false };
     let axes: Vec<u8> = first.iter().filter_map(|&index| tid_axis(kernel, index)).collect();
     all.iter().all(|access| indices(access) == first) && (0..kernel.grid).all(|axis| axes.contains(&axis))
@@ -238,7 +241,7 @@ fn refuse(
     inst: Inst,
     accesses: &FxHashMap<Value, Accesses>,
     counts: &[u32],
-    is_active: &impl Fn(&Kernel, Value) -> bool,
+    is_active: &impl Fn(Value) -> bool,
     errors: &mut Vec<Diagnostic>,
 ) {
     let data = kernel.inst(inst);
@@ -247,6 +250,7 @@ fn refuse(
     };
     let name = data.args.first().and_then(|&array| kernel.name_of(array)).unwrap_or("an array");
     match data.op {
+        Op::Alloc(_) if is_local(kernel, data.results[0]) => {}
         Op::Barrier | Op::Shuffle(_) | Op::Alloc(_) => {
             error(
                 "a kernel whose threads work together has no adjoint yet".into(),
@@ -264,7 +268,7 @@ fn refuse(
                 );
             }
             let float = kernel.dtype(data.args[0]).is_float();
-            if float && !found.stores.is_empty() && !is_active(kernel, data.args[0]) {
+            if float && !found.stores.is_empty() && !is_active(data.args[0]) {
                 error(
                     format!("`{name}` is stored and read again, but gets no gradient"),
                     "what flows through it would be lost: give it a gradient",
@@ -278,7 +282,7 @@ fn refuse(
                     format!("what an atomic update of `{name}` gives is used, which has no exact adjoint"),
                     "the order of threads is not known to the way back: compute the value in a kernel of its own",
                 );
-            } else if float && is_active(kernel, data.args[0]) && data.op != Op::Atomic(Atomic::Add) {
+            } else if float && is_active(data.args[0]) && data.op != Op::Atomic(Atomic::Add) {
                 error(
                     format!("`{name}` is updated by another atomic than a sum, which has no adjoint yet"),
                     "use atomic_add, or give the array no gradient",

@@ -21,6 +21,8 @@
 //! are exact as they are; the third is for sums that the same kernel does not read. What is loaded behind a store to the same
 //! array is computed anew by storing again, into a copy ([`Use::Scratch`]); else nothing is stored.
 //!
+//! Arrays of a thread's own are filled again by the primal sweep, and have a gradient of their own beside them.
+//!
 //! **Refused**, by a diagnostic: kernels that read an array they update by atomics, or use what an atomic gives, or update
 //! floats by other atomics than sums; barriers, shuffles. Their order between threads is not known to the way back.
 //!
@@ -83,9 +85,10 @@ pub struct Adjoint {
 pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, Vec<Diagnostic>> {
     let active = active_params(kernel, options)?;
     let mut primal = kernel.clone();
-    let memory = memory::prepare(&mut primal, &active)?;
+    let arrays = differentiated(&primal, &active);
+    let memory = memory::prepare(&mut primal, &arrays)?;
     reverse::count_runs(&mut primal);
-    let activity = activity::analyze(&primal, &active);
+    let activity = activity::analyze(&primal, &arrays);
     let mut new = Kernel::new(&format!("{}_adjoint", kernel.name), kernel.grid);
     let map = parameters(&primal, &mut new);
     let gradients = gradients(&primal, &mut new, &active);
@@ -115,6 +118,19 @@ fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> 
     }
     let wanted = kernel.params.iter().zip(touched);
     wanted.map(|(&param, touched)| if touched { memory.use_of(param) } else { Use::Shape }).collect()
+}
+
+/// What gradients flow through: the active parameters, and the floats that a thread keeps in arrays of its own.
+fn differentiated(kernel: &Kernel, active: &[usize]) -> Vec<Value> {
+    let params = active.iter().map(|&i| kernel.params[i]);
+    let own =
+        kernel.block(kernel.body).insts.iter().flat_map(|&inst| kernel.inst(inst).results.iter().copied());
+    params.chain(own.filter(|&value| is_local(kernel, value) && kernel.dtype(value).is_float())).collect()
+}
+
+/// Whether a value is an array that no other thread sees.
+fn is_local(kernel: &Kernel, value: Value) -> bool {
+    kernel.ty(value).array().is_some_and(|array| array.space == Space::Local)
 }
 
 /// The parameters that get gradients.
@@ -149,7 +165,7 @@ fn gradients(from: &Kernel, new: &mut Kernel, active: &[usize]) -> Vec<(Value, V
         let param = from.params[i];
         let ty = match from.ty(param) {
             Type::Array(array) => array,
-            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, ndim: 1, space: Space::Global },
+            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, pitch: 1, ndim: 1, space: Space::Global },
         };
         let name = format!("adj_{}", from.name_of(param).unwrap_or("x"));
         (param, new.param(&name, Type::Array(ty)))

@@ -11,10 +11,10 @@ use smallvec::smallvec;
 
 use super::activity::Activity;
 use super::memory::Memory;
-use super::{I32, array_of};
+use super::{I32, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{
-    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Unary, Value, ValueMap, Values,
+    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Type, Unary, Value, ValueMap, Values,
 };
 
 /// A block of the kernel, on the way back.
@@ -121,6 +121,7 @@ impl<'a> Reverse<'a> {
         let (body, to) = (self.f.body, self.b.block);
         self.sweep(body, to);
         self.b.emit(Op::Turn, smallvec![], &[]);
+        self.own_gradients(body);
         self.enter(body, to, None);
         self.way_back(body);
         for (param, gradient) in self.params.clone() {
@@ -132,6 +133,34 @@ impl<'a> Reverse<'a> {
             }
         }
         if self.errors.is_empty() { Ok(self.b.kernel) } else { Err(self.errors) }
+    }
+
+    /// A gradient of zeros for each array of floats that the thread has for itself.
+    fn own_gradients(&mut self, body: Block) {
+        for inst in self.f.block(body).insts.clone() {
+            let data = self.f.inst(inst).clone();
+            let (Op::Alloc(count), Some(ty)) = (data.op, data.results.first().map(|&array| self.f.ty(array)))
+            else {
+                continue;
+            };
+            let (array, Type::Array(array_ty)) = (data.results[0], ty) else { continue };
+            if !array_ty.dtype.is_float() {
+                continue;
+            }
+            let made = self.b.emit(data.op, smallvec![], &[ty]);
+            let gradient = self.b.kernel.inst(made).results[0];
+            let name = format!("adj_{}", self.f.name_of(array).unwrap_or("local"));
+            self.b.kernel.set_name(gradient, &name);
+            self.params.push((array, gradient));
+            let (outer, block) = (self.b.block, self.b.kernel.new_block());
+            let index = self.b.kernel.block_arg(block, I32);
+            let zero = self.b.zero(array_ty.dtype);
+            self.b.block = block;
+            self.b.store(gradient, &[index], &Values::from_elem(zero, array_ty.lanes.into()));
+            self.b.block = outer;
+            let bounds = [0, count.into(), 1].map(|bound| self.b.int(DType::I32, bound));
+            self.b.region(Op::For, bounds.into_iter().collect(), &[block]);
+        }
     }
 
     /// Writes the primal sweep of a block: all but the stores that nothing reads.
@@ -311,7 +340,8 @@ impl<'a> Reverse<'a> {
         let Some((gradient, indices, _)) = self.slot(inst) else { return };
         let zero = self.b.zero(self.f.dtype(results[0]));
         let lanes: Values = lanes.into_iter().map(|lane| lane.unwrap_or(zero)).collect();
-        if self.memory.is_own(self.f.inst(inst).args[0]) && !self.overlapping {
+        let array = self.f.inst(inst).args[0];
+        if is_local(&self.f, array) || (self.memory.is_own(array) && !self.overlapping) {
             let before = self.b.load(gradient, &indices);
             let sums: Values = before.iter().zip(&lanes).map(|(&a, &b)| self.b.add(a, b)).collect();
             self.b.store(gradient, &indices, &sums);

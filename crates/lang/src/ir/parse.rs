@@ -170,12 +170,14 @@ impl<'a> Reader<'a> {
         let element = self.peek();
         let (dtype, lanes) = element.split_once('x').unwrap_or((element, "1"));
         let dtype = DType::parse(dtype).map_err(|_| self.error("expected a dtype"))?;
-        let lanes = lanes.parse().map_err(|_| self.error("expected a number of lanes"))?;
+        let (lanes, pitch) = lanes.split_once("of").unwrap_or((lanes, lanes));
+        let count = |text: &str| text.parse().map_err(|_| self.error("expected a number of lanes"));
+        let (lanes, pitch) = (count(lanes)?, count(pitch)?);
         self.at += 1;
         self.expect(",")?;
         let ndim = self.number()?;
         self.expect(">")?;
-        Ok(Type::Array(ArrayType { dtype, lanes, ndim, space }))
+        Ok(Type::Array(ArrayType { dtype, lanes, pitch, ndim, space }))
     }
 
     fn usage(&mut self) -> Result<Value> {

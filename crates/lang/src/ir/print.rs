@@ -11,7 +11,7 @@
 //!
 //! Values are numbered in the order in which they appear; the word before the number is the source's name. Constants are
 //! written where they are used, with their type behind: `1.5f32`, `-3i32`, `true`. The yields of a block stand in its last
-//! line.
+//! line. `array<f32x3of8, 2>` has 2 dimensions of elements of 3 scalars, 8 scalars apart.
 
 use std::fmt::{self, Write};
 
@@ -35,9 +35,11 @@ impl fmt::Display for ArrayType {
             Space::Shared => "shared",
             Space::Local => "local",
         };
-        match self.lanes {
-            1 => write!(f, "{space}<{}, {}>", self.dtype.name(), self.ndim),
-            lanes => write!(f, "{space}<{}x{lanes}, {}>", self.dtype.name(), self.ndim),
+        let (dtype, ndim) = (self.dtype.name(), self.ndim);
+        match (self.lanes, self.pitch) {
+            (1, 1) => write!(f, "{space}<{dtype}, {ndim}>"),
+            (lanes, pitch) if pitch == lanes => write!(f, "{space}<{dtype}x{lanes}, {ndim}>"),
+            (lanes, pitch) => write!(f, "{space}<{dtype}x{lanes}of{pitch}, {ndim}>"),
         }
     }
 }

@@ -169,7 +169,9 @@ impl Verifier<'_> {
             }
             Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange => self.memory(inst, args),
             Op::Alloc(count) => {
-                let fits = |array: &ArrayType| array.space != Space::Global && array.ndim == 1;
+                let fits = |array: &ArrayType| {
+                    array.space != Space::Global && array.ndim == 1 && array.pitch == array.lanes
+                };
                 let ok =
                     matches!(results, [Type::Array(array)] if fits(array)) && args.is_empty() && count > 0;
                 good(ok, results.into())
@@ -194,6 +196,9 @@ impl Verifier<'_> {
 
     fn memory(&self, inst: Inst, args: &[Type]) -> Result<Vec<Type>> {
         let Some(Type::Array(array)) = args.first() else { return self.fail(inst, "no array") };
+        if array.pitch < array.lanes {
+            return self.fail(inst, "elements overlap");
+        }
         let (indices, lanes) = args[1..].split_at((array.ndim as usize).min(args.len() - 1));
         if indices.len() != array.ndim as usize || indices.iter().any(|&ty| ty != I32) {
             return self.fail(inst, "wrong indices");

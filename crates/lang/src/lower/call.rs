@@ -54,12 +54,13 @@ impl<'a> Lower<'a> {
             }
             _ => return self.error(func.span, "this cannot be called"),
         };
-        if let Some((_, keyword)) = keywords.first() {
+        if let (true, Some((_, keyword))) = (name != "zeros", keywords.first()) {
             return self.error(keyword.span, format!("`{name}` takes its arguments by position"));
         }
         match (name, args) {
             ("static", [arg]) => return self.static_value(arg),
             ("constant", [arg]) => return self.expr(arg),
+            ("zeros", _) => return self.zeros(span, args, keywords),
             ("tid", []) => return self.tid(span, 1),
             ("cast", [value, ty]) => return self.reinterpret(span, value, ty),
             ("where", [_, _, _]) => return self.where_call(span, args),
@@ -274,8 +275,7 @@ impl<'a> Lower<'a> {
                         "assign its fields behind",
                     );
                 }
-                let fields =
-                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields = fields.iter().map(|&(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Data(data) => {
@@ -304,8 +304,7 @@ impl<'a> Lower<'a> {
             }
             Ty::Struct(id) => {
                 let fields = self.struct_fields(id)?;
-                let fields =
-                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields = fields.iter().map(|&(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Array(..) | Ty::Any => self.error(span, "a struct with arrays cannot be made in a kernel"),

@@ -49,6 +49,13 @@ impl<'a> Lower<'a> {
             ExprKind::Call { func, args, keywords } => self.call(expr.span, func, args, keywords)?,
             ExprKind::Attribute(base, name) => match self.program.builtin_name(expr) {
                 Some(name) => self.named_constant(expr.span, name)?,
+                None if self.element_type_of(expr).is_some() => match self.element_place(expr)? {
+                    Some((array, indices)) => {
+                        self.b.span = expr.span;
+                        self.load_element(&array, &indices)?
+                    }
+                    None => return Err(super::Reported),
+                },
                 None => {
                     let base = self.expr(base)?;
                     self.attribute(expr.span, base, *name)?
@@ -59,6 +66,7 @@ impl<'a> Lower<'a> {
                 self.b.span = expr.span;
                 self.subscript(expr.span, base, indices)?
             }
+            ExprKind::Slice(_) => return self.error(expr.span, "a slice stands among indices only"),
             ExprKind::Tuple(items) => {
                 Val::Tuple(items.iter().map(|item| self.expr(item)).collect::<Result<_>>()?)
             }

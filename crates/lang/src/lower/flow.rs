@@ -87,6 +87,7 @@ fn advanced(names: &Names, expr: &Expr, add: &mut impl FnMut(Symbol)) {
             rest.iter().for_each(|item| each(&item.1));
         }
         ExprKind::Logic(_, items) | ExprKind::Tuple(items) => items.iter().for_each(each),
+        ExprKind::Slice(bounds) => bounds.iter().flatten().for_each(each),
         ExprKind::Ternary { test, body, orelse } => {
             each(test);
             each(body);
@@ -226,6 +227,7 @@ impl Checker<'_, '_> {
             ExprKind::Logic(_, items) | ExprKind::Tuple(items) => {
                 items.iter().for_each(|item| self.read(item, state));
             }
+            ExprKind::Slice(bounds) => bounds.iter().flatten().for_each(|bound| self.read(bound, state)),
             ExprKind::Ternary { test, body, orelse } => {
                 [test, body, orelse].into_iter().for_each(|part| self.read(part, state));
             }

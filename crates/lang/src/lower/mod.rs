@@ -8,6 +8,8 @@
 //! carried as any other; what follows runs only if none is set. A branch that always leaves takes the rest of its block
 //! into the other branch instead, so that `if i >= n: return` costs no flag.
 
+use std::rc::Rc;
+
 use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
@@ -26,6 +28,7 @@ mod expr;
 mod flow;
 mod linalg;
 mod loops;
+mod memory;
 mod quat;
 mod random;
 mod stmt;
@@ -37,6 +40,9 @@ mod value;
 struct Reported;
 
 type Result<T> = std::result::Result<T, Reported>;
+
+/// The fields of a struct with their types.
+type Fields = Rc<[(Symbol, Ty)]>;
 
 /// A variable and what it is.
 #[derive(Clone, Debug, Default)]
@@ -184,6 +190,10 @@ struct Lower<'a> {
     returns: Option<Ty>,
     /// Whether a `return` may give a value.
     in_kernel: bool,
+    /// How many arrays of its own the kernel makes, which stand first in its body.
+    allocs: usize,
+    /// Of the structs that were looked at.
+    fields: FxHashMap<u32, Fields>,
     /// How deep blocks nest here.
     depth: usize,
     /// How many calls were lowered.
@@ -206,6 +216,8 @@ pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<
         looking_up: vec![],
         returns: None,
         in_kernel: true,
+        allocs: 0,
+        fields: FxHashMap::default(),
         depth: 0,
         calls: 0,
         too_large: false,
@@ -262,7 +274,7 @@ impl<'a> Lower<'a> {
                     );
                     Val::Bad
                 }
-                Ok(ty) => self.param(name, ty),
+                Ok(ty) => self.param(annotation.span, name, ty).unwrap_or(Val::Bad),
                 Err(Reported) => Val::Bad,
             };
             self.env.set(param.name, value);
@@ -274,8 +286,8 @@ impl<'a> Lower<'a> {
     }
 
     /// The parameters of the kernel that a parameter of the source becomes.
-    fn param(&mut self, name: &str, ty: Ty) -> Val {
-        match ty {
+    fn param(&mut self, span: Span, name: &str, ty: Ty) -> Result<Val> {
+        Ok(match ty {
             Ty::Data(data) => {
                 let parts = (0..data.form.lanes()).map(|lane| {
                     let name =
@@ -284,20 +296,17 @@ impl<'a> Lower<'a> {
                 });
                 Val::Data(data, parts.collect())
             }
-            Ty::Array(data, ndim) => {
-                let value = self.b.kernel.param(name, Type::Array(data.array(ndim)));
-                Val::Array(data, ndim, value)
-            }
+            Ty::Array(element, ndim) => self.array_param(span, name, element, ndim)?,
             Ty::Struct(id) => {
-                let Ok(fields) = self.struct_fields(id) else { return Val::Bad };
-                let fields = fields.into_iter().map(|(field, ty)| {
+                let fields = self.struct_fields(id)?;
+                let fields = fields.iter().map(|&(field, ty)| {
                     let field = format!("{name}_{}", self.text(field));
-                    self.param(&field, ty)
+                    self.param(span, &field, ty)
                 });
-                Val::Struct(id, fields.collect())
+                Val::Struct(id, fields.collect::<Result<_>>()?)
             }
             Ty::Any => Val::Bad,
-        }
+        })
     }
 
     /// A scalar of a known type.
@@ -313,7 +322,7 @@ impl<'a> Lower<'a> {
             Val::Literal(value::Literal::Bool(_)) => "a bool".into(),
             Val::Data(data, _) => data.name(),
             Val::Struct(id, _) => self.text(self.program.classes[*id as usize].name).into(),
-            Val::Array(data, ndim, _) => format!("array of {} with {ndim} dimensions", data.name()),
+            Val::Array(array) => self.ty_name(array.ty()),
             Val::Tuple(_) => "a tuple".into(),
             Val::Str(_) => "a string".into(),
             Val::None => "None".into(),

@@ -2,10 +2,11 @@
 
 use bullet_ops::DType;
 
-use super::value::{Data, Form, Literal, Ty, Val};
-use super::{Lower, Result};
+use super::value::{Data, Element, Form, Literal, Ty, Val};
+use super::{Fields, Lower, Result};
 use crate::diag::Span;
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
+use crate::types::{ParamType, StructType};
 
 /// What `array`, `array1d` .. are called.
 const ARRAYS: [(&str, u8); 5] =
@@ -75,7 +76,7 @@ impl<'a> Lower<'a> {
         };
         if let Some(&(_, ndim)) = ARRAYS.iter().find(|array| array.0 == name) {
             let Some(dtype) = find(self, "dtype", 0) else { return Ok(None) };
-            let data = self.data_type(&dtype)?;
+            let element = self.element_type(&dtype)?;
             let ndim = match find(self, "ndim", 1) {
                 Some(count) => match self.static_int(&count)? {
                     n @ 1..=4 => n as u8,
@@ -83,7 +84,7 @@ impl<'a> Lower<'a> {
                 },
                 None => ndim,
             };
-            return Ok(Some(Ty::Array(data, ndim)));
+            return Ok(Some(Ty::Array(element, ndim)));
         }
         let form = match name {
             "vector" => {
@@ -102,11 +103,13 @@ impl<'a> Lower<'a> {
         };
         let at = usize::from(matches!(name, "vector" | "matrix"));
         let Some(dtype) = find(self, "dtype", at) else { return Ok(None) };
-        let inner = self.data_type(&dtype)?;
-        if inner.form != Form::Scalar {
-            return self.error(dtype.span, format!("expected a scalar type, found {}", inner.name()));
+        match self.resolve_type(&dtype)? {
+            Ty::Data(Data { form: Form::Scalar, dtype }) => Ok(Some(Ty::Data(Data { form, dtype }))),
+            other => {
+                let found = self.ty_name(other);
+                self.error(dtype.span, format!("expected a scalar type, found {found}"))
+            }
         }
-        Ok(Some(Ty::Data(Data { form, dtype: inner.dtype })))
     }
 
     /// The number of elements of a vector or row.
@@ -118,15 +121,16 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn data_type(&mut self, expr: &Expr) -> Result<Data> {
+    /// What an array can hold.
+    pub(super) fn element_type(&mut self, expr: &Expr) -> Result<Element> {
         match self.resolve_type(expr)? {
-            Ty::Data(data) => Ok(data),
-            Ty::Struct(_) => self.error_hint(
+            Ty::Data(data) => Ok(Element::Data(data)),
+            Ty::Struct(id) => Ok(Element::Struct(id)),
+            Ty::Any => Ok(Element::Any),
+            Ty::Array(..) => self.error(
                 expr.span,
-                "arrays of structs are not supported yet",
-                "use an array for each field",
+                "arrays hold numbers, vectors, matrices, quaternions, transforms or structs of these",
             ),
-            _ => self.error(expr.span, "arrays hold numbers, vectors, matrices, quaternions or transforms"),
         }
     }
 
@@ -147,7 +151,10 @@ impl<'a> Lower<'a> {
     }
 
     /// The fields of a struct with their types.
-    pub(super) fn struct_fields(&mut self, id: u32) -> Result<Vec<(Symbol, Ty)>> {
+    pub(super) fn struct_fields(&mut self, id: u32) -> Result<Fields> {
+        if let Some(known) = self.fields.get(&id) {
+            return Ok(known.clone());
+        }
         let class = self.program.classes[id as usize];
         if self.looking_up.contains(&class.name) {
             let span = class.fields.first().map_or(Span::default(), |field| field.1.span);
@@ -157,7 +164,7 @@ impl<'a> Lower<'a> {
         let mut fields = Ok(vec![]);
         for (name, annotation) in &class.fields {
             let ty = self.resolve_type(annotation).and_then(|ty| {
-                if let Ty::Struct(inner) = ty {
+                if let Ty::Struct(inner) | Ty::Array(Element::Struct(inner), _) = ty {
                     self.struct_fields(inner)?;
                 }
                 Ok(ty)
@@ -169,7 +176,35 @@ impl<'a> Lower<'a> {
             }
         }
         self.looking_up.pop();
-        fields
+        let fields: Fields = fields?.into();
+        self.fields.insert(id, fields.clone());
+        Ok(fields)
+    }
+}
+
+impl Lower<'_> {
+    /// A type as a launch must know it.
+    pub(super) fn param_type(&mut self, ty: Ty) -> Result<ParamType> {
+        Ok(match ty {
+            Ty::Data(Data { form, dtype }) => ParamType::Data(form, dtype),
+            Ty::Struct(id) => ParamType::Struct(self.layout(id)?),
+            Ty::Array(Element::Data(Data { form, dtype }), ndim) => {
+                ParamType::Array(Box::new(ParamType::Data(form, dtype)), ndim)
+            }
+            Ty::Array(Element::Struct(id), ndim) => {
+                ParamType::Array(Box::new(ParamType::Struct(self.layout(id)?)), ndim)
+            }
+            Ty::Array(Element::Any, _) | Ty::Any => return Err(super::Reported),
+        })
+    }
+
+    /// How a struct lies in memory.
+    pub(super) fn layout(&mut self, id: u32) -> Result<StructType> {
+        let mut fields = vec![];
+        for &(field, ty) in self.struct_fields(id)?.iter() {
+            fields.push((self.text(field).into(), self.param_type(ty)?));
+        }
+        Ok(StructType::new(self.text(self.program.classes[id as usize].name), fields))
     }
 }
 

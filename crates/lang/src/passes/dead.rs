@@ -1,7 +1,10 @@
 //! Drops what nobody sees: instructions without effect whose results are unused, results of branches, variables that loops
-//! carry for themselves only, and what is put on the tape but never used.
+//! carry for themselves only, what is put on the tape but never used, and what is stored in a thread's own array that nothing
+//! loads.
 
-use crate::ir::{Block, Def, Inst, Kernel, Op, Value};
+use rustc_hash::FxHashMap;
+
+use crate::ir::{Block, Def, Inst, Kernel, Op, Space, Value};
 
 struct Marker<'a> {
     kernel: &'a Kernel,
@@ -12,6 +15,8 @@ struct Marker<'a> {
     owner: Vec<Option<Inst>>,
     /// The pushes of each slot of the tape.
     pushes: Vec<Vec<Inst>>,
+    /// The stores to each array that only this thread sees.
+    stores: FxHashMap<Value, Vec<Inst>>,
     work: Vec<Value>,
 }
 
@@ -24,6 +29,7 @@ pub(crate) fn eliminate(kernel: &mut Kernel) {
         inside: vec![None; kernel.insts.len()],
         owner: vec![None; kernel.blocks.len()],
         pushes: vec![],
+        stores: FxHashMap::default(),
         work: vec![],
     };
     let mut roots = vec![];
@@ -51,6 +57,9 @@ impl Marker<'_> {
                         self.pushes.resize(slot + 1, vec![]);
                     }
                     self.pushes[slot].push(inst);
+                }
+                Op::Store if is_local(kernel, data.args[0]) => {
+                    self.stores.entry(data.args[0]).or_default().push(inst);
                 }
                 op if op.has_effect() => roots.push(inst),
                 _ => {}
@@ -121,6 +130,13 @@ impl Marker<'_> {
                     self.work.extend(&kernel.inst(push).args);
                 }
             }
+            Op::Load => {
+                for store in self.stores.remove(&data.args[0]).unwrap_or_default() {
+                    self.keep(store);
+                    self.work.extend(&kernel.inst(store).args);
+                }
+                self.work.extend(&data.args);
+            }
             _ => self.work.extend(&data.args),
         }
     }
@@ -135,6 +151,11 @@ impl Marker<'_> {
         self.work.push(body.yields[number + usize::from(!counted)]);
         self.work.push(data.results[number]);
     }
+}
+
+/// Whether an array is the thread's own.
+fn is_local(kernel: &Kernel, array: Value) -> bool {
+    kernel.ty(array).array().is_some_and(|array| array.space == Space::Local)
 }
 
 /// Takes out what is not live.

@@ -177,6 +177,8 @@ pub(crate) enum ExprKind {
     Subscript(Box<Expr>, Vec<Expr>),
     /// `(a, b)` and `[a, b]`.
     Tuple(Vec<Expr>),
+    /// `a:b:c`, among indices only.
+    Slice(Box<[Option<Expr>; 3]>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

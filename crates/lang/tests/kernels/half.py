@@ -1,3 +1,5 @@
+"""16-bit floats: vectors, a loop, atomic sums, conversions."""
+
 import warp as wp
 
 vec3b = wp.types.vector(length=3, dtype=wp.bfloat16)

@@ -166,8 +166,8 @@ fn array(out: &mut String, ndim: u8, layout: Layout) {
     };
     let scale = if layout == Layout::Contiguous && ndim > 1 { format!("({offset})") } else { offset.clone() };
     let lanes = match layout {
-        Layout::Contiguous if ndim == 1 => "(long long)i * lanes".to_string(),
-        Layout::Contiguous => format!("{scale} * lanes"),
+        Layout::Contiguous if ndim == 1 => "(long long)i * pitch".to_string(),
+        Layout::Contiguous => format!("{scale} * pitch"),
         Layout::Strided => offset.clone(),
     };
     let strides =
@@ -179,9 +179,9 @@ template <class T>
 struct Array{ndim} {{
     T* data;
     int shape[{ndim}];{strides}
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()({params}) const {{ return data[{offset}]; }}
-    __device__ __forceinline__ T* at({params}, int lanes) const {{ return data + {lanes}; }}
+    __device__ __forceinline__ T* at({params}, int pitch) const {{ return data + {lanes}; }}
 }};
 ",
         params = params.join(", ")

@@ -119,8 +119,9 @@ impl Emitter<'_> {
         let indices: Vec<String> = data.args[1..=ndim].iter().map(|&index| self.text(index).text).collect();
         let name = self.text(array).text;
         let text = match (ty.space, ty.lanes) {
-            (Space::Global, 1) => format!("{name}({})", indices.join(", ")),
-            (Space::Global, lanes) => format!("{name}.at({}, {lanes})", indices.join(", ")),
+            (Space::Global, 1) if ty.pitch == 1 => format!("{name}({})", indices.join(", ")),
+            (Space::Global, 1) => format!("*{name}.at({}, {})", indices.join(", "), ty.pitch),
+            (Space::Global, _) => format!("{name}.at({}, {})", indices.join(", "), ty.pitch),
             (_, 1) => format!("{name}[{}]", indices[0]),
             (_, lanes) => format!("({name} + ({}) * {lanes})", indices[0]),
         };
@@ -206,7 +207,8 @@ impl Emitter<'_> {
         let (element, lanes, first) = self.element(inst);
         let data = self.kernel.inst(inst).clone();
         let dtype = self.kernel.dtype(data.args[0]);
-        let mut base = format!("&{element}");
+        // `&*p` is `p`.
+        let mut base = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
         if lanes > 1 {
             let pointer = self.names.unique("to");
             let ty = self.storage(dtype);
@@ -229,22 +231,23 @@ impl Emitter<'_> {
 
     fn exchange(&mut self, inst: Inst) {
         let (element, _, first) = self.element(inst);
+        let cell = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
         let data = self.kernel.inst(inst).clone();
         let (expected, new) = (self.text(data.args[first]).text, self.text(data.args[first + 1]).text);
         let result = data.results[0];
         let call = match self.kernel.dtype(result) {
             DType::F32 => format!(
-                "__uint_as_float(atomicCAS((unsigned*)&{element}, __float_as_uint({expected}), __float_as_uint({new})))"
+                "__uint_as_float(atomicCAS((unsigned*)({cell}), __float_as_uint({expected}), __float_as_uint({new})))"
             ),
             DType::F64 => format!(
-                "__longlong_as_double((long long)atomicCAS((unsigned long long*)&{element}, \
+                "__longlong_as_double((long long)atomicCAS((unsigned long long*)({cell}), \
                  (unsigned long long)__double_as_longlong({expected}), (unsigned long long)__double_as_longlong({new})))"
             ),
             DType::I64 => format!(
-                "(long long)atomicCAS((unsigned long long*)&{element}, (unsigned long long)({expected}), \
+                "(long long)atomicCAS((unsigned long long*)({cell}), (unsigned long long)({expected}), \
                  (unsigned long long)({new}))"
             ),
-            _ => format!("atomicCAS(&{element}, {expected}, {new})"),
+            _ => format!("atomicCAS({cell}, {expected}, {new})"),
         };
         let (ty, name) = (self.ty(result), self.variable(result));
         self.line(&format!("const {ty} {name} = {call};"));
