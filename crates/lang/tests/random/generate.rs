@@ -57,7 +57,7 @@ struct Generator {
 pub(crate) fn module(seed: u64) -> String {
     let mut generator = Generator {
         random: Random::new(seed),
-        text: "import warp as wp\n\n\n@wp.struct\nclass Q:\n    b: float\n    v: wp.vec2d\n\n\n@wp.struct\nclass P:\n    a: float\n    \
+        text: "import warp as wp\n\nVec2 = wp.types.vector(length=2, dtype=float)\n\n\n@wp.struct\nclass Q:\n    b: float\n    v: Vec2\n\n\n@wp.struct\nclass P:\n    a: float\n    \
                n: int\n    q: Q\n\n\n"
             .into(),
         floats: vec![],
@@ -193,7 +193,7 @@ impl Generator {
                 match self.random.below(4) {
                     0 => self.line(depth, &format!("p[i].a = wp.sin({value})")),
                     1 => self.line(depth, &format!("p[i].q.b *= wp.cos({value})")),
-                    2 => self.line(depth, &format!("p[i].q.v = wp.vec2d(wp.sin({value}), {other})")),
+                    2 => self.line(depth, &format!("p[i].q.v = Vec2(wp.sin({value}), {other})")),
                     _ => {
                         let name = self.fresh("e");
                         self.line(depth, &format!("{name} = p[i]"));
