@@ -3,8 +3,7 @@
 use bullet_lang::adjoint::{AdjointOptions, Tape, adjoint};
 use bullet_lang::interp::{Arg, Array, Options as Run, run};
 use bullet_lang::ir::Kernel;
-use bullet_lang::types::{Form, ParamType, Slot, StructType};
-use bullet_lang::{Options, compile};
+use bullet_lang::{Element, Options, ParamType, Slot, compile};
 use bullet_ops::DType;
 
 /// The kernel `k` of a body, in which `i` is the thread, `x` a 2-D and `out` a 1-D array of floats and `n` an int.
@@ -203,25 +202,29 @@ def k(s: wp.array2d(dtype=Outer), out: wp.array(dtype=float)):
 
 #[test]
 fn structs_lie_in_memory_as_in_c() {
-    let scalar = |dtype| ParamType::Data(Form::Scalar, dtype);
-    let inner = StructType::new(
-        "Inner",
-        vec![("v".into(), ParamType::Data(Form::Vec(3), DType::F32)), ("flag".into(), scalar(DType::Bool))],
+    let value = |dtype, dims: &[u16]| {
+        ParamType::Value(Element { dtype, dims: dims.iter().copied().collect(), name: String::new() })
+    };
+    let inner = ParamType::Struct(
+        "Inner".into(),
+        vec![("v".into(), value(DType::F32, &[3])), ("flag".into(), value(DType::Bool, &[]))],
     );
-    assert_eq!((inner.size, inner.align), (16, 4));
-    let outer = StructType::new(
-        "Outer",
+    assert_eq!(inner.layout(), (16, 4));
+    let outer = ParamType::Struct(
+        "Outer".into(),
         vec![
-            ("id".into(), scalar(DType::U8)),
-            ("a".into(), ParamType::Struct(inner)),
-            ("x".into(), scalar(DType::F64)),
-            ("m".into(), ParamType::Data(Form::Mat(2, 2), DType::F16)),
+            ("id".into(), value(DType::U8, &[])),
+            ("a".into(), inner),
+            ("x".into(), value(DType::F64, &[])),
+            ("m".into(), value(DType::F16, &[2, 2])),
         ],
     );
     // numpy.dtype([("id", "u1"), ("a", ..), ("x", "f8"), ("m", "f2", (2, 2))], align=True)
-    assert_eq!((outer.size, outer.align), (40, 8));
-    assert_eq!(outer.fields.iter().map(|field| field.offset).collect::<Vec<_>>(), [0, 4, 24, 32]);
-    let slots = ParamType::Array(Box::new(ParamType::Struct(outer)), 2).slots();
+    assert_eq!(outer.layout(), (40, 8));
+    assert_eq!(outer.offsets(), [0, 4, 24, 32]);
+    let array = ParamType::StructArray(Box::new(outer), 2);
+    let slots = array.slots();
+    assert_eq!(slots.len(), array.count());
     let slot = |dtype, lanes, offset| Slot::Array { path: vec![], dtype, lanes, ndim: 2, offset, pitch: 40 };
     assert_eq!(
         slots,

@@ -71,7 +71,7 @@ impl<'a> Lower<'a> {
         let mut leaves = vec![];
         self.leaves(span, name, element, &mut leaves)?;
         let size = match element {
-            Element::Struct(id) => self.layout(id)?.size as u64,
+            Element::Struct(id) => self.param_type(Ty::Struct(id))?.layout().0 as u64,
             _ => 0,
         };
         let mut values = Values::new();

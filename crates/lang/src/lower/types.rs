@@ -3,10 +3,10 @@
 use bullet_ops::DType;
 
 use super::value::{Data, Element, Form, Literal, Ty, Val};
-use super::{Fields, Lower, Result};
+use super::{Fields, Lower, Named, Result};
 use crate::diag::Span;
+use crate::signature::ParamType;
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
-use crate::types::{ParamType, StructType};
 
 /// What `array`, `array1d` .. are called.
 const ARRAYS: [(&str, u8); 5] =
@@ -27,17 +27,20 @@ impl<'a> Lower<'a> {
 
     /// The type that an expression names, if it does.
     pub(super) fn find_type(&mut self, expr: &Expr) -> Result<Option<Ty>> {
-        if let Some(name) = self.program.builtin_name(expr) {
+        if let Some(name) = self.builtin_name(expr) {
             return Ok(if name == "array" { None } else { named(name) });
         }
         match &expr.kind {
-            ExprKind::Name(name) => self.find_named(expr.span, *name),
-            ExprKind::Call { func, args, keywords } => match self.program.builtin_name(func) {
+            ExprKind::Name(_) | ExprKind::Attribute(..) => match self.program.path(self.scope, expr) {
+                Some(name) => self.find_named(expr.span, name),
+                None => Ok(None),
+            },
+            ExprKind::Call { func, args, keywords } => match self.builtin_name(func) {
                 Some(name) => self.constructed(name, args, keywords),
                 None => Ok(None),
             },
             // `wp.array[float]`
-            ExprKind::Subscript(base, items) => match self.program.builtin_name(base) {
+            ExprKind::Subscript(base, items) => match self.builtin_name(base) {
                 Some(name) if ARRAYS.iter().any(|array| array.0 == name) => {
                     self.constructed(name, items, &[])
                 }
@@ -55,14 +58,15 @@ impl<'a> Lower<'a> {
             "Any" => return Ok(Some(Ty::Any)),
             _ => {}
         }
-        if let Some(&id) = self.program.structs.get(&name) {
+        if let Some(&id) = self.scope.structs.get(&name) {
             return Ok(Some(Ty::Struct(id)));
         }
-        let Some(&constant) = self.program.constants.get(&name) else { return Ok(None) };
-        if self.looking_up.contains(&name) {
+        let Some(constant) = self.scope.constants.get(&name).map(Named::expr) else { return Ok(None) };
+        let address: *const () = std::ptr::from_ref(constant).cast();
+        if self.looking_up.contains(&address) {
             return self.error(span, format!("`{}` is defined by itself", self.text(name)));
         }
-        self.looking_up.push(name);
+        self.looking_up.push(address);
         let found = self.find_type(constant);
         self.looking_up.pop();
         found
@@ -156,13 +160,16 @@ impl<'a> Lower<'a> {
             return Ok(known.clone());
         }
         let class = self.program.classes[id as usize];
-        if self.looking_up.contains(&class.name) {
+        let address: *const () = std::ptr::from_ref(class).cast();
+        if self.looking_up.contains(&address) {
             let span = class.fields.first().map_or(Span::default(), |field| field.1.span);
             return self.error(span, format!("struct `{}` holds itself", self.text(class.name)));
         }
-        self.looking_up.push(class.name);
+        self.looking_up.push(address);
+        let outer = std::mem::replace(&mut self.scope, self.program.scope(class.scope));
         let mut fields = Ok(vec![]);
         for (name, annotation) in &class.fields {
+            let annotation = self.scope.types.get(name).unwrap_or(annotation);
             let ty = self.resolve_type(annotation).and_then(|ty| {
                 if let Ty::Struct(inner) | Ty::Array(Element::Struct(inner), _) = ty {
                     self.struct_fields(inner)?;
@@ -175,6 +182,7 @@ impl<'a> Lower<'a> {
                 _ => {}
             }
         }
+        self.scope = outer;
         self.looking_up.pop();
         let fields: Fields = fields?.into();
         self.fields.insert(id, fields.clone());
@@ -183,28 +191,23 @@ impl<'a> Lower<'a> {
 }
 
 impl Lower<'_> {
-    /// A type as a launch must know it.
+    /// A type as those who launch the kernel see it.
     pub(super) fn param_type(&mut self, ty: Ty) -> Result<ParamType> {
         Ok(match ty {
-            Ty::Data(Data { form, dtype }) => ParamType::Data(form, dtype),
-            Ty::Struct(id) => ParamType::Struct(self.layout(id)?),
-            Ty::Array(Element::Data(Data { form, dtype }), ndim) => {
-                ParamType::Array(Box::new(ParamType::Data(form, dtype)), ndim)
+            Ty::Data(data) => ParamType::Value(data.element()),
+            Ty::Struct(id) => {
+                let mut fields = vec![];
+                for &(field, ty) in self.struct_fields(id)?.iter() {
+                    fields.push((self.text(field).into(), self.param_type(ty)?));
+                }
+                ParamType::Struct(self.text(self.program.classes[id as usize].name).into(), fields)
             }
+            Ty::Array(Element::Data(data), ndim) => ParamType::Array(data.element(), ndim),
             Ty::Array(Element::Struct(id), ndim) => {
-                ParamType::Array(Box::new(ParamType::Struct(self.layout(id)?)), ndim)
+                ParamType::StructArray(Box::new(self.param_type(Ty::Struct(id))?), ndim)
             }
             Ty::Array(Element::Any, _) | Ty::Any => return Err(super::Reported),
         })
-    }
-
-    /// How a struct lies in memory.
-    pub(super) fn layout(&mut self, id: u32) -> Result<StructType> {
-        let mut fields = vec![];
-        for &(field, ty) in self.struct_fields(id)?.iter() {
-            fields.push((self.text(field).into(), self.param_type(ty)?));
-        }
-        Ok(StructType::new(self.text(self.program.classes[id as usize].name), fields))
     }
 }
 

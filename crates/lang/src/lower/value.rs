@@ -6,7 +6,21 @@ use bullet_ops::DType;
 use smallvec::SmallVec;
 
 use crate::ir::{ArrayType, Space, Value, Values};
-pub(super) use crate::types::Form;
+use crate::signature;
+
+/// How the scalars of a value belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Form {
+    Scalar,
+    /// Of a length.
+    Vec(u16),
+    /// Rows and columns, stored by rows.
+    Mat(u16, u16),
+    /// x, y, z, w; w is the real part.
+    Quat,
+    /// A position and a rotation: 3 and 4 scalars.
+    Transform,
+}
 
 /// The type of a number, or of several that belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -108,6 +122,19 @@ pub(super) enum Val {
     Bad,
 }
 
+impl Form {
+    /// How many scalars.
+    pub(super) fn lanes(self) -> usize {
+        match self {
+            Form::Scalar => 1,
+            Form::Vec(n) => n.into(),
+            Form::Mat(rows, columns) => usize::from(rows) * usize::from(columns),
+            Form::Quat => 4,
+            Form::Transform => 7,
+        }
+    }
+}
+
 impl Data {
     pub(super) fn scalar(dtype: DType) -> Data {
         Data { form: Form::Scalar, dtype }
@@ -117,6 +144,17 @@ impl Data {
     pub(super) fn array(self, ndim: u8) -> ArrayType {
         let lanes = self.form.lanes() as u16;
         ArrayType { dtype: self.dtype, lanes, pitch: lanes, ndim, space: Space::Global }
+    }
+
+    /// As those who launch a kernel see it.
+    pub(super) fn element(self) -> signature::Element {
+        let dims = match self.form {
+            Form::Scalar => SmallVec::new(),
+            Form::Vec(n) => SmallVec::from_slice(&[n]),
+            Form::Mat(rows, columns) => SmallVec::from_slice(&[rows, columns]),
+            Form::Quat | Form::Transform => SmallVec::from_slice(&[self.form.lanes() as u16]),
+        };
+        signature::Element { dtype: self.dtype, dims, name: self.name() }
     }
 
     /// As the source spells it.
