@@ -18,6 +18,7 @@ use crate::diag::{Diagnostic, Span};
 use crate::ir::{Builder, Kernel, Type, Value};
 use crate::signature::Signature;
 use crate::syntax::ast::{Expr, Function, Symbol};
+pub(crate) use generic::Instance;
 pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
 
@@ -28,6 +29,7 @@ mod call;
 mod control;
 mod expr;
 mod flow;
+mod generic;
 mod linalg;
 mod loops;
 mod memory;
@@ -113,8 +115,9 @@ struct Lower<'a> {
 /// The IR of a kernel, its parameters, and what is wrong with its source.
 pub(crate) fn lower<'a>(
     program: &'a Program<'a>,
-    function: &'a Function,
+    instance: Instance<'a>,
 ) -> (Kernel, Signature, Vec<Diagnostic>) {
+    let function = instance.function;
     let kernel = Kernel::new(program.text(function.name), 1);
     let mut lower = Lower {
         program,
@@ -134,7 +137,7 @@ pub(crate) fn lower<'a>(
         calls: 0,
         too_large: false,
     };
-    let signature = lower.kernel(function);
+    let signature = lower.kernel(instance);
     lower.b.kernel.grid = lower.grid.max(1);
     (lower.b.kernel, signature, lower.errors)
 }
@@ -172,15 +175,18 @@ impl<'a> Lower<'a> {
         result
     }
 
-    fn kernel(&mut self, function: &'a Function) -> Signature {
+    fn kernel(&mut self, instance: Instance<'a>) -> Signature {
+        let function = instance.function;
         let name = self.text(function.name);
         if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
             let message =
                 format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
             let _: Result<()> = self.error_hint(function.span, message, "give it another name");
         }
-        let mut signature = vec![];
-        for param in &function.params {
+        // What is wrong with them was said; without them what the annotations leave open would be said, too.
+        let Ok(given) = self.given_types(instance) else { return vec![] };
+        let (mut signature, mut open) = (vec![], vec![]);
+        for (number, param) in function.params.iter().enumerate() {
             let name = self.text(param.name);
             let Some(annotation) = self.annotation(param) else {
                 let _: Result<()> = self.error_hint(
@@ -191,12 +197,21 @@ impl<'a> Lower<'a> {
                 self.env.set(param.name, Val::Bad);
                 continue;
             };
-            let value = match self.resolve_type(annotation) {
-                Ok(Ty::Any) => {
+            let declared = self.resolve_type(annotation);
+            let ty = match (&given, declared) {
+                (Some(given), Ok(declared)) => {
+                    let ty = self.instance_type(name, declared, given[number]);
+                    open.extend(ty.ok().filter(|&ty| ty != declared));
+                    ty
+                }
+                (_, declared) => declared,
+            };
+            let value = match ty {
+                Ok(Ty::Any | Ty::Array(value::Element::Any, _)) => {
                     let _: Result<()> = self.error_hint(
                         annotation.span,
                         "a kernel of generic types cannot be compiled by itself",
-                        "name the types",
+                        "name the types, or say `wp.overload(kernel, [..])` with those it is for",
                     );
                     Val::Bad
                 }
@@ -207,6 +222,10 @@ impl<'a> Lower<'a> {
                 Err(Reported) => Val::Bad,
             };
             self.env.set(param.name, value);
+        }
+        if !open.is_empty() {
+            let name = self.instance_name(self.text(function.name), &open);
+            self.rename(name);
         }
         self.check_variables(function);
         let off = self.b.bool(false);

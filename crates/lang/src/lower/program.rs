@@ -3,6 +3,8 @@
 use rustc_hash::FxHashMap;
 
 use super::Hidden;
+use super::generic::{Instance, Types};
+use crate::signature::ParamType;
 use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Names, Symbol};
 
 /// What names mean to a function, other than its own variables. A name may be a path: `math.pi`.
@@ -55,7 +57,7 @@ pub(crate) struct Program<'a> {
     pub(super) hidden: Hidden,
     pub(super) classes: Vec<&'a Class>,
     scopes: Vec<Scope<'a>>,
-    kernels: Vec<&'a Function>,
+    kernels: Vec<Instance<'a>>,
 }
 
 impl<'a> Program<'a> {
@@ -74,9 +76,11 @@ impl<'a> Program<'a> {
             if program.has_decorator(&scope, &function.decorators, "func") {
                 scope.functions.entry(function.name).or_default().push(function);
             } else if program.has_decorator(&scope, &function.decorators, "kernel") {
-                program.kernels.push(function);
+                let types = Types::Annotated;
+                program.kernels.push(Instance { function, types });
             }
         }
+        program.overloads(module, &scope);
         for class in &module.classes {
             if program.has_decorator(&scope, &class.decorators, "struct") {
                 scope.structs.insert(class.name, program.classes.len() as u32);
@@ -101,11 +105,53 @@ impl<'a> Program<'a> {
             broke: find("$broke"),
             continued: find("$continued"),
         };
-        Program { names, hidden, classes, scopes, kernels }
+        let instance = |function| Instance { function, types: Types::Annotated };
+        Program { names, hidden, classes, scopes, kernels: kernels.into_iter().map(instance).collect() }
+    }
+
+    /// Replaces kernels that a module declares overloads of by those.
+    fn overloads(&mut self, module: &'a Module, scope: &Scope<'a>) {
+        let mut found = vec![];
+        for function in &module.functions {
+            if self.has_decorator(scope, &function.decorators, "overload") {
+                found.push((function.span.start, function.name, Types::Overload(function)));
+            }
+        }
+        let constants = module.constants.iter().map(|(_, value)| value);
+        for call in constants.chain(&module.calls) {
+            let ExprKind::Call { func, args, .. } = &call.kind else { continue };
+            if let ([Expr { kind: ExprKind::Name(kernel), .. }, list], Some("overload")) =
+                (&args[..], self.builtin_name(scope, func))
+            {
+                found.push((call.span.start, *kernel, Types::Listed(list)));
+            }
+        }
+        found.sort_by_key(|overload| overload.0);
+        let kernels = std::mem::take(&mut self.kernels);
+        for kernel in kernels {
+            let before = self.kernels.len();
+            let name = kernel.function.name;
+            let instances = found.iter().filter(|overload| overload.1 == name);
+            self.kernels.extend(instances.map(|overload| Instance { types: overload.2, ..kernel }));
+            if self.kernels.len() == before {
+                self.kernels.push(kernel);
+            }
+        }
+    }
+
+    /// Only the kernel of this name, for these types if they are given; whether there is one.
+    pub(crate) fn only(&mut self, name: &str, types: Option<&'a [ParamType]>) -> bool {
+        let names = self.names;
+        self.kernels.retain(|kernel| names.text(kernel.function.name) == name);
+        if let Some(given) = types {
+            self.kernels.truncate(1);
+            self.kernels.iter_mut().for_each(|kernel| kernel.types = Types::Given(given));
+        }
+        !self.kernels.is_empty()
     }
 
     /// The kernels, in the order of the source.
-    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'a Function> {
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = Instance<'a>> {
         self.kernels.iter().copied()
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Module {
     pub(crate) classes: Vec<Class>,
     /// `NAME = expression` at module level, in order.
     pub(crate) constants: Vec<(Symbol, Expr)>,
+    /// `wp.overload(..)` at module level.
+    pub(crate) calls: Vec<Expr>,
 }
 
 /// One imported name.
