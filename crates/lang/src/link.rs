@@ -19,6 +19,10 @@ pub enum Kind {
     Kernel,
     /// A function that others call.
     Function,
+    /// The `@wp.func_grad` of the function at this place among the definitions.
+    Gradient(usize),
+    /// The `@wp.func_replay` of the function at this place among the definitions.
+    Replay(usize),
     /// A struct; its text is the class.
     Struct,
 }
@@ -99,7 +103,17 @@ pub fn link(definitions: &[Definition], options: Options) -> Result<Linked, Diag
         functions.filter(move |function| definitions[function.scope as usize].kind == kind)
     };
     let kernels = of_kind(Kind::Kernel).collect();
-    let program = Program::with_scopes(&names, kernels, module.classes.iter().collect(), scopes);
+    let mut program = Program::with_scopes(&names, kernels, module.classes.iter().collect(), scopes);
+    for function in &module.functions {
+        let (of, is_gradient) = match definitions[function.scope as usize].kind {
+            Kind::Gradient(of) => (of, true),
+            Kind::Replay(of) => (of, false),
+            Kind::Kernel | Kind::Function | Kind::Struct => continue,
+        };
+        if let Some(of) = module.functions.iter().find(|known| known.scope as usize == of) {
+            program.set_custom(of, function, is_gradient);
+        }
+    }
     match crate::lower_all(&program, options) {
         Ok(kernels) => Ok(Linked { kernels, origins, text }),
         Err(errors) => Err(Diagnostics::of_parts(origins, text, errors)),

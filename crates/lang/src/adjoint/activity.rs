@@ -53,6 +53,10 @@ impl Marks<'_> {
         let kernel = self.kernel;
         let data = kernel.inst(inst);
         let mut pairs = vec![];
+        if matches!(data.op, Op::Custom(_)) {
+            let each = |&from: &Value| data.results.iter().map(move |&to| (from, to));
+            return data.args.iter().flat_map(each).collect();
+        }
         for &block in &data.blocks {
             let body = kernel.block(block);
             let (bounds, first_arg, first_yield) = match data.op {

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::custom::inside;
 use super::{Use, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value, Values};
@@ -235,6 +236,39 @@ fn tid_axis(kernel: &Kernel, index: Value) -> Option<u8> {
     }
 }
 
+/// What a function with a gradient of its own may not do.
+fn custom(
+    kernel: &Kernel,
+    inst: Inst,
+    accesses: &FxHashMap<Value, Accesses>,
+    is_active: &impl Fn(Value) -> bool,
+    errors: &mut Vec<Diagnostic>,
+) {
+    let data = kernel.inst(inst);
+    let mut each = |block: Block, wrong: &dyn Fn(Op, Value) -> bool, message: &str, hint: &str| {
+        for inner in inside(kernel, block) {
+            let Some(array) = array_of(kernel, inner) else { continue };
+            if wrong(kernel.inst(inner).op, array) {
+                let name = kernel.name_of(array).unwrap_or("an array");
+                let message = message.replace('@', name);
+                errors.push(Diagnostic::new(kernel.inst(inner).span, message).hint(hint));
+            }
+        }
+    };
+    each(
+        data.blocks[0],
+        &|op, array| op != Op::Load && is_active(array),
+        "a function with a gradient of its own writes to `@`, which has a gradient",
+        "its gradient function says nothing of that: return the value instead",
+    );
+    each(
+        data.blocks[1],
+        &|op, array| op != Op::Load || accesses.get(&array).is_some_and(|found| !found.stores.is_empty()),
+        "a gradient function uses `@`, which is written in this kernel",
+        "it reads arrays that the kernel does not write, and gives its results by wp.adjoint",
+    );
+}
+
 /// What the way back cannot do right.
 fn refuse(
     kernel: &Kernel,
@@ -257,6 +291,7 @@ fn refuse(
                 "write the adjoint as a kernel of its own",
             );
         }
+        Op::Custom(_) => custom(kernel, inst, accesses, is_active, errors),
         Op::Load => {
             let found = &accesses[&data.args[0]];
             if !found.atomics.is_empty() {

@@ -10,6 +10,7 @@ use bullet_ops::DType;
 use smallvec::smallvec;
 
 use super::activity::Activity;
+use super::custom::inside;
 use super::memory::Memory;
 use super::{I32, array_of, is_local};
 use crate::diag::Diagnostic;
@@ -173,6 +174,16 @@ impl<'a> Reverse<'a> {
                 Op::Store | Op::Atomic(_) | Op::CompareExchange => continue,
                 _ => {}
             }
+            if let Op::Custom(_) = data.op {
+                // Nobody asks for what is inside.
+                self.sweep(data.blocks[0], to);
+                for (i, &result) in data.results.iter().enumerate() {
+                    let yielded = self.f.block(data.blocks[0]).yields[i];
+                    let new = self.there(yielded);
+                    self.primal.insert(result, new);
+                }
+                continue;
+            }
             if !data.op.has_blocks() {
                 self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
                 continue;
@@ -310,6 +321,7 @@ impl<'a> Reverse<'a> {
                 Op::Store | Op::Atomic(Atomic::Add) => self.write(inst),
                 Op::If => self.branch(inst),
                 Op::For | Op::While => self.repeat(inst),
+                Op::Custom(_) => self.custom(inst),
                 op if op.is_pure() => {
                     if let Some(gradient) = self.take(data.results[0]) {
                         self.rule(op, &data.args, data.results[0], gradient);
@@ -317,6 +329,32 @@ impl<'a> Reverse<'a> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a gradient function says, in its place.
+    fn custom(&mut self, inst: Inst) {
+        let data = self.f.inst(inst).clone();
+        let given: Vec<Option<Value>> = data.results.iter().map(|&result| self.take(result)).collect();
+        if given.iter().all(Option::is_none) {
+            return;
+        }
+        let block = data.blocks[1];
+        let mut map = ValueMap::new(&self.f);
+        for (i, given) in given.into_iter().enumerate() {
+            let arg = self.f.block(block).args[i];
+            let zero = self.b.zero(self.f.dtype(arg));
+            map.insert(arg, given.unwrap_or(zero));
+        }
+        for value in free(&self.f, block) {
+            let here = self.obtain(value);
+            map.insert(value, here);
+        }
+        let to = self.b.block;
+        let gradients = self.b.kernel.copy_block(&self.f, block, to, &mut map);
+        for (&arg, gradient) in data.args.iter().zip(gradients) {
+            let gradient = self.mask(gradient);
+            self.give(arg, gradient);
         }
     }
 
@@ -505,7 +543,12 @@ impl<'a> Reverse<'a> {
         insts.iter().any(|&inst| {
             let data = self.f.inst(inst);
             match data.op {
-                Op::If | Op::For | Op::While | Op::Select | Op::Binary(Binary::Min | Binary::Max) => true,
+                Op::If
+                | Op::For
+                | Op::While
+                | Op::Custom(_)
+                | Op::Select
+                | Op::Binary(Binary::Min | Binary::Max) => true,
                 Op::Store => self.memory.is_overwritten(data.args[0]),
                 _ => false,
             }
@@ -546,6 +589,27 @@ impl<'a> Reverse<'a> {
         let (last, end) = (self.b.add(low, way), self.b.sub(low, step));
         [last, end, self.b.neg(step)]
     }
+}
+
+/// What a block uses that comes from outside of it, but for constants.
+fn free(kernel: &Kernel, block: Block) -> Vec<Value> {
+    let insts = inside(kernel, block);
+    let mut blocks = vec![block];
+    insts.iter().for_each(|&inst| blocks.extend(&kernel.inst(inst).blocks));
+    let (mut known, mut used) = (vec![], vec![]);
+    for &block in &blocks {
+        known.extend(&kernel.block(block).args);
+        used.extend(&kernel.block(block).yields);
+    }
+    for &inst in &insts {
+        known.extend(&kernel.inst(inst).results);
+        used.extend(&kernel.inst(inst).args);
+    }
+    used.sort();
+    used.dedup();
+    known.sort();
+    used.retain(|value| kernel.as_const(*value).is_none() && known.binary_search(value).is_err());
+    used
 }
 
 /// Where each instruction is.

@@ -312,6 +312,10 @@ impl<R: Real> Thread<'_, R> {
                 self.block(taken)?;
                 self.give(&kernel.block(taken).yields, &data.results);
             }
+            Op::Custom(_) => {
+                self.block(data.blocks[0])?;
+                self.give(&kernel.block(data.blocks[0]).yields, &data.results);
+            }
             Op::For => self.counted(inst)?,
             Op::While => self.conditional(inst)?,
             Op::Push(_) => self.tape.push(self.slots[args[0].index()]),

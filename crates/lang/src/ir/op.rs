@@ -44,6 +44,12 @@ pub enum Op {
     /// `[bool, initial..]`, with the block `body(carried..)`, which yields whether to go on and the next `carried`;
     /// `-> last carried`.
     While,
+    /// `[a..]`, with the block `forward`, whose yields are the results; if bit 0 of the number is set the block
+    /// `gradient(adjoint of each result..)`, which yields the adjoint of each `a`; if bit 1 is set the block `replay`, which
+    /// yields the results as they are computed anew on the way back. `-> what forward yields`. It is what the call of a function
+    /// with a derivative of its own becomes, and means what `forward` does; the other blocks are for the adjoint. Emitters do
+    /// not see it: [`Kernel::plain`](super::Kernel::plain) takes it out.
+    Custom(u8),
     /// `[x]`: puts a value on this thread's tape; the number pairs it with its pops.
     Push(u32),
     /// `[] -> x`: takes the value that was put on the tape last.
@@ -323,7 +329,7 @@ impl Op {
 
     /// Whether it owns blocks.
     pub fn has_blocks(self) -> bool {
-        matches!(self, Op::If | Op::For | Op::While)
+        matches!(self, Op::If | Op::For | Op::While | Op::Custom(_))
     }
 
     /// Whether it does something that others can see, whatever becomes of its results. Of those with blocks the blocks tell.

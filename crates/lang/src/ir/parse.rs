@@ -254,6 +254,7 @@ impl<'a> Reader<'a> {
         let (args, blocks) = match op {
             Op::If => self.branches()?,
             Op::For | Op::While => self.repeat(op == Op::For)?,
+            Op::Custom(_) => self.custom()?,
             _ => (self.usages()?, SmallVec::new()),
         };
         self.kernel.insts[inst.index()].args = args;
@@ -299,10 +300,32 @@ impl<'a> Reader<'a> {
         Ok((args, SmallVec::from_slice(&[body])))
     }
 
+    fn custom(&mut self) -> Result<(Values, SmallVec<[Block; 2]>)> {
+        let args = self.usages()?;
+        let mut blocks = SmallVec::new();
+        loop {
+            let block = self.kernel.new_block();
+            blocks.push(block);
+            if blocks.len() > 1 {
+                self.expect("(")?;
+                while !self.eat(")") {
+                    let (name, ty) = self.typed()?;
+                    let value = self.kernel.block_arg(block, ty);
+                    self.bind(name, value);
+                    self.eat(",");
+                }
+            }
+            self.block(block)?;
+            if !self.eat("also") {
+                return Ok((args, blocks));
+            }
+        }
+    }
+
     fn op(&mut self) -> Result<Op> {
         let word = self.peek();
         let found = match word {
-            "tid" | "dim" | "alloc" | "push" | "pop" => {
+            "tid" | "dim" | "alloc" | "push" | "pop" | "custom" => {
                 self.at += 1;
                 let number: u32 = self.number()?;
                 return Ok(match word {
@@ -310,6 +333,7 @@ impl<'a> Reader<'a> {
                     "dim" => Op::Dim(number as u8),
                     "alloc" => Op::Alloc(number),
                     "push" => Op::Push(number),
+                    "custom" => Op::Custom(number as u8),
                     _ => Op::Pop(number),
                 });
             }

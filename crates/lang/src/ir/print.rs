@@ -183,6 +183,26 @@ impl Printer<'_> {
                 self.indent(depth);
                 self.out.push_str("}\n");
             }
+            Op::Custom(_) => {
+                self.out.push_str(&mnemonic(data.op));
+                self.out.push(' ');
+                self.usages(&data.args)?;
+                self.out.push_str(" {\n");
+                for (at, &block) in data.blocks.iter().enumerate() {
+                    if at > 0 {
+                        self.indent(depth);
+                        self.out.push_str("} also (");
+                        for (i, &arg) in kernel.block(block).args.iter().enumerate() {
+                            self.comma(i);
+                            self.define(arg)?;
+                        }
+                        self.out.push_str(") {\n");
+                    }
+                    self.block(block, depth + 1)?;
+                }
+                self.indent(depth);
+                self.out.push_str("}\n");
+            }
             op => {
                 self.out.push_str(&mnemonic(op));
                 if let Op::Print(text) | Op::Assert(text) = op {
@@ -237,6 +257,7 @@ pub(super) fn mnemonic(op: Op) -> String {
         Op::For => "for".into(),
         Op::While => "while".into(),
         Op::Turn => "turn".into(),
+        Op::Custom(number) => format!("custom {number}"),
         Op::Barrier => "barrier".into(),
         Op::Print(_) => "print".into(),
         Op::Assert(_) => "assert".into(),

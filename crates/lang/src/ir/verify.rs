@@ -185,6 +185,20 @@ impl Verifier<'_> {
                 Ok(results.into())
             }
             Op::For | Op::While => self.repeat(inst, args, results),
+            Op::Custom(number) => {
+                if data.blocks.len() != 1 + (number & 1) as usize + (number >> 1) as usize || number > 3 {
+                    return self.fail(inst, "wrong blocks");
+                }
+                for (at, &block) in data.blocks.iter().enumerate() {
+                    let is_gradient = at == 1 && number & 1 == 1;
+                    let given = self.types(&self.kernel.block(block).args);
+                    if given != if is_gradient { results } else { &[] } {
+                        return self.fail(inst, "wrong arguments of a block");
+                    }
+                    self.block(block, if is_gradient { args } else { results })?;
+                }
+                Ok(results.into())
+            }
             Op::Push(_) => good(args.len() == 1, vec![]),
             Op::Pop(_) => good(args.is_empty() && results.len() == 1, results.into()),
             Op::Turn | Op::Barrier => good(args.is_empty(), vec![]),

@@ -66,6 +66,13 @@ impl<'a> Lower<'a> {
                 }
             },
             ExprKind::Subscript(base, indices) => {
+                if let Some(place) = self.adjoint_place(base, indices) {
+                    let (variable, at) = place?;
+                    return match self.env.get(variable) {
+                        Some(Val::Tuple(items)) => Ok(items[at].clone()),
+                        _ => Err(super::Reported),
+                    };
+                }
                 let base = self.expr(base)?;
                 self.b.span = expr.span;
                 self.subscript(expr.span, base, indices)?

@@ -27,7 +27,12 @@ impl<'a> Lower<'a> {
             return known.1;
         }
         let mut variables = FxHashMap::default();
+        let namespaces = &self.program.scope(function.scope).namespaces;
         let mut add = |name: Symbol| {
+            // `wp.adjoint[x]` is assigned, and `wp` is no variable.
+            if namespaces.contains_key(&name) {
+                return;
+            }
             let next = variables.len();
             variables.entry(name).or_insert(next);
         };

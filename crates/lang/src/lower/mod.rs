@@ -18,6 +18,7 @@ use crate::diag::{Diagnostic, Span};
 use crate::ir::{Builder, Kernel, Type, Value};
 use crate::signature::Signature;
 use crate::syntax::ast::{Expr, Function, Symbol};
+pub(crate) use custom::Custom;
 pub(crate) use generic::Instance;
 pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
@@ -27,6 +28,7 @@ mod array;
 mod builtins;
 mod call;
 mod control;
+mod custom;
 mod expr;
 mod flow;
 mod generic;
@@ -100,6 +102,8 @@ struct Lower<'a> {
     returns: Option<Ty>,
     /// Whether a `return` may give a value.
     in_kernel: bool,
+    /// Of the gradient function that is being lowered.
+    adjoints: Option<custom::Adjoints>,
     /// How many arrays of its own the kernel makes, which stand first in its body.
     allocs: usize,
     /// Of the structs that were looked at.
@@ -131,6 +135,7 @@ pub(crate) fn lower<'a>(
         looking_up: vec![],
         returns: None,
         in_kernel: true,
+        adjoints: None,
         allocs: 0,
         fields: FxHashMap::default(),
         depth: 0,

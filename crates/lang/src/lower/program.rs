@@ -2,8 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::Hidden;
 use super::generic::{Instance, Types};
+use super::{Custom, Hidden};
 use crate::signature::ParamType;
 use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Names, Symbol};
 
@@ -58,6 +58,7 @@ pub(crate) struct Program<'a> {
     pub(super) classes: Vec<&'a Class>,
     scopes: Vec<Scope<'a>>,
     kernels: Vec<Instance<'a>>,
+    customs: FxHashMap<*const Function, Custom<'a>>,
 }
 
 impl<'a> Program<'a> {
@@ -81,6 +82,7 @@ impl<'a> Program<'a> {
             }
         }
         program.overloads(module, &scope);
+        program.derivatives(module, &scope);
         for class in &module.classes {
             if program.has_decorator(&scope, &class.decorators, "struct") {
                 scope.structs.insert(class.name, program.classes.len() as u32);
@@ -106,7 +108,8 @@ impl<'a> Program<'a> {
             continued: find("$continued"),
         };
         let instance = |function| Instance { function, types: Types::Annotated };
-        Program { names, hidden, classes, scopes, kernels: kernels.into_iter().map(instance).collect() }
+        let kernels = kernels.into_iter().map(instance).collect();
+        Program { names, hidden, classes, scopes, kernels, customs: FxHashMap::default() }
     }
 
     /// Replaces kernels that a module declares overloads of by those.
@@ -137,6 +140,41 @@ impl<'a> Program<'a> {
                 self.kernels.push(kernel);
             }
         }
+    }
+
+    /// What `@wp.func_grad(f)` and `@wp.func_replay(f)` say: of several `f` about the last before it.
+    fn derivatives(&mut self, module: &'a Module, scope: &Scope<'a>) {
+        for function in &module.functions {
+            for decorator in &function.decorators {
+                let ExprKind::Call { func, args, .. } = &decorator.kind else { continue };
+                let ([Expr { kind: ExprKind::Name(of), .. }], Some(kind)) =
+                    (&args[..], self.builtin_name(scope, func))
+                else {
+                    continue;
+                };
+                let is_gradient = match kind {
+                    "func_grad" => true,
+                    "func_replay" => false,
+                    _ => continue,
+                };
+                let known = scope.functions.get(of).map_or(&[][..], |known| known);
+                let before = known.iter().rfind(|known| known.span.start < function.span.start);
+                if let Some(of) = before {
+                    self.set_custom(of, function, is_gradient);
+                }
+            }
+        }
+    }
+
+    /// Gives a function a gradient or replay function of its own.
+    pub(crate) fn set_custom(&mut self, of: &'a Function, function: &'a Function, is_gradient: bool) {
+        let custom = self.customs.entry(of).or_default();
+        *(if is_gradient { &mut custom.gradient } else { &mut custom.replay }) = Some(function);
+    }
+
+    /// What a function has of its own.
+    pub(super) fn custom(&self, function: &Function) -> Option<Custom<'a>> {
+        self.customs.get(&std::ptr::from_ref(function)).copied()
     }
 
     /// Only the kernel of this name, for these types if they are given; whether there is one.

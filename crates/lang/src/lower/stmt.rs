@@ -112,6 +112,21 @@ impl<'a> Lower<'a> {
                 self.assign(base, new)
             }
             ExprKind::Subscript(base, indices) => {
+                if let Some(place) = self.adjoint_place(base, indices) {
+                    let (variable, at) = place?;
+                    let Some(Val::Tuple(mut items)) = self.env.get(variable).cloned() else {
+                        return Err(Reported);
+                    };
+                    let ty = items[at].clone();
+                    let value = match (&ty, value) {
+                        (Val::Data(data, _), value) => self.convert(target.span, value, Ty::Data(*data))?,
+                        (Val::Struct(id, _), value) => self.convert(target.span, value, Ty::Struct(*id))?,
+                        (_, value) => value,
+                    };
+                    items[at] = value;
+                    self.env.set(variable, Val::Tuple(items));
+                    return Ok(());
+                }
                 let old = self.expr(base)?;
                 if let Val::Array(array) = old {
                     return match self.place_in(target.span, &array, indices)? {

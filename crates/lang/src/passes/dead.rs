@@ -82,6 +82,11 @@ impl Marker<'_> {
             match data.op {
                 Op::If => self.work.push(data.args[0]),
                 Op::For => self.work.extend(&data.args[..3]),
+                // All of it, for the adjoint.
+                Op::Custom(_) => {
+                    self.work.extend(&data.args);
+                    data.blocks.iter().for_each(|&block| self.work.extend(&self.kernel.block(block).yields));
+                }
                 Op::While => {
                     self.work.push(data.args[0]);
                     self.work.push(self.kernel.block(data.blocks[0]).yields[0]);
@@ -103,6 +108,9 @@ impl Marker<'_> {
                 Def::Arg(block, number) => {
                     let Some(owner) = self.owner[block.index()] else { continue };
                     self.keep(owner);
+                    if matches!(self.kernel.inst(owner).op, Op::Custom(_)) {
+                        continue;
+                    }
                     let counted = self.kernel.inst(owner).op == Op::For;
                     // The index of a `for` is its own.
                     if let Some(carried) = (number as usize).checked_sub(usize::from(counted)) {
@@ -124,6 +132,7 @@ impl Marker<'_> {
                 }
             }
             Op::For | Op::While => self.carried(inst, number),
+            Op::Custom(_) => {}
             Op::Pop(slot) => {
                 for push in self.pushes.get(slot as usize).cloned().unwrap_or_default() {
                     self.keep(push);
@@ -168,7 +177,7 @@ fn sweep(kernel: &mut Kernel, block: Block, live: &[bool], kept: &[bool]) {
         }
         let data = kernel.inst(inst).clone();
         let keep: Vec<bool> = data.results.iter().map(|value| live[value.index()]).collect();
-        if keep.contains(&false) {
+        if keep.contains(&false) && !matches!(data.op, Op::Custom(_)) {
             narrow(kernel, inst, &keep);
         }
         for inner in data.blocks {

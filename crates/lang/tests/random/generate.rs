@@ -40,6 +40,37 @@ impl Random {
 pub(crate) const LENGTH: usize = 5;
 pub(crate) const COLUMNS: usize = 3;
 
+/// A function with a gradient of its own, which is its derivative.
+const DERIVATIVES: &str = "
+@wp.func
+def own(u: float, v: float):
+    return wp.sin(u) * v + u
+
+
+@wp.func_grad(own)
+def adj_own(u: float, v: float, adj: float):
+    c = wp.cos(u)
+    wp.adjoint[v] += wp.sin(u) * adj
+    if v > 0.0:
+        wp.adjoint[u] = c * v * adj
+    else:
+        for k in range(2):
+            wp.adjoint[u] += 0.5 * c * v * adj
+    wp.adjoint[u] += adj
+
+
+@wp.func
+def again(u: float):
+    return wp.cos(u) * u
+
+
+@wp.func_replay(again)
+def replay_again(u: float):
+    return u * wp.cos(u)
+
+
+";
+
 struct Generator {
     random: Random,
     text: String,
@@ -51,6 +82,8 @@ struct Generator {
     loops: usize,
     budget: usize,
     in_function: bool,
+    /// Whether there is no array to read, and no other function to call.
+    plain: bool,
 }
 
 /// A module with one kernel `k`.
@@ -66,7 +99,10 @@ pub(crate) fn module(seed: u64) -> String {
         loops: 0,
         budget: 0,
         in_function: false,
+        plain: false,
     };
+    generator.text.push_str(DERIVATIVES);
+    generator.smooth();
     generator.function();
     generator.kernel();
     // All in float64, where derivatives can be compared to nine digits and constants are what they say.
@@ -85,6 +121,27 @@ impl Generator {
     fn fresh(&mut self, stem: &str) -> String {
         self.next += 1;
         format!("{stem}{}", self.next)
+    }
+
+    /// A function without memory or loops, for `wp.grad`.
+    fn smooth(&mut self) {
+        self.in_function = true;
+        self.plain = true;
+        self.text.push_str("@wp.func\ndef smooth(p: float, q: float, n: int):\n");
+        self.floats = vec!["p".into(), "q".into()];
+        self.ints = vec!["n".into()];
+        self.budget = 0;
+        self.assign(1);
+        if self.random.chance(50) {
+            let test = self.condition(1);
+            self.line(1, &format!("if {test}:"));
+            self.block(2, 2);
+        }
+        let value = self.float(2);
+        self.line(1, &format!("return float(wp.sin({value}))"));
+        self.text.push_str("\n\n");
+        self.plain = false;
+        self.in_function = false;
     }
 
     fn function(&mut self) {
@@ -322,7 +379,13 @@ impl Generator {
     }
 
     fn leaf(&mut self) -> String {
-        let array = if self.in_function { 1 } else { 8 };
+        let array = if self.plain {
+            0
+        } else if self.in_function {
+            1
+        } else {
+            8
+        };
         match self.random.below(6 + array) {
             0 => {
                 let mut text = String::new();
@@ -375,7 +438,13 @@ impl Generator {
         if depth == 0 || self.random.chance(25) {
             return self.leaf();
         }
-        let choice = self.random.below(if self.in_function { 27 } else { 28 });
+        let choice = self.random.below(if self.plain {
+            27
+        } else if self.in_function {
+            30
+        } else {
+            32
+        });
         let a = self.float(depth - 1);
         let b = if self.random.chance(50) { self.leaf() } else { self.float(depth - 1) };
         match choice {
@@ -408,6 +477,16 @@ impl Generator {
                 }
             }
             26 => format!("wp.lerp({a}, {b}, 0.3)"),
+            27 => format!("own({a}, {b})"),
+            28 => format!("again({a})"),
+            29 => {
+                let (int, place) = (self.int(), self.random.below(2));
+                match self.random.below(4) {
+                    0 => format!("wp.sin(wp.grad(own)({a}, {b})[{place}])"),
+                    1 => format!("wp.grad(wp.atan2)(float({a}), 2.0 + {b} * {b})[{place}]"),
+                    _ => format!("wp.sin(wp.grad(smooth)({a}, {b}, {int})[{place}])"),
+                }
+            }
             _ => {
                 let int = self.int();
                 let array = ["l", "m[1]", "z[i]"][self.random.below(3)];

@@ -96,7 +96,7 @@ fn gradients(
         .map(|(array, param)| match adjoint.uses[param] {
             // What the adjoint says that it does not need must not matter.
             Use::Shape => map(array, |_, _| f64::NAN),
-            Use::Unchanged | Use::Scratch => array.clone(),
+            Use::Unchanged | Use::Scratch | Use::Left => array.clone(),
         })
         .collect();
     all.push(integers());

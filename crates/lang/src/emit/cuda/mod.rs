@@ -89,6 +89,7 @@ pub fn source(kernels: &[&Kernel], options: CudaOptions) -> String {
     let mut needs = prelude::Needs::default();
     for kernel in kernels {
         functions.push('\n');
+        let kernel = &*kernel.plain();
         let emitter = Emitter::new(kernel, &mut needs);
         functions += &emitter.function();
     }
