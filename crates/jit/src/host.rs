@@ -6,7 +6,7 @@ use bullet_ops::DType;
 use half::{bf16, f16};
 
 use crate::abi::{Context, Function, Table};
-use crate::print;
+use crate::{lanes, print};
 
 /// What went wrong in a thread, before it has words.
 #[derive(Clone, Copy, Debug)]
@@ -196,5 +196,11 @@ fn address(function: Function) -> usize {
 /// The table of this process.
 pub(crate) fn table() -> &'static Table {
     static TABLE: std::sync::OnceLock<Table> = std::sync::OnceLock::new();
-    TABLE.get_or_init(|| std::array::from_fn(|i| address(Function::ALL[i])))
+    TABLE.get_or_init(|| {
+        let first = Function::COUNT - Function::NUMBERS;
+        std::array::from_fn(|i| match Function::ALL.get(i) {
+            Some(&function) => address(function),
+            None => lanes::address(Function::ALL[first + i - Function::COUNT]),
+        })
+    })
 }

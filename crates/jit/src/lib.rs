@@ -30,6 +30,7 @@ mod abi;
 mod compile;
 mod emit;
 mod host;
+mod lanes;
 mod print;
 mod program;
 

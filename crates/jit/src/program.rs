@@ -19,13 +19,15 @@ use crate::host::{self, Call, Print, RawFault, TAPE_SITE};
 pub struct Options {
     /// Whether indices are checked. Without, one that is out of range reads or writes memory that is not the array's.
     pub check: bool,
-    /// The most bytes of tape that a worker may have, for the thread that needs most.
+    /// Whether threads run side by side in vectors, where a kernel can.
+    pub lanes: bool,
+    /// The most bytes of tape that a worker may have, for the threads that it runs side by side.
     pub tape_limit: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check: true, tape_limit: 1 << 30 }
+        Options { check: true, lanes: true, tape_limit: 1 << 30 }
     }
 }
 

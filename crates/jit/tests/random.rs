@@ -10,18 +10,18 @@ use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::Kernel;
 use bullet_lang::{Options, compile};
 use bullet_ops::DType;
-use common::{Layout, launch, program};
-use generate::{COLUMNS, LENGTH, Random, module};
+use common::{Layout, launch, programs};
+use generate::{COLUMNS, Random, module};
 
-/// How many threads run each kernel.
-const THREADS: usize = 5;
+/// How many threads run each kernel: two rounds side by side, and some.
+const THREADS: usize = 19;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn arrays(random: &mut Random) -> Vec<Array<f64>> {
-    let shapes: [&[usize]; 5] = [&[LENGTH], &[LENGTH], &[LENGTH, COLUMNS], &[LENGTH], &[LENGTH]];
+    let shapes: [&[usize]; 5] = [&[THREADS], &[THREADS], &[THREADS, COLUMNS], &[THREADS], &[THREADS]];
     let array = |shape: &&[usize]| {
         let cells = (0..shape.iter().product()).map(|_| random.signed() * 1.5).collect();
         Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
@@ -44,9 +44,11 @@ fn both(kernel: &Kernel, args: &[Arg<f64>], before: &[Array<f64>], layout: Layou
         Err(fault) if fault.to_string().contains("too long") => return None,
         Err(fault) => panic!("seed {seed}: {fault}\n{kernel}"),
     }
-    let found = launch(&program(kernel), kernel, &[THREADS as u32], args, before, layout)
-        .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
-    assert!(same(&found, &after), "seed {seed}: {found:?}, not {after:?}\n{}\n{kernel}", module(seed));
+    for program in programs(kernel) {
+        let found = launch(&program, kernel, &[THREADS as u32], args, before, layout)
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
+        assert!(same(&found, &after), "seed {seed}: {found:?}, not {after:?}\n{}\n{kernel}", module(seed));
+    }
     Some(after)
 }
 

@@ -17,11 +17,16 @@ use crate::abi::{Context, Function};
 use crate::host::Print;
 use crate::program::{Error, Options, Site};
 use frame::Frame;
+use lanes::LANES;
 use scalar::{Ops, trusted};
+use wide::Wide;
 
 mod control;
 mod frame;
+mod lanes;
 mod scalar;
+mod uniform;
+mod wide;
 
 /// A function, and what its calls into this crate mean.
 pub(crate) struct Emitted {
@@ -65,11 +70,12 @@ pub(crate) fn emit(kernel: &Kernel, options: Options, isa: &dyn TargetIsa) -> Re
     let builder = FunctionBuilder::new(&mut function, &mut builder_context);
     let mut emitter = Emitter::new(kernel, options, Ops::new(builder, isa.default_call_conv()));
     emitter.function();
-    let Emitter { mut ops, sites, prints, frame, tape, .. } = emitter;
+    let Emitter { mut ops, sites, prints, frame, tape, wide, .. } = emitter;
+    let lanes = if wide.is_some() { LANES } else { 1 };
     ops.b.seal_all_blocks();
     ops.b.finalize(isa.frontend_config());
     let tape = match tape {
-        TapeUse::Bytes(bytes) => bytes,
+        TapeUse::Bytes(bytes) => bytes * lanes,
         TapeUse::None | TapeUse::Grows => 0,
     };
     Ok(Emitted { function, sites, prints, scratch: frame.scratch, tape })
@@ -109,13 +115,15 @@ struct Emitter<'a> {
     /// This thread's place in the order of the grid, and in each dimension.
     thread: Value,
     place: [Value; 4],
-    /// Where faults go: takes the site and the index.
+    /// Where faults go: takes the site, the index, and bits of lanes.
     fault: Block,
     sites: Vec<Site>,
     prints: Vec<Print>,
     tape: TapeUse,
     /// The end of the tape.
     top: Variable,
+    /// Threads side by side, if the kernel is run so.
+    wide: Option<Wide>,
 }
 
 impl<'a> Emitter<'a> {
@@ -137,6 +145,7 @@ impl<'a> Emitter<'a> {
             prints: vec![],
             tape: TapeUse::of(kernel),
             top,
+            wide: options.lanes.then(|| uniform::analyze(kernel)).flatten().map(Wide::new),
         }
     }
 
@@ -171,12 +180,14 @@ impl<'a> Emitter<'a> {
         if grid == 1 {
             self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
         }
+        let threads = self.threads_side_by_side(end, &lengths);
         self.start_tape();
         self.block(self.kernel.body);
 
-        let next = self.ops.b.ins().iadd_imm_s(self.thread, 1);
+        let wide = self.ops.b.ins().uextend(I64, threads);
+        let next = self.ops.b.ins().iadd(self.thread, wide);
         let mut args = vec![BlockArg::Value(next)];
-        let places = self.next_place(&lengths);
+        let places = self.next_place(threads, &lengths);
         args.extend((1..grid).map(|axis| BlockArg::Value(places[axis])));
         args.extend((grid > 1).then(|| BlockArg::Value(places[0])));
         let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
@@ -185,6 +196,23 @@ impl<'a> Emitter<'a> {
         let done = self.ops.int(I32, 0);
         self.ops.b.ins().return_(&[done]);
         self.end_in_fault();
+    }
+
+    /// How many threads run in this round: one, or lanes up to the end of a row.
+    fn threads_side_by_side(&mut self, end: Value, lengths: &[Value]) -> Value {
+        if self.wide.is_none() {
+            return self.ops.int(I32, 1);
+        }
+        let left = self.ops.b.ins().isub(end, self.thread);
+        let most = self.ops.b.ins().iconst(I64, LANES as i64);
+        let left = self.ops.b.ins().smin(left, most);
+        let mut threads = self.ops.b.ins().ireduce(I32, left);
+        if let (Some(&length), true) = (lengths.last(), lengths.len() > 1) {
+            let row = self.ops.b.ins().isub(length, self.place[lengths.len() - 1]);
+            threads = self.ops.b.ins().smin(threads, row);
+        }
+        self.start_lanes(threads);
+        threads
     }
 
     fn of_context(&mut self, ty: Type, offset: i32) -> Value {
@@ -207,10 +235,10 @@ impl<'a> Emitter<'a> {
         places
     }
 
-    /// The place of the thread behind this one.
-    fn next_place(&mut self, lengths: &[Value]) -> [Value; 4] {
+    /// The place of the thread so many behind this one, in this row or the first of the next.
+    fn next_place(&mut self, threads: Value, lengths: &[Value]) -> [Value; 4] {
         let mut places = self.place;
-        let (zero, mut carry) = (self.ops.int(I32, 0), self.ops.int(I32, 1));
+        let (zero, mut carry) = (self.ops.int(I32, 0), threads);
         for axis in (1..lengths.len()).rev() {
             let next = self.ops.b.ins().iadd(places[axis], carry);
             let over = self.ops.b.ins().icmp(IntCC::Equal, next, lengths[axis]);
@@ -228,17 +256,28 @@ impl<'a> Emitter<'a> {
         self.ops.b.set_cold_block(self.fault);
         let site = self.ops.b.append_block_param(self.fault, I32);
         let value = self.ops.b.append_block_param(self.fault, I32);
+        let bits = self.ops.b.append_block_param(self.fault, I32);
         self.ops.b.switch_to_block(self.fault);
-        self.ops.call(Function::Fault, &[self.context, site, value, self.thread], None);
+        let lane = self.ops.b.ins().ctz(bits);
+        let lane = self.ops.b.ins().uextend(I64, lane);
+        let thread = self.ops.b.ins().iadd(self.thread, lane);
+        self.ops.call(Function::Fault, &[self.context, site, value, thread], None);
         let failed = self.ops.int(I32, 1);
         self.ops.b.ins().return_(&[failed]);
     }
 
     /// Goes on only if `good`; else it is a fault of this site.
     fn unless_fault(&mut self, good: Value, site: u32, value: Value) {
+        let bits = self.mask_bits();
+        self.unless_fault_of(good, site, value, bits);
+    }
+
+    /// As [`unless_fault`](Self::unless_fault), of the first of these lanes.
+    fn unless_fault_of(&mut self, good: Value, site: u32, value: Value, bits: Value) {
         let next = self.ops.b.create_block();
         let site = self.ops.int(I32, site.into());
-        self.ops.b.ins().brif(good, next, &[], self.fault, &[BlockArg::Value(site), BlockArg::Value(value)]);
+        let args = [BlockArg::Value(site), BlockArg::Value(value), BlockArg::Value(bits)];
+        self.ops.b.ins().brif(good, next, &[], self.fault, &args);
         self.ops.b.switch_to_block(next);
     }
 

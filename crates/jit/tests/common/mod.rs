@@ -176,7 +176,10 @@ pub(crate) fn launch(
     Ok(memory.into_iter().map(Memory::read).collect())
 }
 
-/// A kernel compiled, or the reason with its text.
-pub(crate) fn program(kernel: &Kernel) -> Program {
-    Program::new(kernel, Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
+/// A kernel compiled for threads one after the other, and side by side.
+pub(crate) fn programs(kernel: &Kernel) -> [Program; 2] {
+    [false, true].map(|lanes| {
+        let options = Options { lanes, ..Options::default() };
+        Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
+    })
 }
