@@ -96,7 +96,7 @@ macro_rules! functions {
             /// Those of numbers alone, which stand last.
             pub(crate) const NUMBERS: usize = Function::COUNT - Function::Cbrt32 as usize;
 
-            /// The same function of [`LANES`] numbers, in memory: it takes where the results go, and each operand's place.
+            /// The same function of [`LANES`] numbers: it takes where the results go, then the operands in registers of 128 bits.
             pub(crate) fn of_lanes(self) -> Slot {
                 Slot(Function::COUNT + self as usize - Function::Cbrt32 as usize)
             }

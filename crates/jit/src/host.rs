@@ -6,7 +6,7 @@ use bullet_ops::DType;
 use half::{bf16, f16};
 
 use crate::abi::{Context, Function, Table};
-use crate::{lanes, print};
+use crate::print;
 
 /// What went wrong in a thread, before it has words.
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +193,16 @@ fn address(function: Function) -> usize {
     }
 }
 
+/// The address of a function of as many numbers as threads run side by side.
+fn of_lanes(function: Function) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    let address = crate::lanes::address(function);
+    // Never called: there is no code.
+    #[cfg(not(target_arch = "x86_64"))]
+    let address = address(function);
+    address
+}
+
 /// The table of this process.
 pub(crate) fn table() -> &'static Table {
     static TABLE: std::sync::OnceLock<Table> = std::sync::OnceLock::new();
@@ -200,7 +210,7 @@ pub(crate) fn table() -> &'static Table {
         let first = Function::COUNT - Function::NUMBERS;
         std::array::from_fn(|i| match Function::ALL.get(i) {
             Some(&function) => address(function),
-            None => lanes::address(Function::ALL[first + i - Function::COUNT]),
+            None => of_lanes(Function::ALL[first + i - Function::COUNT]),
         })
     })
 }

@@ -1,14 +1,31 @@
 //! Functions of several numbers at once, for threads side by side: of f32 by the vector mathematics of bullet-kernels, else one by one.
+//!
+//! Operands come in registers of 128 bits: a wide load of what two narrower stores just wrote would wait for both to leave the core,
+//! and everything behind it, too. Results go to memory in one store, which narrower loads can take from.
+
+use std::arch::x86_64::{__m128, __m128d};
 
 use bullet_kernels::cpu::math;
-use bullet_kernels::cpu::simd::{Isa, Portable, Target, isa};
-#[cfg(target_arch = "x86_64")]
-use bullet_kernels::cpu::simd::{Avx2, Avx512};
+use bullet_kernels::cpu::simd::{Avx2, Avx512, Isa, Portable, Target, isa};
 
 use crate::abi::{Function, LANES};
 
 type Numbers32 = [f32; LANES];
 type Numbers64 = [f64; LANES];
+
+/// Numbers from registers.
+#[inline(always)]
+fn numbers32(x: [__m128; LANES / 4]) -> Numbers32 {
+    // SAFETY: as many floats, of which every bit pattern is one.
+    unsafe { std::mem::transmute(x) }
+}
+
+/// Numbers from registers.
+#[inline(always)]
+fn numbers64(x: [__m128d; LANES / 2]) -> Numbers64 {
+    // SAFETY: as above.
+    unsafe { std::mem::transmute(x) }
+}
 
 /// Functions that a loop over lanes computes in vectors; each is compiled for every instruction set.
 macro_rules! vectors {
@@ -17,37 +34,31 @@ macro_rules! vectors {
             use super::*;
 
             #[inline(always)]
-            unsafe fn run<T: Target>(out: *mut Numbers32, x: *const Numbers32) {
-                // SAFETY: compiled code gives places of so many numbers.
-                let x = unsafe { x.read() };
-                // SAFETY: as above.
+            unsafe fn run<T: Target>(out: *mut Numbers32, x: Numbers32) {
+                // SAFETY: compiled code gives a place for so many numbers.
                 unsafe { out.write($($body)::+::<T>(x)) };
             }
 
-            unsafe extern "C" fn portable(out: *mut Numbers32, x: *const Numbers32) {
+            unsafe extern "C" fn portable(out: *mut Numbers32, a: __m128, b: __m128) {
                 // SAFETY: the caller's promise.
-                unsafe { run::<Portable>(out, x) }
+                unsafe { run::<Portable>(out, numbers32([a, b])) }
             }
 
-            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe extern "C" fn avx2(out: *mut Numbers32, x: *const Numbers32) {
+            unsafe extern "C" fn avx2(out: *mut Numbers32, a: __m128, b: __m128) {
                 // SAFETY: the caller's promise.
-                unsafe { run::<Avx2>(out, x) }
+                unsafe { run::<Avx2>(out, numbers32([a, b])) }
             }
 
-            #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
-            unsafe extern "C" fn avx512(out: *mut Numbers32, x: *const Numbers32) {
+            unsafe extern "C" fn avx512(out: *mut Numbers32, a: __m128, b: __m128) {
                 // SAFETY: the caller's promise.
-                unsafe { run::<Avx512>(out, x) }
+                unsafe { run::<Avx512>(out, numbers32([a, b])) }
             }
 
             pub(super) fn address() -> usize {
                 match isa() {
-                    #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => avx512 as *const () as usize,
-                    #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => avx2 as *const () as usize,
                     _ => portable as *const () as usize,
                 }
@@ -74,8 +85,34 @@ macro_rules! bodies {
     };
 }
 
+/// As [`bodies`], in a loop of twice as many, which LLVM keeps as a loop and makes one of vectors; the shorter one it takes apart
+/// into scalars, where there are many choices.
+macro_rules! long_bodies {
+    ($($name:ident = $f:ident;)*) => {
+        mod long {
+            use super::*;
+            $(
+                #[inline(always)]
+                pub(super) fn $name<T: Target>(x: Numbers32) -> Numbers32 {
+                    let mut wide = [1.0; 2 * LANES];
+                    wide[..LANES].copy_from_slice(&x);
+                    let mut y = [0.0; 2 * LANES];
+                    for i in 0..2 * LANES {
+                        y[i] = math::$f::<T>(wide[i]);
+                    }
+                    std::array::from_fn(|i| y[i])
+                }
+            )*
+        }
+    };
+}
+
+long_bodies! {
+    log = log; log2 = log2; acos = acos; atan = atan;
+}
+
 bodies! {
-    exp = exp; log = log; log2 = log2; asin = asin; acos = acos; atan = atan; sinh = sinh; cosh = cosh; tanh = tanh; erf = erf;
+    exp = exp; asin = asin; sinh = sinh; cosh = cosh; tanh = tanh; erf = erf;
     near_sin = sin; near_cos = cos; near_tan = tan;
 }
 
@@ -113,11 +150,11 @@ fn any_tan<T: Target>(x: Numbers32) -> Numbers32 {
 
 vectors! {
     exp: bodies::exp;
-    log: bodies::log;
-    log2: bodies::log2;
+    log: long::log;
+    log2: long::log2;
     asin: bodies::asin;
-    acos: bodies::acos;
-    atan: bodies::atan;
+    acos: long::acos;
+    atan: long::atan;
     sinh: bodies::sinh;
     cosh: bodies::cosh;
     tanh: bodies::tanh;
@@ -129,44 +166,62 @@ vectors! {
 
 /// Functions of one or two numbers, one by one.
 macro_rules! singles {
-    ($($name:ident: $ty:ty, $($x:ident),+ => $body:expr;)*) => {$(
-        unsafe extern "C" fn $name(out: *mut $ty, $($x: *const $ty),+) {
-            // SAFETY: compiled code gives places of so many numbers.
-            let ($($x,)+) = unsafe { ($($x.read(),)+) };
-            // SAFETY: as above.
+    ($signature:tt $($name:ident => $body:expr;)*) => {
+        $(single! { $signature $name $body })*
+    };
+}
+
+macro_rules! single {
+    ([$numbers:ident, $of:ident($($x:ident: $($part:ident)+),+): $register:ty] $name:ident $body:expr) => {
+        unsafe extern "C" fn $name(out: *mut $numbers, $($($part: $register),+),+) {
+            $(let $x = $of([$($part),+]);)+
+            // SAFETY: compiled code gives a place for so many numbers.
             let out = unsafe { &mut *out };
             for i in 0..LANES {
                 let ($($x,)+) = ($($x[i],)+);
                 out[i] = $body;
             }
         }
-    )*};
+    };
 }
 
 singles! {
-    cbrt32: Numbers32, x => x.cbrt();
-    log10_32: Numbers32, x => x.log10();
-    mod32: Numbers32, x, y => x % y;
-    pow32: Numbers32, x, y => x.powf(y);
-    atan2_32: Numbers32, x, y => x.atan2(y);
-    cbrt64: Numbers64, x => x.cbrt();
-    exp64: Numbers64, x => x.exp();
-    log64: Numbers64, x => x.ln();
-    log2_64: Numbers64, x => x.log2();
-    log10_64: Numbers64, x => x.log10();
-    sin64: Numbers64, x => x.sin();
-    cos64: Numbers64, x => x.cos();
-    tan64: Numbers64, x => x.tan();
-    asin64: Numbers64, x => x.asin();
-    acos64: Numbers64, x => x.acos();
-    atan64: Numbers64, x => x.atan();
-    sinh64: Numbers64, x => x.sinh();
-    cosh64: Numbers64, x => x.cosh();
-    tanh64: Numbers64, x => x.tanh();
-    erf64: Numbers64, x => bullet_ops::scalar::erf(x);
-    mod64: Numbers64, x, y => x % y;
-    pow64: Numbers64, x, y => x.powf(y);
-    atan2_64: Numbers64, x, y => x.atan2(y);
+    [Numbers32, numbers32(x: a b): __m128]
+    cbrt32 => x.cbrt();
+    log10_32 => x.log10();
+}
+
+singles! {
+    [Numbers32, numbers32(x: a b, y: c d): __m128]
+    mod32 => x % y;
+    pow32 => x.powf(y);
+    atan2_32 => x.atan2(y);
+}
+
+singles! {
+    [Numbers64, numbers64(x: a b c d): __m128d]
+    cbrt64 => x.cbrt();
+    exp64 => x.exp();
+    log64 => x.ln();
+    log2_64 => x.log2();
+    log10_64 => x.log10();
+    sin64 => x.sin();
+    cos64 => x.cos();
+    tan64 => x.tan();
+    asin64 => x.asin();
+    acos64 => x.acos();
+    atan64 => x.atan();
+    sinh64 => x.sinh();
+    cosh64 => x.cosh();
+    tanh64 => x.tanh();
+    erf64 => bullet_ops::scalar::erf(x);
+}
+
+singles! {
+    [Numbers64, numbers64(x: a b c d, y: e f g h): __m128d]
+    mod64 => x % y;
+    pow64 => x.powf(y);
+    atan2_64 => x.atan2(y);
 }
 
 /// The address of a function of several numbers; 0 of what is no function of numbers.

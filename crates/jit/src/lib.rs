@@ -30,6 +30,7 @@ mod abi;
 mod compile;
 mod emit;
 mod host;
+#[cfg(target_arch = "x86_64")]
 mod lanes;
 mod print;
 mod program;

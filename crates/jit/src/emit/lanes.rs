@@ -143,7 +143,22 @@ impl Emitter<'_> {
         slot
     }
 
-    /// The lanes of a value from the stack.
+    /// The lanes of a value from the stack, where they were put one by one: a wide load would wait until all stores have left the
+    /// core.
+    pub(super) fn collect(&mut self, dtype: DType, slot: StackSlot) -> Parts {
+        let ty = vector(dtype);
+        let (lanes, lane) = (ty.lane_count() as i32, ty.lane_type());
+        (0..count(dtype) as i32)
+            .map(|part| {
+                let mut load = |i: i32| self.ops.b.ins().stack_load(I64, lane, slot, 16 * part + i * width(dtype));
+                let scalars: Vec<Value> = (0..lanes).map(&mut load).collect();
+                let first = self.ops.b.ins().scalar_to_vector(ty, scalars[0]);
+                (1..lanes).fold(first, |x, i| self.ops.b.ins().insertlane(x, scalars[i as usize], i as u8))
+            })
+            .collect()
+    }
+
+    /// The lanes of a value from the stack, where they were put together.
     pub(super) fn reload(&mut self, dtype: DType, slot: StackSlot) -> Parts {
         let ty = vector(dtype);
         (0..count(dtype)).map(|i| self.ops.b.ins().stack_load(I64, ty, slot, 16 * i as i32)).collect()
@@ -219,16 +234,15 @@ impl Emitter<'_> {
             let result = f(this, &scalars);
             this.put_lane(to, out, lane, result);
         });
-        self.reload(to, out)
+        self.collect(to, out)
     }
 
-    /// A function of the table that takes all lanes at once, in memory.
+    /// A function of the table that takes all lanes at once.
     fn of_lanes(&mut self, function: Slot, dtype: DType, args: &[&[Value]]) -> Parts {
-        let slots: Vec<StackSlot> = args.iter().map(|parts| self.spill(parts)).collect();
         let out = self.borrow_slot();
-        let mut addresses = vec![self.ops.b.ins().stack_addr(I64, out, 0)];
-        addresses.extend(slots.iter().map(|&slot| self.ops.b.ins().stack_addr(I64, slot, 0)));
-        self.ops.call(function, &addresses, None);
+        let mut all = vec![self.ops.b.ins().stack_addr(I64, out, 0)];
+        all.extend(args.iter().copied().flatten());
+        self.ops.call(function, &all, None);
         self.reload(dtype, out)
     }
 

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, Block, BlockArg, Function as Clif, InstBuilder, Signature, Type, UserFuncName, Value,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::abi::{Context, Function};
@@ -129,6 +129,9 @@ struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, options: Options, mut ops: Ops<'a>) -> Emitter<'a> {
         let none = Value::from_u32(0);
+        // Functions of lanes take them in registers, as this convention has it.
+        let lanes = options.lanes && ops.call_conv == CallConv::SystemV;
+        let shapes = lanes.then(|| uniform::analyze(kernel)).flatten();
         let fault = ops.b.create_block();
         let top = ops.b.declare_var(I64);
         Emitter {
@@ -145,7 +148,7 @@ impl<'a> Emitter<'a> {
             prints: vec![],
             tape: TapeUse::of(kernel),
             top,
-            wide: options.lanes.then(|| uniform::analyze(kernel)).flatten().map(Wide::new),
+            wide: shapes.map(Wide::new),
         }
     }
 

@@ -292,7 +292,7 @@ impl Emitter<'_> {
                 this.put_lane(dtype, out, lane, x);
             }
         });
-        let loaded: Vec<Parts> = outs.iter().map(|&out| self.reload(dtype, out)).collect();
+        let loaded: Vec<Parts> = outs.iter().map(|&out| self.collect(dtype, out)).collect();
         if run.is_none() {
             for (&result, parts) in data.results.iter().zip(loaded) {
                 self.set_parts(result, parts);
@@ -367,7 +367,7 @@ impl Emitter<'_> {
             }
         });
         for (&result, &out) in data.results.iter().zip(&outs) {
-            let parts = self.reload(kernel.dtype(result), out);
+            let parts = self.collect(kernel.dtype(result), out);
             self.set_parts(result, parts);
         }
     }
@@ -634,7 +634,7 @@ impl Emitter<'_> {
             let runs = this.runs(dtype, &scalars);
             this.put_lane(DType::I64, out, lane, runs);
         });
-        self.reload(DType::I64, out)
+        self.collect(DType::I64, out)
     }
 
     fn counted_rounds(
