@@ -122,8 +122,8 @@ fn cold(name: &str, text: &str, runs: usize) -> Result<(f64, f64, usize), String
         both.iter().map(|program| program.as_ref().map_or(0, Program::code_bytes)).sum::<usize>()
     };
     let kernels = parts()?;
-    let all = best(runs, || drop(parts().map(|kernels| code(&kernels))));
-    let back = best(runs, || drop(code(&kernels)));
+    let all = best(runs, || _ = parts().map(|kernels| code(&kernels)));
+    let back = best(runs, || _ = code(&kernels));
     Ok((all, back, code(&kernels)))
 }
 

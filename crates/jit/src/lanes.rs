@@ -3,6 +3,9 @@
 //! Operands come in registers of 128 bits: a wide load of what two narrower stores just wrote would wait for both to leave the core,
 //! and everything behind it, too. Results go to memory in one store, which narrower loads can take from.
 
+// Cranelift passes vectors as C does on this system, and there is no Rust name for C's own types of them.
+#![allow(improper_ctypes_definitions)]
+
 use std::arch::x86_64::{__m128, __m128d};
 
 use bullet_kernels::cpu::math;
@@ -27,9 +30,10 @@ fn numbers64(x: [__m128d; LANES / 2]) -> Numbers64 {
     unsafe { std::mem::transmute(x) }
 }
 
-/// Functions that a loop over lanes computes in vectors; each is compiled for every instruction set.
+/// Functions that a loop over lanes computes in vectors, and those of one number that give the same; each is compiled for every
+/// instruction set.
 macro_rules! vectors {
-    ($($name:ident: $($body:ident)::+;)*) => {$(
+    ($($name:ident: $($body:ident)::+, $($one:ident)::+;)*) => {$(
         mod $name {
             use super::*;
 
@@ -56,11 +60,21 @@ macro_rules! vectors {
                 unsafe { run::<Avx512>(out, numbers32([a, b])) }
             }
 
-            pub(super) fn address() -> usize {
+            extern "C" fn portable_one(x: f32) -> f32 {
+                $($one)::+::<Portable>(x)
+            }
+
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe extern "C" fn avx2_one(x: f32) -> f32 {
+                $($one)::+::<Avx2>(x)
+            }
+
+            /// Of all lanes, and of one number, with the same result.
+            pub(super) fn addresses() -> [usize; 2] {
                 match isa() {
-                    Isa::Avx512 => avx512 as *const () as usize,
-                    Isa::Avx2 => avx2 as *const () as usize,
-                    _ => portable as *const () as usize,
+                    Isa::Avx512 => [avx512 as *const () as usize, avx2_one as *const () as usize],
+                    Isa::Avx2 => [avx2 as *const () as usize, avx2_one as *const () as usize],
+                    _ => [portable as *const () as usize, portable_one as *const () as usize],
                 }
             }
         }
@@ -148,20 +162,35 @@ fn any_tan<T: Target>(x: Numbers32) -> Numbers32 {
     with_far(x, bodies::near_tan::<T>(x), f32::tan)
 }
 
+#[inline(always)]
+fn one_sin<T: Target>(x: f32) -> f32 {
+    if x.abs() > math::TRIG_LIMIT { x.sin() } else { math::sin::<T>(x) }
+}
+
+#[inline(always)]
+fn one_cos<T: Target>(x: f32) -> f32 {
+    if x.abs() > math::TRIG_LIMIT { x.cos() } else { math::cos::<T>(x) }
+}
+
+#[inline(always)]
+fn one_tan<T: Target>(x: f32) -> f32 {
+    if x.abs() > math::TRIG_LIMIT { x.tan() } else { math::tan::<T>(x) }
+}
+
 vectors! {
-    exp: bodies::exp;
-    log: long::log;
-    log2: long::log2;
-    asin: bodies::asin;
-    acos: long::acos;
-    atan: long::atan;
-    sinh: bodies::sinh;
-    cosh: bodies::cosh;
-    tanh: bodies::tanh;
-    erf: bodies::erf;
-    sin: any_sin;
-    cos: any_cos;
-    tan: any_tan;
+    exp: bodies::exp, math::exp;
+    log: long::log, math::log;
+    log2: long::log2, math::log2;
+    asin: bodies::asin, math::asin;
+    acos: long::acos, math::acos;
+    atan: long::atan, math::atan;
+    sinh: bodies::sinh, math::sinh;
+    cosh: bodies::cosh, math::cosh;
+    tanh: bodies::tanh, math::tanh;
+    erf: bodies::erf, math::erf;
+    sin: any_sin, one_sin;
+    cos: any_cos, one_cos;
+    tan: any_tan, one_tan;
 }
 
 /// Functions of one or two numbers, one by one.
@@ -224,22 +253,37 @@ singles! {
     atan2_64 => x.atan2(y);
 }
 
+/// The addresses of a function that is computed in vectors: of all lanes, and of one number.
+fn vectors(function: Function) -> Option<[usize; 2]> {
+    Some(match function {
+        Function::Exp32 => exp::addresses(),
+        Function::Log32 => log::addresses(),
+        Function::Log2_32 => log2::addresses(),
+        Function::Sin32 => sin::addresses(),
+        Function::Cos32 => cos::addresses(),
+        Function::Tan32 => tan::addresses(),
+        Function::Asin32 => asin::addresses(),
+        Function::Acos32 => acos::addresses(),
+        Function::Atan32 => atan::addresses(),
+        Function::Sinh32 => sinh::addresses(),
+        Function::Cosh32 => cosh::addresses(),
+        Function::Tanh32 => tanh::addresses(),
+        Function::Erf32 => erf::addresses(),
+        _ => return None,
+    })
+}
+
+/// The address of a function of one number that gives what lanes give, if it is not the standard library's.
+pub(crate) fn single(function: Function) -> Option<usize> {
+    vectors(function).map(|[_, one]| one)
+}
+
 /// The address of a function of several numbers; 0 of what is no function of numbers.
 pub(crate) fn address(function: Function) -> usize {
+    if let Some([all, _]) = vectors(function) {
+        return all;
+    }
     match function {
-        Function::Exp32 => exp::address(),
-        Function::Log32 => log::address(),
-        Function::Log2_32 => log2::address(),
-        Function::Sin32 => sin::address(),
-        Function::Cos32 => cos::address(),
-        Function::Tan32 => tan::address(),
-        Function::Asin32 => asin::address(),
-        Function::Acos32 => acos::address(),
-        Function::Atan32 => atan::address(),
-        Function::Sinh32 => sinh::address(),
-        Function::Cosh32 => cosh::address(),
-        Function::Tanh32 => tanh::address(),
-        Function::Erf32 => erf::address(),
         Function::Cbrt32 => cbrt32 as *const () as usize,
         Function::Log10_32 => log10_32 as *const () as usize,
         Function::Mod32 => mod32 as *const () as usize,
@@ -264,6 +308,19 @@ pub(crate) fn address(function: Function) -> usize {
         Function::Pow64 => pow64 as *const () as usize,
         Function::Atan2_64 => atan2_64 as *const () as usize,
         Function::Fault
+        | Function::Exp32
+        | Function::Log32
+        | Function::Log2_32
+        | Function::Sin32
+        | Function::Cos32
+        | Function::Tan32
+        | Function::Asin32
+        | Function::Acos32
+        | Function::Atan32
+        | Function::Sinh32
+        | Function::Cosh32
+        | Function::Tanh32
+        | Function::Erf32
         | Function::Grow
         | Function::Print
         | Function::RoundF16

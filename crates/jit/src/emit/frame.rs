@@ -216,9 +216,9 @@ impl Emitter<'_> {
         self.ops.b.ins().brif(enough, next, &[top.into()], grow, &[]);
         self.ops.b.switch_to_block(grow);
         let grown = self.ops.number(crate::abi::Function::Grow, &[self.context, top], I64);
-        let (site, value) = (self.ops.int(I32, crate::host::TAPE_SITE.into()), self.ops.int(I32, 0));
-        let bits = self.mask_bits();
-        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &[site.into(), value.into(), bits.into()]);
+        let (value, bits) = (self.ops.int(I32, 0), self.mask_bits());
+        let args = self.fault_args(crate::host::TAPE_SITE, value, bits);
+        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &args);
         self.ops.b.switch_to_block(next);
         place
     }

@@ -483,9 +483,4 @@ impl Emitter<'_> {
         }
         self.lane_by_lane(&[(from, x.to_vec())], to, |this, x| this.ops.bitcast(from, to, x[0]))
     }
-
-    /// What memory holds in a run of elements, as far as vectors do: of 4 or 8 bytes.
-    pub(super) fn is_vector_in_memory(dtype: DType) -> bool {
-        dtype.size() >= 4
-    }
 }

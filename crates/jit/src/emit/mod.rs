@@ -70,8 +70,7 @@ pub(crate) fn emit(kernel: &Kernel, options: Options, isa: &dyn TargetIsa) -> Re
     let builder = FunctionBuilder::new(&mut function, &mut builder_context);
     let mut emitter = Emitter::new(kernel, options, Ops::new(builder, isa.default_call_conv()));
     emitter.function();
-    let Emitter { mut ops, sites, prints, frame, tape, wide, .. } = emitter;
-    let lanes = if wide.is_some() { LANES } else { 1 };
+    let Emitter { mut ops, sites, prints, frame, tape, lanes, .. } = emitter;
     ops.b.seal_all_blocks();
     ops.b.finalize(isa.frontend_config());
     let tape = match tape {
@@ -115,23 +114,22 @@ struct Emitter<'a> {
     /// This thread's place in the order of the grid, and in each dimension.
     thread: Value,
     place: [Value; 4],
-    /// Where faults go: takes the site, the index, and bits of lanes.
+    /// Where faults go: takes the site, the index, the first thread of a round, and bits of its lanes.
     fault: Block,
     sites: Vec<Site>,
     prints: Vec<Print>,
     tape: TapeUse,
     /// The end of the tape.
     top: Variable,
-    /// Threads side by side, if the kernel is run so.
+    /// How many threads run at once, at most.
+    lanes: usize,
+    /// What is known of threads side by side, while their code is made.
     wide: Option<Wide>,
 }
 
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, options: Options, mut ops: Ops<'a>) -> Emitter<'a> {
         let none = Value::from_u32(0);
-        // Functions of lanes take them in registers, as this convention has it.
-        let lanes = options.lanes && ops.call_conv == CallConv::SystemV;
-        let shapes = lanes.then(|| uniform::analyze(kernel)).flatten();
         let fault = ops.b.create_block();
         let top = ops.b.declare_var(I64);
         Emitter {
@@ -148,7 +146,8 @@ impl<'a> Emitter<'a> {
             prints: vec![],
             tape: TapeUse::of(kernel),
             top,
-            wide: shapes.map(Wide::new),
+            lanes: 1,
+            wide: None,
         }
     }
 
@@ -168,54 +167,107 @@ impl<'a> Emitter<'a> {
 
         // A loop over threads, which knows their places without dividing.
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
-        self.thread = self.ops.b.append_block_param(head, I64);
-        for axis in 1..grid {
-            self.place[axis] = self.ops.b.append_block_param(head, I32);
-        }
-        if grid > 1 {
-            self.place[0] = self.ops.b.append_block_param(head, I32);
-        }
-        let mut args = vec![BlockArg::Value(start)];
-        args.extend((1..grid).map(|axis| BlockArg::Value(first[axis])));
-        args.extend((grid > 1).then(|| BlockArg::Value(first[0])));
+        // Functions of lanes take them in registers, as this convention has it.
+        let lanes = self.options.lanes && self.ops.call_conv == CallConv::SystemV;
+        let shapes = lanes.then(|| uniform::choose(self.kernel)).flatten();
+        self.lanes = if shapes.is_some() { LANES } else { 1 };
+        let args = self.place_args(start, &first);
+        let dense = shapes.as_ref().and_then(|shapes| self.is_dense(shapes));
         self.ops.b.ins().jump(head, &args);
-        self.ops.b.switch_to_block(head);
-        if grid == 1 {
-            self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
+        match shapes {
+            Some(shapes) => {
+                let wide = Wide::new(self.kernel, shapes);
+                self.rounds_of_lanes((wide, dense), (head, exit), end, &lengths);
+            }
+            None => self.threads(head, exit, end, &lengths),
         }
-        let threads = self.threads_side_by_side(end, &lengths);
-        self.start_tape();
-        self.block(self.kernel.body);
-
-        let wide = self.ops.b.ins().uextend(I64, threads);
-        let next = self.ops.b.ins().iadd(self.thread, wide);
-        let mut args = vec![BlockArg::Value(next)];
-        let places = self.next_place(threads, &lengths);
-        args.extend((1..grid).map(|axis| BlockArg::Value(places[axis])));
-        args.extend((grid > 1).then(|| BlockArg::Value(places[0])));
-        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
-        self.ops.b.ins().brif(more, head, &args, exit, &[]);
         self.ops.b.switch_to_block(exit);
         let done = self.ops.int(I32, 0);
         self.ops.b.ins().return_(&[done]);
         self.end_in_fault();
     }
 
-    /// How many threads run in this round: one, or lanes up to the end of a row.
-    fn threads_side_by_side(&mut self, end: Value, lengths: &[Value]) -> Value {
-        if self.wide.is_none() {
-            return self.ops.int(I32, 1);
+    /// A thread's number and place as arguments of a block.
+    fn place_args(&self, thread: Value, place: &[Value]) -> Vec<BlockArg> {
+        let mut args = vec![BlockArg::Value(thread)];
+        if self.kernel.grid > 1 {
+            args.extend(place[..self.kernel.grid.into()].iter().map(|&place| BlockArg::Value(place)));
         }
+        args
+    }
+
+    /// Starts a block with a thread's number and place as its parameters.
+    fn at_place(&mut self, block: Block) {
+        let grid = usize::from(self.kernel.grid);
+        self.thread = self.ops.b.append_block_param(block, I64);
+        for axis in 0..if grid > 1 { grid } else { 0 } {
+            self.place[axis] = self.ops.b.append_block_param(block, I32);
+        }
+        self.ops.b.switch_to_block(block);
+        if grid == 1 {
+            self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
+        }
+    }
+
+    /// Runs threads one after the other, up to `end`, from the place that `head` takes.
+    fn threads(&mut self, head: Block, exit: Block, end: Value, lengths: &[Value]) {
+        self.at_place(head);
+        self.start_tape();
+        self.block(self.kernel.body);
+        let one = self.ops.int(I32, 1);
+        let next = self.ops.b.ins().iadd_imm_s(self.thread, 1);
+        let place = self.next_place(one, lengths);
+        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
+        let args = self.place_args(next, &place);
+        self.ops.b.ins().brif(more, head, &args, exit, &[]);
+    }
+
+    /// Runs as many threads as there are lanes side by side, where a row has as many left and arrays have no gaps; else the threads of
+    /// the round one after the other.
+    fn rounds_of_lanes(
+        &mut self,
+        (wide, dense): (Wide, Option<Value>),
+        (head, exit): (Block, Block),
+        end: Value,
+        lengths: &[Value],
+    ) {
+        self.at_place(head);
+        let (thread, place) = (self.thread, self.place);
+        let threads = self.threads_left(end, lengths);
+        let all = self.ops.b.ins().icmp_imm_s(IntCC::Equal, threads, LANES as i64);
+        let good = dense.map_or(all, |dense| self.ops.b.ins().band(all, dense));
+        let (beside, single, next) =
+            (self.ops.b.create_block(), self.ops.b.create_block(), self.ops.b.create_block());
+        let args = self.place_args(thread, &place);
+        let wide_threads = self.ops.b.ins().uextend(I64, threads);
+        let last = self.ops.b.ins().iadd(thread, wide_threads);
+        self.ops.b.ins().brif(good, beside, &[], single, &args);
+
+        self.ops.b.switch_to_block(beside);
+        self.wide = Some(wide);
+        self.start_tape();
+        self.block(self.kernel.body);
+        self.wide = None;
+        self.ops.b.ins().jump(next, &[]);
+        self.threads(single, next, last, lengths);
+
+        (self.thread, self.place) = (thread, place);
+        self.ops.b.switch_to_block(next);
+        let place = self.next_place(threads, lengths);
+        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, last, end);
+        let args = self.place_args(last, &place);
+        self.ops.b.ins().brif(more, head, &args, exit, &[]);
+    }
+
+    /// How many threads a round has: lanes, or fewer at the end of a row.
+    fn threads_left(&mut self, end: Value, lengths: &[Value]) -> Value {
         let left = self.ops.b.ins().isub(end, self.thread);
         let most = self.ops.b.ins().iconst(I64, LANES as i64);
         let left = self.ops.b.ins().smin(left, most);
-        let mut threads = self.ops.b.ins().ireduce(I32, left);
-        if let (Some(&length), true) = (lengths.last(), lengths.len() > 1) {
-            let row = self.ops.b.ins().isub(length, self.place[lengths.len() - 1]);
-            threads = self.ops.b.ins().smin(threads, row);
-        }
-        self.start_lanes(threads);
-        threads
+        let threads = self.ops.b.ins().ireduce(I32, left);
+        let (Some(&length), true) = (lengths.last(), lengths.len() > 1) else { return threads };
+        let row = self.ops.b.ins().isub(length, self.place[lengths.len() - 1]);
+        self.ops.b.ins().smin(threads, row)
     }
 
     fn of_context(&mut self, ty: Type, offset: i32) -> Value {
@@ -259,11 +311,12 @@ impl<'a> Emitter<'a> {
         self.ops.b.set_cold_block(self.fault);
         let site = self.ops.b.append_block_param(self.fault, I32);
         let value = self.ops.b.append_block_param(self.fault, I32);
+        let first = self.ops.b.append_block_param(self.fault, I64);
         let bits = self.ops.b.append_block_param(self.fault, I32);
         self.ops.b.switch_to_block(self.fault);
         let lane = self.ops.b.ins().ctz(bits);
         let lane = self.ops.b.ins().uextend(I64, lane);
-        let thread = self.ops.b.ins().iadd(self.thread, lane);
+        let thread = self.ops.b.ins().iadd(first, lane);
         self.ops.call(Function::Fault, &[self.context, site, value, thread], None);
         let failed = self.ops.int(I32, 1);
         self.ops.b.ins().return_(&[failed]);
@@ -278,10 +331,15 @@ impl<'a> Emitter<'a> {
     /// As [`unless_fault`](Self::unless_fault), of the first of these lanes.
     fn unless_fault_of(&mut self, good: Value, site: u32, value: Value, bits: Value) {
         let next = self.ops.b.create_block();
-        let site = self.ops.int(I32, site.into());
-        let args = [BlockArg::Value(site), BlockArg::Value(value), BlockArg::Value(bits)];
+        let args = self.fault_args(site, value, bits);
         self.ops.b.ins().brif(good, next, &[], self.fault, &args);
         self.ops.b.switch_to_block(next);
+    }
+
+    /// Of the block of faults: of the first of these lanes.
+    fn fault_args(&mut self, site: u32, value: Value, bits: Value) -> [BlockArg; 4] {
+        let site = self.ops.int(I32, site.into());
+        [site, value, self.thread, bits].map(BlockArg::Value)
     }
 
     /// What a scalar is here.

@@ -3,8 +3,10 @@
 //! Side by side are threads that differ in the last dimension of the grid only. A value is uniform if it follows from uniform values
 //! where control flow is uniform; a loop that lanes leave at different times makes all that it carries varying.
 
-use bullet_lang::ir::{Binary, Block, Kernel, Op, Value};
+use bullet_lang::ir::{Binary, Block, Kernel, Op, Unary, Value};
 use bullet_ops::DType;
+
+use super::lanes::LANES;
 
 /// What a value is over lanes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,8 +27,102 @@ struct Analysis<'a> {
     refused: bool,
 }
 
-/// The shapes of all values, or none if the kernel is to run one thread after the other.
-pub(super) fn analyze(kernel: &Kernel) -> Option<Vec<Shape>> {
+/// The shapes of all values, if threads can run side by side and that pays.
+pub(super) fn choose(kernel: &Kernel) -> Option<Vec<Shape>> {
+    let shapes = analyze(kernel)?;
+    let mut cost = Cost { kernel, shapes: &shapes, alone: 0.0, beside: 0.0, insts: 0 };
+    cost.block(kernel.body, 1.0, true);
+    // Code for lanes is code beside that for one thread, and takes its time to be made.
+    (cost.insts <= MOST_INSTS && cost.beside * 1.3 < cost.alone).then_some(shapes)
+}
+
+/// Larger kernels run one thread after the other: their vectors would not fit registers, and compiling takes longer.
+const MOST_INSTS: usize = 300;
+/// How often loops are taken to run.
+const RUNS: f64 = 8.0;
+
+/// About the cycles of as many threads as there are lanes.
+struct Cost<'a> {
+    kernel: &'a Kernel,
+    shapes: &'a [Shape],
+    /// One after the other.
+    alone: f64,
+    /// Side by side.
+    beside: f64,
+    insts: usize,
+}
+
+impl Cost<'_> {
+    fn block(&mut self, block: Block, weight: f64, together: bool) {
+        let kernel = self.kernel;
+        for &inst in &kernel.block(block).insts {
+            self.insts += 1;
+            let data = kernel.inst(inst);
+            let uniform = |value: &Value| self.shapes[value.index()] == Shape::Uniform;
+            let all_uniform = data.args.iter().all(uniform);
+            let (one, lanes) = self.inst(inst, together);
+            let lanes = if all_uniform && !matches!(data.op, Op::Store | Op::Atomic(_)) { one } else { lanes };
+            self.alone += weight * one * LANES as f64;
+            self.beside += weight * lanes;
+            let (runs, inner) = match data.op {
+                Op::For => (RUNS, data.args[..3].iter().all(uniform)),
+                Op::While => {
+                    let go_on = kernel.block(data.blocks[0]).yields.first().is_some_and(uniform);
+                    (RUNS, go_on && uniform(&data.args[0]))
+                }
+                Op::If => (1.0, uniform(&data.args[0])),
+                _ => (1.0, true),
+            };
+            for &inner_block in &data.blocks {
+                self.block(inner_block, weight * runs, together && inner);
+            }
+        }
+    }
+
+    /// Of one thread, and of all lanes together.
+    fn inst(&self, inst: bullet_lang::ir::Inst, together: bool) -> (f64, f64) {
+        let data = self.kernel.inst(inst);
+        let lanes = LANES as f64;
+        let dtype = data.args.first().map_or(DType::I32, |&arg| self.kernel.dtype(arg));
+        let vectors = if dtype.size() == 8 { lanes / 2.0 } else { lanes / 4.0 };
+        let single = |cost: f64| (cost, lanes * (cost + 3.0) + 8.0);
+        match data.op {
+            Op::Unary(op) if super::scalar::function(op, false).is_some() => {
+                if dtype == DType::F32 && !matches!(op, Unary::Cbrt | Unary::Log10) { (20.0, 40.0) } else { single(30.0) }
+            }
+            Op::Unary(Unary::Sqrt) | Op::Binary(Binary::Div) if dtype.is_float() => (4.0, 4.0 * vectors),
+            Op::Binary(Binary::Pow | Binary::Atan2) => single(40.0),
+            Op::Binary(Binary::Mod) if dtype.is_float() => single(20.0),
+            Op::Binary(Binary::Div | Binary::Mod) => single(8.0),
+            Op::Binary(Binary::Shl | Binary::Shr) => single(1.0),
+            Op::Cast if self.kernel.dtype(data.results[0]).size() != dtype.size() => single(1.0),
+            op if op.is_pure() => match dtype {
+                DType::F16 | DType::BF16 => single(8.0),
+                _ => (1.0, vectors),
+            },
+            Op::Load | Op::Store => self.memory(inst, together),
+            Op::Atomic(_) | Op::CompareExchange => single(20.0),
+            Op::If => (1.0, 8.0),
+            Op::For | Op::While => (2.0, if together { 4.0 } else { 12.0 }),
+            _ => (2.0, 2.0 * vectors),
+        }
+    }
+
+    fn memory(&self, inst: bullet_lang::ir::Inst, together: bool) -> (f64, f64) {
+        let data = self.kernel.inst(inst);
+        let Some(ty) = self.kernel.ty(data.args[0]).array() else { return (0.0, 0.0) };
+        let lanes = f64::from(ty.lanes);
+        let last = data.args[usize::from(ty.ndim)];
+        let run = ty.lanes == 1 && ty.dtype.size() >= 4 && self.shapes[last.index()] == Shape::Consecutive && together;
+        match run {
+            true => (3.0, 4.0),
+            false => (2.0 + lanes, LANES as f64 * (4.0 + 3.0 * lanes) + 8.0),
+        }
+    }
+}
+
+/// The shapes of all values, or none if threads cannot run side by side.
+fn analyze(kernel: &Kernel) -> Option<Vec<Shape>> {
     let shapes = vec![Shape::Uniform; kernel.value_count()];
     let mut analysis = Analysis { kernel, shapes, changed: true, refused: false };
     while analysis.changed && !analysis.refused {

@@ -2,10 +2,11 @@
 //!
 //! What is [uniform](super::uniform) is done once, as for one thread. A branch that lanes disagree on runs both of its blocks, each
 //! under its part of the mask and only if that is not empty; a loop runs until no lane wants another round, and lanes that are done
-//! keep what they carry. Memory is read and written in vectors where all lanes are at work on consecutive elements without gaps,
-//! else lane by lane. So each thread does what it would do alone; the order between threads is nobody's business.
+//! keep what they carry. Memory is read and written in vectors where all lanes are at work on consecutive elements (without gaps, which
+//! is known when a round starts), else lane by lane. So each thread does what it would do alone; the order between threads is nobody's
+//! business.
 
-use bullet_lang::ir::{self, Atomic, Const, Inst, Op};
+use bullet_lang::ir::{self, Atomic, Const, Inst, Kernel, Op};
 use bullet_ops::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I32X4, I64};
@@ -30,24 +31,32 @@ pub(super) struct Wide {
     shapes: Vec<Shape>,
     /// The lanes of each varying value.
     parts: Vec<Option<Parts>>,
-    mask: Mask,
+    /// None if all are at work.
+    mask: Option<Mask>,
+    /// Which values are used at all.
+    used_values: Vec<bool>,
     /// Places on the stack for the lanes of one value, and how many are in use.
     slots: Vec<StackSlot>,
     used: usize,
 }
 
 impl Wide {
-    pub(super) fn new(shapes: Vec<Shape>) -> Wide {
-        let parts = vec![None; shapes.len()];
-        let mask = Mask { parts: vec![], bits: Value::from_u32(0) };
-        Wide { shapes, parts, mask, slots: vec![], used: 0 }
+    pub(super) fn new(kernel: &Kernel, shapes: Vec<Shape>) -> Wide {
+        let mut used_values = vec![false; shapes.len()];
+        for inst in kernel.instructions() {
+            let data = kernel.inst(inst);
+            let yields = data.blocks.iter().flat_map(|&block| &kernel.block(block).yields);
+            data.args.iter().chain(yields).for_each(|value| used_values[value.index()] = true);
+        }
+        Wide { parts: vec![None; shapes.len()], shapes, mask: None, used_values, slots: vec![], used: 0 }
     }
 }
 
 impl Emitter<'_> {
-    /// What lanes share; none if threads run one after the other.
+    /// What is known of lanes; only called where there are some.
     fn lanes(&mut self) -> &mut Wide {
-        self.wide.get_or_insert_with(|| Wide::new(vec![]))
+        let kernel = self.kernel;
+        self.wide.get_or_insert_with(|| Wide::new(kernel, vec![]))
     }
 
     fn shape(&self, value: ir::Value) -> Shape {
@@ -58,32 +67,20 @@ impl Emitter<'_> {
         self.shape(value) == Shape::Uniform
     }
 
-    fn mask(&mut self) -> Mask {
-        self.lanes().mask.clone()
+    fn mask(&self) -> Option<Mask> {
+        self.wide.as_ref().and_then(|wide| wide.mask.clone())
     }
 
     /// A place for the lanes of one value, until the end of an instruction.
     pub(super) fn borrow_slot(&mut self) -> StackSlot {
         let used = self.lanes().used;
-        if used == self.lanes().slots.len() {
-            let slot = self.slot(8 * LANES);
-            self.lanes().slots.push(slot);
-        }
         self.lanes().used += 1;
-        self.lanes().slots[used]
-    }
-
-    /// Starts a row: as many lanes as it has threads left, of the numbers 0 to LANES - 1.
-    pub(super) fn start_lanes(&mut self, threads: Value) {
-        let mut parts = vec![];
-        let left = self.ops.b.ins().splat(I32X4, threads);
-        for part in self.counting() {
-            parts.push(self.ops.b.ins().icmp(IntCC::SignedLessThan, part, left));
+        if let Some(&slot) = self.lanes().slots.get(used) {
+            return slot;
         }
-        let one = self.ops.int(I32, 1);
-        let power = self.ops.b.ins().ishl(one, threads);
-        let bits = self.ops.b.ins().iadd_imm_s(power, -1);
-        self.lanes().mask = Mask { parts, bits };
+        let slot = self.slot(8 * LANES);
+        self.lanes().slots.push(slot);
+        slot
     }
 
     /// 0, 1, 2 ..
@@ -174,49 +171,89 @@ impl Emitter<'_> {
 
     /// The bits of the lanes at work, of which the first is to blame for what goes wrong in all.
     pub(super) fn mask_bits(&mut self) -> Value {
-        match &self.wide {
-            Some(wide) => wide.mask.bits,
-            None => self.ops.int(I32, 1),
+        match self.mask() {
+            Some(mask) => mask.bits,
+            None => self.ops.int(I32, if self.wide.is_some() { ALL } else { 1 }),
         }
     }
 
     // Memory.
 
-    /// The address of the first of a run of elements side by side without gaps, one a lane, if that is what an op touches: in the
-    /// first block all is so; the second takes other cases. None if no run is possible.
-    fn run_of(&mut self, inst: Inst) -> Option<(Value, Block)> {
-        let kernel = self.kernel;
-        let data = kernel.inst(inst);
-        let ty = kernel.ty(data.args[0]).array()?;
-        let indices = &data.args[1..=usize::from(ty.ndim)];
-        let (&last, others) = indices.split_last()?;
-        let fits = ty.lanes == 1 && Self::is_vector_in_memory(ty.dtype) && self.shape(last) == Shape::Consecutive;
-        if !fits || others.iter().any(|&index| !self.is_uniform(index)) {
+    /// Whether an op touches consecutive elements of a parameter, one a lane, that fit vectors; if the parameter has no gaps.
+    fn is_run(&self, inst: Inst, shapes: &[Shape]) -> bool {
+        let data = self.kernel.inst(inst);
+        let Some(ty) = data.args.first().and_then(|&array| self.kernel.ty(array).array()) else { return false };
+        let shape = |value: &ir::Value| shapes[value.index()];
+        let Some((last, others)) = data.args[1..=usize::from(ty.ndim)].split_last() else { return false };
+        ty.lanes == 1
+            && ty.dtype.size() >= 4
+            && matches!(data.op, Op::Load | Op::Store)
+            && shape(last) == Shape::Consecutive
+            && others.iter().all(|index| shape(index) == Shape::Uniform)
+            && self.array_param(data.args[0]).is_some()
+    }
+
+    /// Whether arrays have no gaps where ops touch consecutive elements; none if there are no such.
+    pub(super) fn is_dense(&mut self, shapes: &[Shape]) -> Option<Value> {
+        let mut arrays: Vec<ir::Value> = vec![];
+        for inst in self.kernel.instructions() {
+            let data = self.kernel.inst(inst);
+            if matches!(data.op, Op::Load | Op::Store) && self.is_run(inst, shapes) && !arrays.contains(&data.args[0]) {
+                arrays.push(data.args[0]);
+            }
+        }
+        let mut dense = None;
+        for array in arrays {
+            let stride = self.array_param(array).and_then(|(_, param)| param.strides.last().copied())?;
+            let one = self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, self.kernel.dtype(array).size() as i64);
+            dense = Some(dense.map_or(one, |dense| self.ops.b.ins().band(dense, one)));
+        }
+        dense
+    }
+
+    /// The address of the first element of a run, checked, if an op touches one and all lanes are at work.
+    fn run_of(&mut self, inst: Inst) -> Option<Value> {
+        let wide = self.wide.as_ref()?;
+        if wide.mask.is_some() || !self.is_run(inst, &wide.shapes) {
             return None;
         }
-        let (_, param) = self.array_param(data.args[0])?;
-        let param = param.clone();
-        let scalars: Vec<Value> = indices.iter().map(|&index| self.value(index)).collect();
-        let bits = self.mask().bits;
-        let stride = *param.strides.last()?;
-        let b = &mut self.ops.b;
-        let all = b.ins().icmp_imm_s(IntCC::Equal, bits, ALL);
-        let dense = b.ins().icmp_imm_s(IntCC::Equal, stride, ty.dtype.size() as i64);
-        let mut good = b.ins().band(all, dense);
+        let data = self.kernel.inst(inst);
+        let ndim = usize::from(self.kernel.ty(data.args[0]).array()?.ndim);
+        let indices: Vec<Value> = data.args[1..=ndim].iter().map(|&index| self.value(index)).collect();
         if self.options.check {
-            for (&index, &length) in scalars.iter().zip(&param.shape) {
-                let inside = b.ins().icmp(IntCC::UnsignedLessThan, index, length);
-                good = b.ins().band(good, inside);
+            for (axis, &index) in indices.iter().enumerate() {
+                let site = self.index_site(inst, axis);
+                let length = self.dim(data.args[0], axis);
+                match axis + 1 == ndim {
+                    true => self.check_run(site, index, length),
+                    false => {
+                        let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, index, length);
+                        self.unless_fault(good, site, index);
+                    }
+                }
             }
-            let first = scalars[scalars.len() - 1];
-            let end = b.ins().iadd_imm_s(first, LANES as i64 - 1);
-            let inside = b.ins().icmp(IntCC::UnsignedLessThan, end, param.shape[scalars.len() - 1]);
-            good = b.ins().band(good, inside);
         }
-        let (run, other) = (b.create_block(), b.create_block());
-        b.ins().brif(good, run, &[], other, &[]);
-        b.switch_to_block(run);
-        Some((self.address(data.args[0], &scalars), other))
+        Some(self.address(data.args[0], &indices))
+    }
+
+    /// Goes on only if the indices of all lanes, which count up from this one, are in range.
+    fn check_run(&mut self, site: u32, index: Value, length: Value) {
+        let (next, cold) = (self.ops.b.create_block(), self.ops.b.create_block());
+        self.ops.b.set_cold_block(cold);
+        let last = self.ops.b.ins().iadd_imm_s(index, LANES as i64 - 1);
+        let starts = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, index, length);
+        let ends = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, last, length);
+        let good = self.ops.b.ins().band(starts, ends);
+        self.ops.b.ins().brif(good, next, &[], cold, &[]);
+        self.ops.b.switch_to_block(cold);
+        let (zero, one) = (self.ops.int(I32, 0), self.ops.int(I32, 1));
+        let left = self.ops.b.ins().isub(length, index);
+        let lane = self.ops.b.ins().select(starts, left, zero);
+        let value = self.ops.b.ins().iadd(index, lane);
+        let bit = self.ops.b.ins().ishl(one, lane);
+        let args = self.fault_args(site, value, bit);
+        self.ops.b.ins().jump(self.fault, &args);
+        self.ops.b.switch_to_block(next);
     }
 
     /// The indices of a memory op: scalars that all lanes share, or lanes on the stack.
@@ -271,41 +308,17 @@ impl Emitter<'_> {
             return false;
         }
         let dtype = kernel.dtype(data.args[0]);
-        let run = self.run_of(inst);
-        let end = self.ops.b.create_block();
-        let ty = vector(dtype);
-        if let Some((address, other)) = run {
-            let parts: Vec<BlockArg> = (0..count(dtype))
-                .map(|i| self.ops.b.ins().load(ty, trusted(), address, 16 * i as i32).into())
-                .collect();
-            self.ops.b.ins().jump(end, &parts);
-            self.ops.b.switch_to_block(other);
-        }
-        let indices = self.indices(inst);
-        let sites = self.sites_of(inst, indices.len());
-        let outs: Vec<StackSlot> = data.results.iter().map(|_| self.borrow_slot()).collect();
-        let bits = self.mask().bits;
-        self.for_lanes(Some(bits), |this, lane| {
-            let address = this.lane_element(inst, &indices, &sites, lane);
-            for (i, &out) in outs.iter().enumerate() {
-                let x = this.ops.load(dtype, address, (i * dtype.size()) as i32);
-                this.put_lane(dtype, out, lane, x);
-            }
-        });
-        let loaded: Vec<Parts> = outs.iter().map(|&out| self.collect(dtype, out)).collect();
-        if run.is_none() {
-            for (&result, parts) in data.results.iter().zip(loaded) {
-                self.set_parts(result, parts);
-            }
-            self.ops.b.ins().jump(end, &[]);
-            self.ops.b.switch_to_block(end);
+        if let Some(address) = self.run_of(inst) {
+            let ty = vector(dtype);
+            let parts =
+                (0..count(dtype)).map(|i| self.ops.b.ins().load(ty, trusted(), address, 16 * i as i32)).collect();
+            self.set_parts(data.results[0], parts);
             return true;
         }
-        let args: Vec<BlockArg> = loaded[0].iter().map(|&part| part.into()).collect();
-        self.ops.b.ins().jump(end, &args);
-        let parts = (0..count(dtype)).map(|_| self.ops.b.append_block_param(end, ty)).collect();
-        self.set_parts(data.results[0], parts);
-        self.ops.b.switch_to_block(end);
+        self.each_lane(inst, |this, address, _| {
+            let offsets = (0..data.results.len()).map(|i| (i * dtype.size()) as i32);
+            offsets.map(|offset| this.ops.load(dtype, address, offset)).collect()
+        });
         true
     }
 
@@ -313,15 +326,13 @@ impl Emitter<'_> {
         let kernel = self.kernel;
         let data = kernel.inst(inst);
         let dtype = kernel.dtype(data.args[0]);
-        let end = self.ops.b.create_block();
         let ndim = kernel.ty(data.args[0]).array().map_or(1, |ty| usize::from(ty.ndim));
-        if let Some((address, other)) = self.run_of(inst) {
+        if let Some(address) = self.run_of(inst) {
             let parts = self.parts(data.args[1 + ndim]);
             for (i, part) in parts.into_iter().enumerate() {
                 self.ops.b.ins().store(trusted(), part, address, 16 * i as i32);
             }
-            self.ops.b.ins().jump(end, &[]);
-            self.ops.b.switch_to_block(other);
+            return;
         }
         self.each_lane(inst, |this, address, values| {
             for (i, &value) in values.iter().enumerate() {
@@ -329,8 +340,6 @@ impl Emitter<'_> {
             }
             vec![]
         });
-        self.ops.b.ins().jump(end, &[]);
-        self.ops.b.switch_to_block(end);
     }
 
     /// A memory op lane by lane: from the element's address and the scalars behind the indices to the results.
@@ -350,9 +359,13 @@ impl Emitter<'_> {
                 (dtype, Err(self.spill(&parts)))
             })
             .collect();
-        let outs: Vec<StackSlot> = data.results.iter().map(|_| self.borrow_slot()).collect();
-        let bits = self.mask().bits;
-        self.for_lanes(Some(bits), |this, lane| {
+        let outs: Vec<Option<StackSlot>> = data
+            .results
+            .iter()
+            .map(|&result| if self.lanes().used_values[result.index()] { Some(self.borrow_slot()) } else { None })
+            .collect();
+        let bits = self.mask().map(|mask| mask.bits);
+        self.for_lanes(bits, |this, lane| {
             let address = this.lane_element(inst, &indices, &sites, lane);
             let scalars: Vec<Value> = values
                 .iter()
@@ -363,12 +376,16 @@ impl Emitter<'_> {
                 .collect();
             let results = f(this, address, &scalars);
             for (i, result) in results.into_iter().enumerate() {
-                this.put_lane(kernel.dtype(data.results[i]), outs[i], lane, result);
+                if let Some(out) = outs[i] {
+                    this.put_lane(kernel.dtype(data.results[i]), out, lane, result);
+                }
             }
         });
         for (&result, &out) in data.results.iter().zip(&outs) {
-            let parts = self.collect(kernel.dtype(result), out);
-            self.set_parts(result, parts);
+            if let Some(out) = out {
+                let parts = self.collect(kernel.dtype(result), out);
+                self.set_parts(result, parts);
+            }
         }
     }
 
@@ -395,7 +412,7 @@ impl Emitter<'_> {
         self.sites.push(Site::Assert { text: self.kernel.text(text).into(), span: data.span });
         let site = self.sites.len() as u32 - 1;
         let parts = self.parts(data.args[0]);
-        let (good, mask) = (self.bits(&parts), self.mask().bits);
+        let (good, mask) = (self.bits(&parts), self.mask_bits());
         let bad = self.ops.b.ins().band_not(mask, good);
         let fine = self.ops.b.ins().icmp_imm_s(IntCC::Equal, bad, 0);
         let zero = self.ops.int(I32, 0);
@@ -420,9 +437,10 @@ impl Emitter<'_> {
 
     /// The lanes of the mask for which a condition holds.
     fn masked(&mut self, condition: &[Value]) -> Mask {
-        let mask = self.mask();
-        let parts: Parts =
-            mask.parts.iter().zip(condition).map(|(&a, &b)| self.ops.b.ins().band(a, b)).collect();
+        let parts: Parts = match self.mask() {
+            Some(mask) => mask.parts.iter().zip(condition).map(|(&a, &b)| self.ops.b.ins().band(a, b)).collect(),
+            None => condition.to_vec(),
+        };
         let bits = self.bits(&parts);
         Mask { parts, bits }
     }
@@ -508,7 +526,7 @@ impl Emitter<'_> {
             let (run, end) = (self.ops.b.create_block(), self.ops.b.create_block());
             self.ops.b.ins().brif(mask.bits, run, &[], end, &Self::flat(&given));
             self.ops.b.switch_to_block(run);
-            self.lanes().mask = mask.clone();
+            self.lanes().mask = Some(mask.clone());
             self.block(block);
             let there = self.all_parts(yields);
             let both = self.blend_all(&data.results, &mask, &there, &given);
@@ -580,9 +598,9 @@ impl Emitter<'_> {
         let mask = Mask { parts, bits };
         let old = self.lane_parameters(head, results);
         self.ops.b.switch_to_block(head);
-        self.lanes().mask = mask.clone();
+        self.lanes().mask = Some(mask.clone());
         let (go, new) = round(self, &old);
-        self.lanes().mask = mask.clone();
+        self.lanes().mask = Some(mask.clone());
         let kept = self.blend_all(results, &mask, &new, &old);
         let next = self.masked(&go);
         let mut args: Vec<BlockArg> = next.parts.iter().map(|&part| part.into()).collect();
@@ -672,7 +690,7 @@ impl Emitter<'_> {
         let left: Parts = runs.iter().map(|_| self.ops.b.append_block_param(head, vector(DType::I64))).collect();
         let old = self.lane_parameters(head, &data.results);
         self.ops.b.switch_to_block(head);
-        self.lanes().mask = mask.clone();
+        self.lanes().mask = Some(mask.clone());
         if let Some(at) = at {
             self.values[body.args[0].index()] = Some(at);
         }
@@ -684,7 +702,7 @@ impl Emitter<'_> {
         }
         self.block(data.blocks[0]);
         let new = self.all_parts(&body.yields);
-        self.lanes().mask = mask.clone();
+        self.lanes().mask = Some(mask.clone());
         let kept = self.blend_all(&data.results, &mask, &new, &old);
         let one = self.ops.b.ins().iconst(I64, 1);
         let one = self.splat(DType::I64, one);
