@@ -13,8 +13,8 @@ use bullet_ops::DType;
 use common::{Layout, launch, programs};
 use generate::{COLUMNS, Random, module};
 
-/// How many threads run each kernel: two rounds side by side, and some.
-const THREADS: usize = 19;
+/// How many threads run each kernel: a round side by side, and some.
+const THREADS: usize = 11;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)

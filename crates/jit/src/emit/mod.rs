@@ -168,8 +168,8 @@ impl<'a> Emitter<'a> {
         // A loop over threads, which knows their places without dividing.
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
         // Functions of lanes take them in registers, as this convention has it.
-        let lanes = self.options.lanes && self.ops.call_conv == CallConv::SystemV;
-        let shapes = lanes.then(|| uniform::choose(self.kernel)).flatten();
+        let can = self.ops.call_conv == CallConv::SystemV;
+        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes)).flatten();
         self.lanes = if shapes.is_some() { LANES } else { 1 };
         let args = self.place_args(start, &first);
         let dense = shapes.as_ref().and_then(|shapes| self.is_dense(shapes));

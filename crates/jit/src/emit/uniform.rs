@@ -7,6 +7,7 @@ use bullet_lang::ir::{Binary, Block, Kernel, Op, Unary, Value};
 use bullet_ops::DType;
 
 use super::lanes::LANES;
+use crate::program::Lanes;
 
 /// What a value is over lanes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,13 +28,16 @@ struct Analysis<'a> {
     refused: bool,
 }
 
-/// The shapes of all values, if threads can run side by side and that pays.
-pub(super) fn choose(kernel: &Kernel) -> Option<Vec<Shape>> {
-    let shapes = analyze(kernel)?;
+/// The shapes of all values, if threads can run side by side and that is wanted.
+pub(super) fn choose(kernel: &Kernel, lanes: Lanes) -> Option<Vec<Shape>> {
+    let shapes = if lanes == Lanes::Off { None } else { analyze(kernel) }?;
+    if lanes == Lanes::Always {
+        return Some(shapes);
+    }
     let mut cost = Cost { kernel, shapes: &shapes, alone: 0.0, beside: 0.0, insts: 0 };
     cost.block(kernel.body, 1.0, true);
     // Code for lanes is code beside that for one thread, and takes its time to be made.
-    (cost.insts <= MOST_INSTS && cost.beside * 1.3 < cost.alone).then_some(shapes)
+    (cost.insts <= MOST_INSTS && cost.beside * 2.0 < cost.alone).then_some(shapes)
 }
 
 /// Larger kernels run one thread after the other: their vectors would not fit registers, and compiling takes longer.

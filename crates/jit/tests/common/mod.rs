@@ -1,6 +1,6 @@
 //! Arrays in memory as launches take them, made from and compared with those of the interpreter.
 
-use bullet_jit::{Arg, Fault, Options, Program};
+use bullet_jit::{Arg, Fault, Lanes, Options, Program};
 use bullet_lang::interp::{Arg as Given, Array, Cells};
 use bullet_lang::ir::{Kernel, Type};
 use bullet_ops::DType;
@@ -178,7 +178,7 @@ pub(crate) fn launch(
 
 /// A kernel compiled for threads one after the other, and side by side.
 pub(crate) fn programs(kernel: &Kernel) -> [Program; 2] {
-    [false, true].map(|lanes| {
+    [Lanes::Off, Lanes::Always].map(|lanes| {
         let options = Options { lanes, ..Options::default() };
         Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
     })
