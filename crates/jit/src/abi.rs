@@ -1,5 +1,5 @@
 //! What compiled code and this crate know of each other: the layout of arguments, of a worker's context, and the table of
-//! functions that code calls. A change of any of it is a change of [`VERSION`].
+//! functions that code calls. A change of any of it, or of the code that is made, is a change of [`VERSION`].
 
 use crate::host;
 

@@ -48,7 +48,8 @@ fn target() -> Result<&'static OwnedTargetIsa, Error> {
 }
 
 fn find_target() -> Result<OwnedTargetIsa, Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::new(format!("no CPU code can be made for this machine: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Error::new(format!("no CPU code can be made for this machine: {e}"));
     if !cfg!(target_arch = "x86_64") {
         return Err(failed(&"kernels are compiled for x86-64 only"));
     }
@@ -64,6 +65,19 @@ fn find_target() -> Result<OwnedTargetIsa, Error> {
     }
     let builder = cranelift_native::builder().map_err(|e| failed(&e))?;
     builder.finish(settings::Flags::new(flags)).map_err(|e| failed(&e))
+}
+
+/// The compiler, and all of this machine that code depends on.
+pub(crate) fn target_name() -> Result<String, Error> {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let target = target()?;
+    let flags = || {
+        let set = target.isa_flags().into_iter().filter(|flag| flag.as_bool() != Some(false));
+        set.map(|flag| format!(" {flag}")).collect::<String>()
+    };
+    let name = NAME
+        .get_or_init(|| format!("cranelift {}, {}{}", cranelift_codegen::VERSION, target.triple(), flags()));
+    Ok(name.clone())
 }
 
 /// A kernel compiled; with its text if it is asked for.

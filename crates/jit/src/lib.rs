@@ -6,6 +6,7 @@
 //!   compile   Cranelift -> bytes that may lie anywhere -> executable memory
 //!   program   launches: the grid in parts over the pool of bullet-kernels; faults in words
 //!   host      what code calls: mathematics, faults, the tape, printing
+//!   image     programs as bytes, kept on disk
 //!   abi       what code and host know of each other
 //! ```
 //!
@@ -30,6 +31,7 @@ mod abi;
 mod compile;
 mod emit;
 mod host;
+mod image;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod print;

@@ -3,10 +3,11 @@
 
 mod common;
 
+use bullet_jit::Lanes;
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Atomic, Binary, Compare, Kernel, Unary};
 use bullet_ops::DType;
-use common::{Layout, launch, programs};
+use common::{Layout, launch, program};
 
 fn kernel(text: &str) -> Kernel {
     let kernel = Kernel::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
@@ -23,9 +24,47 @@ fn values(dtype: DType) -> Array<f64> {
             _ => (1.7e308, 5e-310),
         };
         let mut cells = vec![
-            0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.3, -0.7, 0.49999997, 3.7, -3.7, 100.25, 127.0, 128.5, -129.0,
-            255.6, 300.0, 32768.0, -40000.0, 65535.0, 2147483647.0, 2147483648.0, -3e9, 4294967296.0, 1e19, -1e19, most, -most,
-            least, -least, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 8388609.0, 0.9999, 20.5, -20.5,
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            -0.5,
+            1.5,
+            -1.5,
+            2.5,
+            -2.5,
+            0.3,
+            -0.7,
+            0.49999997,
+            3.7,
+            -3.7,
+            100.25,
+            127.0,
+            128.5,
+            -129.0,
+            255.6,
+            300.0,
+            32768.0,
+            -40000.0,
+            65535.0,
+            2147483647.0,
+            2147483648.0,
+            -3e9,
+            4294967296.0,
+            1e19,
+            -1e19,
+            most,
+            -most,
+            least,
+            -least,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            8388609.0,
+            0.9999,
+            20.5,
+            -20.5,
         ];
         cells.extend((0..40).map(|i| (f64::from(i) * 0.754_877).fract() * 8.0 - 4.0));
         return Array::floats(dtype, &cells);
@@ -34,7 +73,14 @@ fn values(dtype: DType) -> Array<f64> {
         return Array::ints(dtype, &[0, 1, 0, 1, 1]);
     }
     let mut cells = vec![0, 1, -1, 2, -2, 3, 5, 7, -7, 10, 31, 63, 100, 127, -128, 255, 32767, -32768, 65535];
-    cells.extend([i64::from(i32::MAX), i64::from(i32::MIN), i64::from(u32::MAX), i64::MAX, i64::MIN, 1234567]);
+    cells.extend([
+        i64::from(i32::MAX),
+        i64::from(i32::MIN),
+        i64::from(u32::MAX),
+        i64::MAX,
+        i64::MIN,
+        1234567,
+    ]);
     Array::ints(dtype, &cells)
 }
 
@@ -43,9 +89,11 @@ fn pairs(dtype: DType) -> (Array<f64>, Array<f64>) {
     let array = values(dtype);
     let n = array.shape[0];
     let pick = |f: &dyn Fn(usize) -> usize| match &array.cells {
-        Cells::Float(cells) => {
-            Array { dtype, shape: vec![n * n], cells: Cells::Float((0..n * n).map(|i| cells[f(i)]).collect()) }
-        }
+        Cells::Float(cells) => Array {
+            dtype,
+            shape: vec![n * n],
+            cells: Cells::Float((0..n * n).map(|i| cells[f(i)]).collect()),
+        },
         Cells::Int(cells) => {
             Array { dtype, shape: vec![n * n], cells: Cells::Int((0..n * n).map(|i| cells[f(i)]).collect()) }
         }
@@ -81,7 +129,7 @@ fn check(text: &str, arrays: &[Array<f64>], tolerance: f64) {
     let mut after = arrays.to_vec();
     let threads = arrays[0].shape[0];
     run(&kernel, &[threads], &args, &mut after, Run::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    let [alone, beside] = &programs(&kernel);
+    let [alone, beside] = &[Lanes::Off, Lanes::Always].map(|lanes| program(&kernel, lanes));
     let contiguous = Layout::Contiguous;
     for (program, layout) in [(alone, contiguous), (beside, contiguous), (beside, Layout::Strided)] {
         let found = launch(program, &kernel, &[threads as u32], &args, arrays, layout)
@@ -255,9 +303,10 @@ fn many_threads_meet_in_a_cell() {
         Array::zeros(DType::F64, &[2], 3),
     ];
     let args = [Arg::Array(0), Arg::Array(1), Arg::Array(2)];
-    for program in programs(&kernel) {
-        let found = launch(&program, &kernel, &[1000, 777], &args, &arrays, Layout::Contiguous)
-            .unwrap_or_else(|e| panic!("{e}"));
+    for lanes in [Lanes::Off, Lanes::Always] {
+        let found =
+            launch(&program(&kernel, lanes), &kernel, &[1000, 777], &args, &arrays, Layout::Contiguous)
+                .unwrap_or_else(|e| panic!("{e}"));
         let threads = 777_000.0;
         assert_eq!(found[0].as_floats(), [threads]);
         assert_eq!(found[1].as_ints(), [777 * 999 * 1000 / 2, 776]);

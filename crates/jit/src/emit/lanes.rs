@@ -12,8 +12,8 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, StackSlot, Type
 
 use super::Emitter;
 use super::scalar::{float_code, function, int_code, register, trusted};
-use crate::abi::{Function, Slot};
 pub(super) use crate::abi::LANES;
+use crate::abi::{Function, Slot};
 
 /// The bits of a mask of all lanes.
 pub(super) const ALL: i64 = (1 << LANES) - 1;
@@ -65,7 +65,12 @@ impl Emitter<'_> {
         x.iter().map(|&x| f(self, x)).collect()
     }
 
-    fn pairs(&mut self, x: &[Value], y: &[Value], mut f: impl FnMut(&mut Self, Value, Value) -> Value) -> Parts {
+    fn pairs(
+        &mut self,
+        x: &[Value],
+        y: &[Value],
+        mut f: impl FnMut(&mut Self, Value, Value) -> Value,
+    ) -> Parts {
         x.iter().zip(y).map(|(&x, &y)| f(self, x, y)).collect()
     }
 
@@ -150,7 +155,8 @@ impl Emitter<'_> {
         let (lanes, lane) = (ty.lane_count() as i32, ty.lane_type());
         (0..count(dtype) as i32)
             .map(|part| {
-                let mut load = |i: i32| self.ops.b.ins().stack_load(I64, lane, slot, 16 * part + i * width(dtype));
+                let mut load =
+                    |i: i32| self.ops.b.ins().stack_load(I64, lane, slot, 16 * part + i * width(dtype));
                 let scalars: Vec<Value> = (0..lanes).map(&mut load).collect();
                 let first = self.ops.b.ins().scalar_to_vector(ty, scalars[0]);
                 (1..lanes).fold(first, |x, i| self.ops.b.ins().insertlane(x, scalars[i as usize], i as u8))
@@ -182,7 +188,9 @@ impl Emitter<'_> {
                 let wide = self.ops.b.ins().uextend(I32, x);
                 self.ops.b.ins().ineg(wide)
             }
-            _ if is_narrow(dtype) => self.ops.cast(dtype, if dtype.is_unsigned() { DType::U32 } else { DType::I32 }, x),
+            _ if is_narrow(dtype) => {
+                self.ops.cast(dtype, if dtype.is_unsigned() { DType::U32 } else { DType::I32 }, x)
+            }
             _ => x,
         };
         let address = self.lane_address(dtype, slot, lane);
@@ -255,7 +263,11 @@ impl Emitter<'_> {
         let by = self.ops.int(I32, by);
         self.each(&x, |this, x| {
             let high = this.ops.b.ins().ishl(x, by);
-            if dtype.is_unsigned() { this.ops.b.ins().ushr(high, by) } else { this.ops.b.ins().sshr(high, by) }
+            if dtype.is_unsigned() {
+                this.ops.b.ins().ushr(high, by)
+            } else {
+                this.ops.b.ins().sshr(high, by)
+            }
         })
     }
 
@@ -416,7 +428,8 @@ impl Emitter<'_> {
             }
             _ => {
                 let args = [(dtype, x.to_vec()), (dtype, y.to_vec())];
-                return self.lane_by_lane(&args, dtype, |this, args| this.ops.binary(op, dtype, args[0], args[1]));
+                return self
+                    .lane_by_lane(&args, dtype, |this, args| this.ops.binary(op, dtype, args[0], args[1]));
             }
         };
         self.wrapped(dtype, z)
@@ -457,14 +470,18 @@ impl Emitter<'_> {
                 let zero = vec![self.constant_lanes(from, 0.0); x.len()];
                 self.wide_compare(Compare::Ne, from, x, &zero)
             }
-            (_, DType::F32) if is_i32(from) => self.each(x, |this, x| this.ops.b.ins().fcvt_from_sint(F32X4, x)),
+            (_, DType::F32) if is_i32(from) => {
+                self.each(x, |this, x| this.ops.b.ins().fcvt_from_sint(F32X4, x))
+            }
             (DType::F32, DType::I32) => self.each(x, |this, x| this.ops.b.ins().fcvt_to_sint_sat(I32X4, x)),
             (DType::Bool, _) if vector(to) == I32X4 => self.each(x, |this, x| this.ops.b.ins().ineg(x)),
             (DType::Bool, DType::F32) => {
                 let (one, zero) = (self.constant_lanes(to, 1.0), self.constant_lanes(to, 0.0));
                 self.blend(to, x, &vec![one; x.len()], &vec![zero; x.len()])
             }
-            _ if from != DType::Bool && vector(from) == I32X4 && vector(to) == I32X4 => self.wrapped(to, x.to_vec()),
+            _ if from != DType::Bool && vector(from) == I32X4 && vector(to) == I32X4 => {
+                self.wrapped(to, x.to_vec())
+            }
             _ if vector(to) == I64X2 && is_i32(from) => {
                 let mut out = vec![];
                 for &part in x {

@@ -65,7 +65,8 @@ impl Cost<'_> {
             let uniform = |value: &Value| self.shapes[value.index()] == Shape::Uniform;
             let all_uniform = data.args.iter().all(uniform);
             let (one, lanes) = self.inst(inst, together);
-            let lanes = if all_uniform && !matches!(data.op, Op::Store | Op::Atomic(_)) { one } else { lanes };
+            let lanes =
+                if all_uniform && !matches!(data.op, Op::Store | Op::Atomic(_)) { one } else { lanes };
             self.alone += weight * one * LANES as f64;
             self.beside += weight * lanes;
             let (runs, inner) = match data.op {
@@ -92,7 +93,11 @@ impl Cost<'_> {
         let single = |cost: f64| (cost, lanes * (cost + 3.0) + 8.0);
         match data.op {
             Op::Unary(op) if super::scalar::function(op, false).is_some() => {
-                if dtype == DType::F32 && !matches!(op, Unary::Cbrt | Unary::Log10) { (20.0, 40.0) } else { single(30.0) }
+                if dtype == DType::F32 && !matches!(op, Unary::Cbrt | Unary::Log10) {
+                    (20.0, 40.0)
+                } else {
+                    single(30.0)
+                }
             }
             Op::Unary(Unary::Sqrt) | Op::Binary(Binary::Div) if dtype.is_float() => (4.0, 4.0 * vectors),
             Op::Binary(Binary::Pow | Binary::Atan2) => single(40.0),
@@ -117,7 +122,10 @@ impl Cost<'_> {
         let Some(ty) = self.kernel.ty(data.args[0]).array() else { return (0.0, 0.0) };
         let lanes = f64::from(ty.lanes);
         let last = data.args[usize::from(ty.ndim)];
-        let run = ty.lanes == 1 && ty.dtype.size() >= 4 && self.shapes[last.index()] == Shape::Consecutive && together;
+        let run = ty.lanes == 1
+            && ty.dtype.size() >= 4
+            && self.shapes[last.index()] == Shape::Consecutive
+            && together;
         match run {
             true => (3.0, 4.0),
             false => (2.0 + lanes, LANES as f64 * (4.0 + 3.0 * lanes) + 8.0),

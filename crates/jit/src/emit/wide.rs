@@ -182,7 +182,9 @@ impl Emitter<'_> {
     /// Whether an op touches consecutive elements of a parameter, one a lane, that fit vectors; if the parameter has no gaps.
     fn is_run(&self, inst: Inst, shapes: &[Shape]) -> bool {
         let data = self.kernel.inst(inst);
-        let Some(ty) = data.args.first().and_then(|&array| self.kernel.ty(array).array()) else { return false };
+        let Some(ty) = data.args.first().and_then(|&array| self.kernel.ty(array).array()) else {
+            return false;
+        };
         let shape = |value: &ir::Value| shapes[value.index()];
         let Some((last, others)) = data.args[1..=usize::from(ty.ndim)].split_last() else { return false };
         ty.lanes == 1
@@ -198,14 +200,18 @@ impl Emitter<'_> {
         let mut arrays: Vec<ir::Value> = vec![];
         for inst in self.kernel.instructions() {
             let data = self.kernel.inst(inst);
-            if matches!(data.op, Op::Load | Op::Store) && self.is_run(inst, shapes) && !arrays.contains(&data.args[0]) {
+            if matches!(data.op, Op::Load | Op::Store)
+                && self.is_run(inst, shapes)
+                && !arrays.contains(&data.args[0])
+            {
                 arrays.push(data.args[0]);
             }
         }
         let mut dense = None;
         for array in arrays {
             let stride = self.array_param(array).and_then(|(_, param)| param.strides.last().copied())?;
-            let one = self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, self.kernel.dtype(array).size() as i64);
+            let one =
+                self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, self.kernel.dtype(array).size() as i64);
             dense = Some(dense.map_or(one, |dense| self.ops.b.ins().band(dense, one)));
         }
         dense
@@ -273,7 +279,13 @@ impl Emitter<'_> {
     }
 
     /// The address of a lane's element, checked.
-    fn lane_element(&mut self, inst: Inst, indices: &[Result<Value, StackSlot>], sites: &[u32], lane: Value) -> Value {
+    fn lane_element(
+        &mut self,
+        inst: Inst,
+        indices: &[Result<Value, StackSlot>],
+        sites: &[u32],
+        lane: Value,
+    ) -> Value {
         let array = self.kernel.inst(inst).args[0];
         let scalars: Vec<Value> = indices
             .iter()
@@ -310,8 +322,9 @@ impl Emitter<'_> {
         let dtype = kernel.dtype(data.args[0]);
         if let Some(address) = self.run_of(inst) {
             let ty = vector(dtype);
-            let parts =
-                (0..count(dtype)).map(|i| self.ops.b.ins().load(ty, trusted(), address, 16 * i as i32)).collect();
+            let parts = (0..count(dtype))
+                .map(|i| self.ops.b.ins().load(ty, trusted(), address, 16 * i as i32))
+                .collect();
             self.set_parts(data.results[0], parts);
             return true;
         }
@@ -362,7 +375,11 @@ impl Emitter<'_> {
         let outs: Vec<Option<StackSlot>> = data
             .results
             .iter()
-            .map(|&result| if self.lanes().used_values[result.index()] { Some(self.borrow_slot()) } else { None })
+            .map(
+                |&result| {
+                    if self.lanes().used_values[result.index()] { Some(self.borrow_slot()) } else { None }
+                },
+            )
             .collect();
         let bits = self.mask().map(|mask| mask.bits);
         self.for_lanes(bits, |this, lane| {
@@ -438,7 +455,9 @@ impl Emitter<'_> {
     /// The lanes of the mask for which a condition holds.
     fn masked(&mut self, condition: &[Value]) -> Mask {
         let parts: Parts = match self.mask() {
-            Some(mask) => mask.parts.iter().zip(condition).map(|(&a, &b)| self.ops.b.ins().band(a, b)).collect(),
+            Some(mask) => {
+                mask.parts.iter().zip(condition).map(|(&a, &b)| self.ops.b.ins().band(a, b)).collect()
+            }
             None => condition.to_vec(),
         };
         let bits = self.bits(&parts);
@@ -462,7 +481,8 @@ impl Emitter<'_> {
         for &value in values {
             let dtype = self.kernel.dtype(value);
             if self.shape(value) == Shape::Varying {
-                let parts = (0..count(dtype)).map(|_| self.ops.b.append_block_param(block, vector(dtype))).collect();
+                let parts =
+                    (0..count(dtype)).map(|_| self.ops.b.append_block_param(block, vector(dtype))).collect();
                 self.set_parts(value, parts);
             } else {
                 self.values[value.index()] = Some(self.ops.b.append_block_param(block, register(dtype)));
@@ -490,7 +510,9 @@ impl Emitter<'_> {
     }
 
     fn blend_all(&mut self, values: &[ir::Value], mask: &Mask, x: &[Parts], y: &[Parts]) -> Vec<Parts> {
-        (0..values.len()).map(|i| self.blend(self.kernel.dtype(values[i]), &mask.parts, &x[i], &y[i])).collect()
+        (0..values.len())
+            .map(|i| self.blend(self.kernel.dtype(values[i]), &mask.parts, &x[i], &y[i]))
+            .collect()
     }
 
     /// A branch that lanes disagree on.
@@ -669,25 +691,27 @@ impl Emitter<'_> {
         let scalar_step = start.map(|_| self.value(data.args[2]));
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
         let carried = self.all_parts(&data.args[3..]);
-        let pack = |mask: &Mask, start: Option<Value>, index: &Option<Parts>, runs: &Parts, carried: &[Parts]| {
-            let mut args: Vec<BlockArg> = mask.parts.iter().map(|&part| part.into()).collect();
-            args.push(mask.bits.into());
-            args.extend(start.map(BlockArg::Value));
-            args.extend(index.iter().flatten().map(|&part| BlockArg::Value(part)));
-            args.extend(runs.iter().map(|&part| BlockArg::Value(part)));
-            args.extend(Self::flat(carried));
-            args
-        };
+        let pack =
+            |mask: &Mask, start: Option<Value>, index: &Option<Parts>, runs: &Parts, carried: &[Parts]| {
+                let mut args: Vec<BlockArg> = mask.parts.iter().map(|&part| part.into()).collect();
+                args.push(mask.bits.into());
+                args.extend(start.map(BlockArg::Value));
+                args.extend(index.iter().flatten().map(|&part| BlockArg::Value(part)));
+                args.extend(runs.iter().map(|&part| BlockArg::Value(part)));
+                args.extend(Self::flat(carried));
+                args
+            };
         let args = pack(&first, start, &index, &runs, &carried);
         self.ops.b.ins().brif(first.bits, head, &args, exit, &Self::flat(&carried));
         let parts: Parts = first.parts.iter().map(|_| self.ops.b.append_block_param(head, I32X4)).collect();
         let bits = self.ops.b.append_block_param(head, I32);
         let mask = Mask { parts, bits };
         let at = start.map(|_| self.ops.b.append_block_param(head, register(dtype)));
-        let lanes_at: Option<Parts> = index.as_ref().map(|parts| {
-            parts.iter().map(|_| self.ops.b.append_block_param(head, vector(dtype))).collect()
-        });
-        let left: Parts = runs.iter().map(|_| self.ops.b.append_block_param(head, vector(DType::I64))).collect();
+        let lanes_at: Option<Parts> = index
+            .as_ref()
+            .map(|parts| parts.iter().map(|_| self.ops.b.append_block_param(head, vector(dtype))).collect());
+        let left: Parts =
+            runs.iter().map(|_| self.ops.b.append_block_param(head, vector(DType::I64))).collect();
         let old = self.lane_parameters(head, &data.results);
         self.ops.b.switch_to_block(head);
         self.lanes().mask = Some(mask.clone());

@@ -54,7 +54,8 @@ impl Memory {
             start += (strides[0].unsigned_abs() as usize) * array.shape[0];
         }
         let bytes = vec![u64::from_ne_bytes([POISON; 8]); (start + step as usize).div_ceil(8) + 16];
-        let mut memory = Memory { bytes, start, strides, shape: array.shape.clone(), lanes, dtype: array.dtype };
+        let mut memory =
+            Memory { bytes, start, strides, shape: array.shape.clone(), lanes, dtype: array.dtype };
         for scalar in 0..memory.count() {
             let bits = match &array.cells {
                 Cells::Float(cells) => float_bits(array.dtype, cells[scalar]),
@@ -176,10 +177,8 @@ pub(crate) fn launch(
     Ok(memory.into_iter().map(Memory::read).collect())
 }
 
-/// A kernel compiled for threads one after the other, and side by side.
-pub(crate) fn programs(kernel: &Kernel) -> [Program; 2] {
-    [Lanes::Off, Lanes::Always].map(|lanes| {
-        let options = Options { lanes, ..Options::default() };
-        Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
-    })
+/// A kernel compiled.
+pub(crate) fn program(kernel: &Kernel, lanes: Lanes) -> Program {
+    let options = Options { lanes, ..Options::default() };
+    Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }
