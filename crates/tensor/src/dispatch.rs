@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bullet_kernels::cuda::Gpu;
+use bullet_kernels::cpu::stop;
 use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Map, Meta, Op, Shape};
@@ -59,7 +60,7 @@ fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     let views = [view(first), view(second.unwrap_or(first))];
     // SAFETY: fresh; no one else can name its memory yet.
     let mut target = unsafe { view_mut(&out) };
-    cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target))?;
+    on_cpu(|| cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target)))??;
     Ok(Some(out))
 }
 
@@ -127,11 +128,17 @@ pub(crate) fn compute(op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result
         DeviceKind::Cpu if device.is_capturing() => {
             let op = op.clone();
             // SAFETY: the work owns all but the memory of its views.
-            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?)) }
+            unsafe { capture::record(device, move || Ok(on_cpu(|| cpu::execute(&op, &views, &mut outs))??)) }
         }
-        DeviceKind::Cpu => Ok(cpu::execute(op, &views, &mut outs)?),
+        DeviceKind::Cpu => Ok(on_cpu(|| cpu::execute(op, &views, &mut outs))??),
         DeviceKind::Cuda(_) => Ok(cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?),
     }
+}
+
+/// Runs a kernel of the CPU, which may find no room for what it needs besides its operands.
+fn on_cpu<R>(kernel: impl FnOnce() -> R) -> Result<R> {
+    stop::with_memory(kernel)
+        .map_err(|stop::NoMemory(bytes)| bullet_runtime::Error::driver_out_of_memory(bytes).into())
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
@@ -230,14 +237,11 @@ fn expr_once(
     match target.device().kind() {
         DeviceKind::Cpu if target.device().is_capturing() => {
             let expr = expr.clone();
-            let work = move || {
-                cpu::map(&expr, compute, &views, &mut out);
-                Ok(())
-            };
+            let work = move || on_cpu(|| cpu::map(&expr, compute, &views, &mut out));
             // SAFETY: the work owns all but the memory of its views; the one that stands for no operand is of a constant.
             unsafe { capture::record(target.device(), work)? };
         }
-        DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
+        DeviceKind::Cpu => on_cpu(|| cpu::map(expr, compute, &views, &mut out))?,
         DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }
     Ok(())

@@ -366,7 +366,7 @@ impl Tensor {
         if T::DTYPE != self.dtype() {
             return Err(Error::WrongType { holds: self.dtype(), asked: T::DTYPE });
         }
-        let mut out = vec![T::default(); self.numel()];
+        let mut out: Vec<T> = room(self.numel())?;
         // SAFETY: the vector's memory as bytes; bool storage holds only 0 and 1.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), size_of_val(&out[..])) };
@@ -536,11 +536,12 @@ impl Backward for MoveBack {
     }
 }
 
-/// Bytes of the host to read into.
-fn room(bytes: usize) -> Result<Vec<u8>> {
+/// Memory of the host to read into.
+fn room<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
     let mut out = Vec::new();
-    out.try_reserve_exact(bytes).map_err(|_| bullet_runtime::Error::driver_out_of_memory(bytes))?;
-    out.resize(bytes, 0);
+    let refused = |_| bullet_runtime::Error::driver_out_of_memory(len.saturating_mul(size_of::<T>()));
+    out.try_reserve_exact(len).map_err(refused)?;
+    out.resize(len, T::default());
     Ok(out)
 }
 

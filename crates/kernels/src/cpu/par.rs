@@ -112,22 +112,19 @@ pub fn threads() -> usize {
 }
 
 /// Calls `f` with disjoint ranges that cover `0..len`, none (but the last) shorter than `grain`, and of long work several a
-/// thread, so that it can be stopped in between; runs on the caller if there is one range.
+/// thread, so that it can be stopped in between; runs on the caller if there is one range. The ranges are a function of `len`,
+/// `grain` and the thread count.
 pub fn for_ranges(len: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
-    let parts = parts(len, grain);
-    match parts {
+    match pieces(len, grain) {
         0 => {}
-        1 if len <= GRAINS * grain.max(1) => f(0..len),
-        _ => {
-            let parts = parts * (len / parts).div_ceil(GRAINS * grain.max(1));
-            pool().run(parts, &|i| f(range(len, parts, i)));
-        }
+        1 => f(0..len),
+        pieces => pool().run(pieces, &|i| f(range(len, pieces, i))),
     }
 }
 
-/// As [`for_ranges`], and returns what each range gave, in range order (empty if `len` is 0).
+/// As [`for_ranges`], with the same ranges, and returns what each gave, in range order (empty if `len` is 0).
 pub fn map_ranges<R: Send>(len: usize, grain: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
-    let parts = parts(len, grain);
+    let parts = pieces(len, grain);
     if parts <= 1 {
         return if len > 0 { vec![f(0..len)] } else { Vec::new() };
     }
@@ -145,12 +142,14 @@ pub fn for_tasks(tasks: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// How many ranges `len` items make when a range has at least `grain`.
-pub fn parts(len: usize, grain: usize) -> usize {
-    if len <= grain.max(1) {
+/// How many ranges `len` items make when a range has at least `grain`, and not more than [`GRAINS`] of them.
+fn pieces(len: usize, grain: usize) -> usize {
+    let grain = grain.max(1);
+    if len <= grain {
         return usize::from(len > 0);
     }
-    (len / grain.max(1)).clamp(1, threads())
+    let parts = (len / grain).clamp(1, threads());
+    parts * (len / parts).div_ceil(GRAINS * grain)
 }
 
 /// The `i`-th of `parts` nearly equal ranges of `0..len`.
@@ -194,9 +193,17 @@ mod tests {
 
     #[test]
     fn ranges_cover_without_overlap() {
-        for (len, grain) in [(0, 1), (1, 1), (7, 3), (1000, 10), (64, 64), (65, 64)] {
+        for (len, grain) in
+            [(0, 1), (1, 1), (7, 3), (1000, 10), (64, 64), (65, 64), (100_000, 1), (10_000_000, 100)]
+        {
             let mut seen: Vec<Range<usize>> = map_ranges(len, grain, |r| r);
             seen.sort_by_key(|r| r.start);
+            // Kernels that go twice over their elements count on the same ranges both times.
+            let again = std::sync::Mutex::new(Vec::new());
+            for_ranges(len, grain, |r| again.lock().unwrap().push(r));
+            let mut again = again.into_inner().unwrap();
+            again.sort_by_key(|r| r.start);
+            assert_eq!(seen, again);
             let mut at = 0;
             for r in seen {
                 assert_eq!(r.start, at);
