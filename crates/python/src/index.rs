@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyRuntimeError, PyTypeErro
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
+use crate::creation;
 use crate::error;
 use crate::interop;
 use crate::interrupt;
@@ -112,8 +113,15 @@ pub(crate) fn get(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>) -> Py
 }
 
 /// `t[key] = value`.
-pub(crate) fn set(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
+pub(crate) fn set(
+    py: Python<'_>,
+    tensor: &Tensor,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let entries = entries(key, tensor)?;
+    let value = creation::assignable(value, tensor)?;
+    value.check_fits(tensor.dtype())?;
     let value = assigned(value, tensor)?;
     interrupt::detached(py, || tensor.set_index(&entries, &value))?.map_err(error::exception)
 }

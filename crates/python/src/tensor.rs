@@ -13,7 +13,7 @@ use crate::functions::reduce::{Axes, over};
 use crate::functions::shape::squeezed;
 use crate::index::Slices;
 use crate::operand::Operand;
-use crate::{dlpack, error, index, interop, interrupt};
+use crate::{creation, dlpack, error, index, interop, interrupt};
 
 /// An n-dimensional array on a device, with its place on the tape of gradients.
 ///
@@ -346,7 +346,7 @@ impl PyTensor {
         index::get(slf.py(), &slf.get().tensor(), key)
     }
 
-    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
+    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         index::set(py, &self.tensor(), key, value)
     }
 
@@ -434,16 +434,23 @@ impl PyTensor {
 
     /// Overwrites every element with a number.
     fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
-        let (tensor, value) = (slf.get().tensor(), value.number()?);
-        slf.py().detach(|| tensor.fill_(value)).map_err(error::exception)?;
+        let tensor = slf.get().tensor();
+        value.check_fits(tensor.dtype())?;
+        let value = match value {
+            Operand::Int(_) => index::assigned(value, &tensor)?,
+            other => Tensor::constant(other.number()?, tensor.dtype(), tensor.device()).map_err(error::exception)?,
+        };
+        interrupt::detached(slf.py(), || tensor.copy_(&value))?.map_err(error::exception)?;
         Ok(slf)
     }
 
-    /// Overwrites the elements with those of another tensor, which is broadcast.
-    fn copy_(slf: Bound<'_, Self>, source: Operand) -> PyResult<Bound<'_, Self>> {
+    /// Overwrites the elements with those of another tensor, or of an array or lists, which are broadcast.
+    fn copy_<'py>(slf: Bound<'py, Self>, source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let tensor = slf.get().tensor();
+        let source = creation::assignable(source, &tensor)?;
+        source.check_fits(tensor.dtype())?;
         let source = index::assigned(source, &tensor)?;
-        slf.py().detach(|| tensor.copy_(&source)).map_err(error::exception)?;
+        interrupt::detached(slf.py(), || tensor.copy_(&source))?.map_err(error::exception)?;
         Ok(slf)
     }
 

@@ -3,7 +3,7 @@
 use bullet_tensor::{DType, Tensor};
 use pyo3::prelude::*;
 
-use crate::operand::{Operand, compared, pair};
+use crate::operand::{Operand, compared, divided, pair};
 use crate::tensor::{PyTensor, once, unlocked};
 
 /// Defines functions of one tensor, and `add_unary`, which adds them to the module.
@@ -98,7 +98,6 @@ binary! {
     bitwise_right_shift = bitwise_right_shift: "Bits of the first moved down by as many places as the second says.",
     bitwise_xor = bitwise_xor: "Bits that one of the integers has.",
     copysign = copysign: "Magnitudes of the first with signs of the second.",
-    divide = div: "Quotient of elements; integers give floats.",
     floor_divide = floor_divide: "Largest integer not above the quotient.",
     hypot = hypot: "sqrt(x1^2 + x2^2), without overflow in between.",
     logaddexp = logaddexp: "log(exp(x1) + exp(x2)), without overflow in between.",
@@ -112,6 +111,10 @@ binary! {
     pow = pow: "Elements of the first to the power of those of the second.",
     remainder = remainder: "What the floor of the quotient leaves, with the sign of the second.",
     subtract = sub: "Difference of elements.",
+}
+binary! {
+    divided, add_divided;
+    divide = div: "Quotient of elements; integers give floats.",
 }
 binary! {
     compared, add_compared;
@@ -133,7 +136,7 @@ fn clip(
     max: Option<Operand>,
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
-    let bound = |bound: Option<Operand>| bound.map(|b| b.beside(&x)).transpose();
+    let bound = |bound: Option<Operand>| bound.map(|b| b.beside_bounded(&x)).transpose();
     let (min, max) = (bound(min)?, bound(max)?);
     unlocked(py, || match (&min, &max) {
         (None, None) => x.copy(),
@@ -196,6 +199,7 @@ pub(super) fn add_all(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_unary(module)?;
     add_binary(module)?;
     add_compared(module)?;
+    add_divided(module)?;
     module.add_function(wrap_pyfunction!(clip, module)?)?;
     module.add_function(wrap_pyfunction!(select, module)?)?;
     module.add_function(wrap_pyfunction!(astype, module)?)?;

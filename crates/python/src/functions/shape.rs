@@ -241,9 +241,9 @@ fn roll(py: Python<'_>, x: &Bound<'_, PyTensor>, shift: Axes, axis: Option<Axes>
     })
 }
 
-/// A result of memory of its own.
+/// A result of memory of its own, one place an element.
 fn fresh(x: &Tensor, result: Tensor) -> Result<Tensor> {
-    if result.shares_memory(x) { result.copy() } else { Ok(result) }
+    if result.shares_memory(x) || !result.is_contiguous() { result.copy() } else { Ok(result) }
 }
 
 /// The tensor several times side by side along each axis.
