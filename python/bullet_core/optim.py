@@ -230,6 +230,16 @@ class _Fused(Optimizer):
         self._sync()
         self._core.load(list(tensors.items()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Its tensors stand for the Rust optimizer.
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_core", "_key")}
+        return kept | {"_state": self._tensors()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors = state.pop("_state")
+        self.__dict__.update(state, _core=None, _key=None)
+        self._load_tensors(tensors)
+
 
 class SGD(_Fused):
     """Stochastic gradient descent, as PyTorch's; the first step takes the gradient as the velocity."""

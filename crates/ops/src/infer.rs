@@ -48,8 +48,9 @@ impl Map {
             Ok((joint.compute(), joint))
         };
         match self {
-            Add | Mul | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round | Trunc
-            | Clip => Ok((joint.compute(), joint)),
+            Add | Mul | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round | Trunc | Clip => {
+                Ok((joint.compute(), joint))
+            }
             // Of bools, NumPy divides, shifts and takes powers of numbers of 8 bits.
             FloorDivide | Remainder | Pow => {
                 let number = if joint == DType::Bool { DType::I8 } else { joint };

@@ -6,7 +6,7 @@ use bullet_ops::Kind;
 use bullet_tensor::{DType, Device, Distribution, Shape, Tensor};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyTuple};
 
 use crate::device::{AnyDevice, chosen};
 use crate::dtype::{AnyDType, numpy_name};
@@ -15,6 +15,7 @@ use crate::interop;
 use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// A shape: a number or a sequence of numbers.
 pub(crate) struct Dims(pub(crate) Vec<usize>);
@@ -235,7 +236,7 @@ pub(crate) fn linspace(
     py: Python<'_>,
     start: f64,
     stop: f64,
-    num: usize,
+    #[pyo3(from_py_with = whole::num)] num: usize,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
     endpoint: bool,
@@ -262,8 +263,8 @@ fn line(start: f64, step: f64, len: usize, dtype: DType, device: &Device) -> bul
 #[pyo3(signature = (n_rows, n_cols = None, /, *, k = 0, dtype = None, device = None))]
 pub(crate) fn eye(
     py: Python<'_>,
-    n_rows: usize,
-    n_cols: Option<usize>,
+    #[pyo3(from_py_with = whole::n_rows)] n_rows: usize,
+    #[pyo3(from_py_with = whole::n_cols)] n_cols: Option<usize>,
     k: i64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
@@ -286,7 +287,7 @@ pub(crate) fn eye(
 pub(crate) fn randn(
     py: Python<'_>,
     shape: Dims,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
@@ -302,7 +303,7 @@ pub(crate) fn uniform(
     shape: Dims,
     low: f64,
     high: f64,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
@@ -370,10 +371,15 @@ struct Leaves {
 impl Leaves {
     /// Looks through lists and tuples, as deep as tensors have axes.
     fn look(&mut self, obj: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
-        if obj.is_exact_instance_of::<PyFloat>() || obj.is_exact_instance_of::<PyInt>() {
+        if obj.is_exact_instance_of::<PyFloat>()
+            || obj.is_exact_instance_of::<PyInt>()
+            || obj.is_exact_instance_of::<PyBool>()
+        {
             return Ok(());
         }
-        if depth <= bullet_ops::MAX_DIMS && (obj.is_instance_of::<PyList>() || obj.is_instance_of::<PyTuple>()) {
+        if depth <= bullet_ops::MAX_DIMS
+            && (obj.is_instance_of::<PyList>() || obj.is_instance_of::<PyTuple>())
+        {
             return obj.try_iter()?.try_for_each(|item| self.look(&item?, depth + 1));
         }
         if obj.is_instance_of::<PyTensor>() {
@@ -401,9 +407,11 @@ fn stacked(obj: &Bound<'_, PyAny>, device: &Device) -> PyResult<Tensor> {
     let tensors = parts.iter().filter_map(|p| if let Operand::Tensor(t) = p { Some(t) } else { None });
     let place = tensors.clone().next().map_or_else(|| device.clone(), |t| t.device().clone());
     let joint = tensors.map(Tensor::dtype).reduce(DType::promote);
-    let joint = parts.iter().fold(joint.unwrap_or(parts.first().map_or(DType::F32, Operand::own_dtype)), |joint, part| {
-        part.dtype_beside(joint)
-    });
+    let joint = parts
+        .iter()
+        .fold(joint.unwrap_or(parts.first().map_or(DType::F32, Operand::own_dtype)), |joint, part| {
+            part.dtype_beside(joint)
+        });
     let parts: Vec<Tensor> = parts.iter().map(|p| p.like(joint, &place)).collect::<PyResult<_>>()?;
     let stack = || {
         let parts: Vec<Tensor> = parts.iter().map(|t| t.cast(joint)).collect::<Result<_, _>>()?;

@@ -203,5 +203,26 @@ pub(crate) fn to_list<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'
     if tensor.rank() == 0 {
         return item(py, tensor);
     }
-    interop::host_array(py, tensor)?.call_method0("tolist")
+    listed(py, &interop::host_tensor(py, tensor)?)
+}
+
+/// As [`to_list`], of a tensor on the host: part by part, so that Python can see to signals in between.
+fn listed<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+    /// Elements that become objects in some tens of milliseconds.
+    const PART: usize = 1 << 18;
+    py.check_signals()?;
+    if tensor.numel() <= PART {
+        return interop::numpy(&Bound::new(py, PyTensor::new(tensor.clone()))?)?.call_method0("tolist");
+    }
+    let (list, rows) = (PyList::empty(py), tensor.dim(0));
+    let step = PART / (tensor.numel() / rows);
+    for at in (0..rows).step_by(step.max(1)) {
+        if step == 0 {
+            list.append(listed(py, &tensor.select(0, at as isize).map_err(error::exception)?)?)?;
+        } else {
+            let part = tensor.narrow(0, at, step.min(rows - at)).map_err(error::exception)?;
+            list.call_method1("extend", (listed(py, &part)?,))?;
+        }
+    }
+    Ok(list.into_any())
 }

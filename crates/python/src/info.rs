@@ -79,6 +79,10 @@ impl FloatInfo {
         Ok(FloatInfo { bits, eps, max, min: -max, smallest_normal, dtype })
     }
 
+    fn __getnewargs__(&self) -> (PyDType,) {
+        (self.dtype,)
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "finfo(min={:e}, max={:e}, eps={:e}, dtype={})",
@@ -117,6 +121,10 @@ impl IntInfo {
         }
         let (min, max) = range(dtype).into_inner();
         Ok(IntInfo { bits: 8 * dtype.size(), max, min, dtype: PyDType(dtype) })
+    }
+
+    fn __getnewargs__(&self) -> (PyDType,) {
+        (self.dtype,)
     }
 
     fn __repr__(&self) -> String {

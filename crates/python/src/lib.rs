@@ -29,6 +29,7 @@ mod nn;
 mod operand;
 mod operators;
 mod tensor;
+mod whole;
 
 #[pyo3::pymodule]
 mod _core {

@@ -81,7 +81,9 @@ impl Operand {
     /// As [`Operand::beside`], to divide by or be divided: of integers the quotient is float64, and so is any number.
     pub(crate) fn beside_divided(self, beside: &Tensor) -> PyResult<Tensor> {
         match self {
-            Operand::Int(value) if beside.dtype().kind() == Kind::Int && !range(beside.dtype()).contains(&value) => {
+            Operand::Int(value)
+                if beside.dtype().kind() == Kind::Int && !range(beside.dtype()).contains(&value) =>
+            {
                 float(value as f64, DType::F64, beside.device())
             }
             other => other.beside(beside),

@@ -3,7 +3,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use bullet_tensor::{DeviceKind, Result, Tensor};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -212,7 +212,15 @@ impl PyTensor {
     /// that is no scalar, with `gradient` as the gradient of it.
     #[pyo3(signature = (gradient = None))]
     fn backward(&self, py: Python<'_>, gradient: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
+        crate::nn::step::check_outside_of_loss()?;
         let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
+        if gradient.is_none() && tensor.numel() != 1 && tensor.is_tracked() {
+            return Err(PyRuntimeError::new_err(format!(
+                "only the gradient of one number is 1 by itself, this has shape {}; take its sum() or mean(), or pass its \
+                 gradient: t.backward(gradient)",
+                tensor.shape()
+            )));
+        }
         interrupt::detached(py, || match &gradient {
             None => tensor.backward(),
             Some(gradient) => tensor.backward_with(gradient),
@@ -366,8 +374,14 @@ impl PyTensor {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let tensor = self.tensor();
         let mut text = format!(
-            "Tensor({}, dtype={}",
+            "Tensor({}, {}dtype={}",
             interop::text(&tensor, py, "Tensor(")?,
+            // As NumPy writes it, since no brackets tell of the axes.
+            if tensor.numel() == 0 && tensor.rank() > 1 {
+                format!("shape={}, ", PyTuple::new(py, &tensor.shape()[..])?.repr()?)
+            } else {
+                String::new()
+            },
             numpy_name(tensor.dtype())
         );
         if tensor.device().gpu().is_some() {
@@ -385,7 +399,7 @@ impl PyTensor {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, tensor) = (slf.py(), slf.get().tensor());
-        let bytes = py.detach(|| tensor.to_bytes()).map_err(error::exception)?;
+        let bytes = interrupt::detached(py, || tensor.to_bytes())?.map_err(error::exception)?;
         let state = (
             pyo3::types::PyBytes::new(py, &bytes),
             slf.get().dtype(),
@@ -438,7 +452,8 @@ impl PyTensor {
         value.check_fits(tensor.dtype())?;
         let value = match value {
             Operand::Int(_) => index::assigned(value, &tensor)?,
-            other => Tensor::constant(other.number()?, tensor.dtype(), tensor.device()).map_err(error::exception)?,
+            other => Tensor::constant(other.number()?, tensor.dtype(), tensor.device())
+                .map_err(error::exception)?,
         };
         interrupt::detached(slf.py(), || tensor.copy_(&value))?.map_err(error::exception)?;
         Ok(slf)

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bullet_kernels::cuda::Gpu;
 use bullet_kernels::cpu::stop;
+use bullet_kernels::cuda::Gpu;
 use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Map, Meta, Op, Shape};

@@ -1,16 +1,18 @@
 //! Searching, sorting, sets, elements at indices, and products.
 
 use bullet_tensor::{Result, Tensor, Unique};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
+use super::reduce::Axes;
 use super::shape::objects;
 use crate::error;
 use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// Elements in order along an axis. Equals keep their order in either direction; NaN is last.
 #[pyfunction]
@@ -135,7 +137,7 @@ fn diff(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     axis: isize,
-    n: usize,
+    #[pyo3(from_py_with = whole::n)] n: usize,
     prepend: Option<&Bound<'_, PyTensor>>,
     append: Option<&Bound<'_, PyTensor>>,
 ) -> PyResult<PyTensor> {
@@ -177,10 +179,26 @@ fn take_along_axis(
 }
 
 /// How `tensordot` names axes: as many of the last and first, or lists of both.
-#[derive(FromPyObject)]
 enum Pairs {
     Count(usize),
-    Lists((super::reduce::Axes, super::reduce::Axes)),
+    Lists((Axes, Axes)),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Pairs {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Pairs> {
+        if let Ok(pairs) = object.extract() {
+            return Ok(Pairs::Lists(pairs));
+        }
+        if object.hasattr("__index__")? {
+            return whole::axes(&object).map(Pairs::Count);
+        }
+        Err(PyTypeError::new_err(format!(
+            "expected how many axes, or two lists of axes, got {}",
+            object.get_type()
+        )))
+    }
 }
 
 /// Sum over products of elements along pairs of axes: `axes` of the last and first, or two lists of axes.

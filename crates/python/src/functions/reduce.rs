@@ -1,17 +1,36 @@
 //! Reductions and scans.
 
 use bullet_tensor::{Result, Tensor};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::dtype::AnyDType;
 use crate::tensor::{PyTensor, unlocked};
 
 /// Axes of a reduction: none for all, a number, or several.
-#[derive(FromPyObject)]
 pub(crate) enum Axes {
     One(isize),
     Many(Vec<isize>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Axes {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Axes> {
+        let mistake = match object.extract::<isize>() {
+            Ok(axis) => return Ok(Axes::One(axis)),
+            Err(mistake) => mistake,
+        };
+        if mistake.is_instance_of::<PyOverflowError>(object.py()) {
+            return Err(PyValueError::new_err(format!("{}: expected a number of 64 bits", &*object)));
+        }
+        object.extract().map(Axes::Many).map_err(|_| {
+            PyTypeError::new_err(format!(
+                "expected a whole number or a tuple of them, got {}",
+                object.get_type()
+            ))
+        })
+    }
 }
 
 /// Runs a reduction of the engine over axes as Python names them: all without `axes`; over none of an empty tuple, each

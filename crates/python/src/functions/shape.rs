@@ -10,6 +10,7 @@ use crate::creation::Dims;
 use crate::error;
 use crate::interrupt;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// Tensors of a list, a tuple, or of the slices of a tensor along its first axis.
 pub(super) fn tensors(objects: &[Bound<'_, PyTensor>]) -> Vec<Tensor> {
@@ -63,11 +64,15 @@ fn stack(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: isize) -> PyRes
 #[pyo3(signature = (x, /, *, axis = 0))]
 fn unstack<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>, axis: isize) -> PyResult<Bound<'py, PyTuple>> {
     let x = x.get().tensor();
-    let parts = || {
-        let n = x.dim(x.shape().axis(axis)?);
-        (0..n as isize).map(|i| x.select(axis, i)).collect::<Result<Vec<_>>>()
-    };
-    PyTuple::new(py, objects(py, parts().map_err(error::exception)?)?)
+    let n = x.shape().axis(axis).map(|axis| x.dim(axis)).map_err(error::op)?;
+    let parts = PyList::empty(py);
+    for i in 0..n as isize {
+        if i % 4096 == 4095 {
+            py.check_signals()?;
+        }
+        parts.append(PyTensor::new(x.select(axis, i).map_err(error::exception)?))?;
+    }
+    Ok(parts.to_tuple())
 }
 
 /// A view that repeats axes of length 1, and new leading ones, to fill a shape.
@@ -171,11 +176,23 @@ fn reshape(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Axes, copy: Option<bo
 }
 
 /// How often elements are repeated: all as often, or each as a tensor says.
-#[derive(FromPyObject)]
-enum Repeats<'py> {
+enum Repeats {
     All(usize),
-    Each(Bound<'py, PyTensor>),
-    List(Vec<i64>),
+    Each(Tensor),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Repeats {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Repeats> {
+        if let Ok(counts) = object.cast::<PyTensor>() {
+            return Ok(Repeats::Each(counts.get().tensor()));
+        }
+        if object.hasattr("__index__")? && !object.hasattr("__len__")? {
+            return whole::repeats(&object).map(Repeats::All);
+        }
+        Ok(Repeats::Each(crate::creation::asarray(&object, None, None, None)?.tensor()))
+    }
 }
 
 /// Elements several times in a row along an axis; of the flattened tensor without `axis`.
@@ -184,7 +201,7 @@ enum Repeats<'py> {
 fn repeat(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
-    repeats: Repeats<'_>,
+    repeats: Repeats,
     axis: Option<isize>,
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
@@ -198,12 +215,12 @@ fn repeat(
                 fresh(&x, repeated?)
             });
         }
-        Repeats::Each(counts) => counts.get().tensor(),
-        Repeats::List(counts) => {
-            Tensor::from_slice(&counts, &[counts.len()], x.device()).map_err(error::exception)?
-        }
+        Repeats::Each(counts) => counts,
     };
     unlocked(py, || {
+        let counts = counts.to_device(x.device())?;
+        // No counts are counts, of whatever dtype.
+        let counts = if counts.numel() == 0 { counts.cast(bullet_tensor::DType::I64)? } else { counts };
         let (x, axis) = match axis {
             Some(axis) => (x, axis),
             None => (x.reshape(&[-1])?, 0),
@@ -221,7 +238,9 @@ fn repeat(
 fn roll(py: Python<'_>, x: &Bound<'_, PyTensor>, shift: Axes, axis: Option<Axes>) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     let Some(axes) = axis.map(Axes::list) else {
-        return unlocked(py, || fresh(&x, x.roll(shift.list().iter().sum(), None)?));
+        let far: i128 = shift.list().into_iter().map(|by| by as i128).sum();
+        let by = (far % x.numel().max(1) as i128) as isize;
+        return unlocked(py, || fresh(&x, x.roll(by, None)?));
     };
     let shifts = match shift {
         Axes::One(shift) => vec![shift; axes.len()],
