@@ -50,7 +50,7 @@ fn constant(
 
 /// Zeros of a shape; float32 if no dtype is named.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn zeros(
     py: Python<'_>,
     shape: Dims,
@@ -62,7 +62,7 @@ pub(crate) fn zeros(
 
 /// Ones of a shape; float32 if no dtype is named.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn ones(
     py: Python<'_>,
     shape: Dims,
@@ -74,7 +74,7 @@ pub(crate) fn ones(
 
 /// A tensor of a shape whose elements are to be overwritten; they are zero.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn empty(
     py: Python<'_>,
     shape: Dims,
@@ -86,7 +86,7 @@ pub(crate) fn empty(
 
 /// One value in every element of a shape; of the dtype that the value alone would have, if none is named.
 #[pyfunction]
-#[pyo3(signature = (shape, fill_value, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, fill_value, dtype = None, *, device = None))]
 pub(crate) fn full(
     py: Python<'_>,
     shape: Dims,
@@ -128,7 +128,7 @@ fn like(
 
 /// One value in every element, of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, fill_value, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, fill_value, dtype = None, *, device = None))]
 pub(crate) fn full_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -142,7 +142,7 @@ pub(crate) fn full_like(
 
 /// Zeros of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn zeros_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -154,7 +154,7 @@ pub(crate) fn zeros_like(
 
 /// Ones of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn ones_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -166,7 +166,7 @@ pub(crate) fn ones_like(
 
 /// A tensor of the shape, dtype and device of another, whose elements are to be overwritten; they are zero.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn empty_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -178,7 +178,7 @@ pub(crate) fn empty_like(
 
 /// `start, start + step, ..` up to, and without, `stop`; int64 if all are integers, else float32.
 #[pyfunction]
-#[pyo3(signature = (start, /, stop = None, step = None, *, dtype = None, device = None))]
+#[pyo3(signature = (start, /, stop = None, step = None, dtype = None, *, device = None))]
 pub(crate) fn arange(
     py: Python<'_>,
     start: Operand,
@@ -231,7 +231,7 @@ fn whole_line(
 
 /// `num` numbers from `start` to `stop`, evenly spaced.
 #[pyfunction]
-#[pyo3(signature = (start, stop, /, num, *, dtype = None, device = None, endpoint = true))]
+#[pyo3(signature = (start, stop, /, num = 50, *, dtype = None, device = None, endpoint = true))]
 pub(crate) fn linspace(
     py: Python<'_>,
     start: f64,
@@ -320,7 +320,7 @@ pub(crate) fn from_numpy(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
 /// A tensor of nested lists, numbers, an array or a tensor; memory is shared where `copy` is not True and dtype and device
 /// are those of `obj`. Without a dtype, floats of Python become float32.
 #[pyfunction]
-#[pyo3(signature = (obj, /, *, dtype = None, device = None, copy = None))]
+#[pyo3(signature = (obj, /, dtype = None, *, device = None, copy = None))]
 pub(crate) fn asarray(
     obj: &Bound<'_, PyAny>,
     dtype: Option<AnyDType>,
@@ -351,7 +351,7 @@ pub(crate) fn asarray(
 
 /// As `asarray`, always of its own memory.
 #[pyfunction]
-#[pyo3(signature = (obj, *, dtype = None, device = None))]
+#[pyo3(signature = (obj, dtype = None, *, device = None))]
 pub(crate) fn array(
     obj: &Bound<'_, PyAny>,
     dtype: Option<AnyDType>,

@@ -57,12 +57,19 @@ fn tensor_entry(key: &Bound<'_, PyAny>, tensor: Tensor) -> PyResult<Index> {
 
 /// A list or an array of integers or bools.
 fn array_entry(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Index> {
-    let indices = crate::creation::asarray(key, None, None, None)?.tensor();
+    tensor_entry(key, integers(key, of)?)
+}
+
+/// A tensor, a list or an array of integers, or of bools, beside a tensor that they are indices of.
+pub(crate) fn integers(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Tensor> {
+    if let Ok(tensor) = key.cast::<PyTensor>() {
+        return Ok(tensor.get().tensor());
+    }
+    let indices = creation::asarray(key, None, None, None)?.tensor();
     // An empty list holds no integers, and no others either.
     let empty = key.is_instance_of::<PyList>() && indices.numel() == 0;
     let indices = if empty { indices.cast(DType::I64) } else { Ok(indices) };
-    let indices = indices.and_then(|i| i.to_device(of.device())).map_err(error::exception)?;
-    tensor_entry(key, indices)
+    indices.and_then(|i| i.to_device(of.device())).map_err(error::exception)
 }
 
 /// A bound of a slice, cut to what an axis can be long.

@@ -25,6 +25,7 @@ mod index;
 mod info;
 mod interop;
 mod interrupt;
+mod methods;
 mod nn;
 mod operand;
 mod operators;

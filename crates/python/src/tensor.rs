@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use bullet_tensor::{DeviceKind, Result, Tensor};
+use bullet_tensor::{DeviceKind, Index, Result, Tensor};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -277,9 +277,30 @@ impl PyTensor {
         interop::moved(py, &self.tensor(), &device.0).map(PyTensor::new)
     }
 
-    /// The value of the one element, as a Python number.
-    fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        index::item(py, &self.tensor())
+    /// The value of the one element, or of the one at these indices, as a Python number.
+    #[pyo3(signature = (*args))]
+    fn item<'py>(&self, py: Python<'py>, args: &Bound<'_, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        let tensor = self.tensor();
+        if args.is_empty() {
+            return index::item(py, &tensor);
+        }
+        let places = sizes(args)?;
+        let error = error::exception;
+        let flat = if places.len() == 1 && tensor.rank() != 1 {
+            tensor.reshape(&[-1]).map_err(error)?
+        } else {
+            tensor
+        };
+        let at: Vec<Index> = places.into_iter().map(Index::At).collect();
+        let one = flat.index(&at).map_err(error)?;
+        if one.rank() > 0 {
+            return Err(PyValueError::new_err(format!(
+                "item() takes one index, or {}, got {}",
+                flat.rank(),
+                at.len()
+            )));
+        }
+        index::item(py, &one)
     }
 
     /// The elements as nested lists of Python numbers.
@@ -441,13 +462,22 @@ impl PyTensor {
         self.map(py, |t| t.permute(&axes))
     }
 
-    /// A view with two axes exchanged.
-    fn transpose(&self, py: Python<'_>, a: isize, b: isize) -> PyResult<PyTensor> {
-        self.map(py, |t| t.transpose(a, b))
+    /// A view with two axes exchanged, for two numbers; with the axes in this order, for one sequence or more numbers; in
+    /// reverse order without arguments.
+    #[pyo3(signature = (*axes))]
+    fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
+        if let Ok((a, b)) = axes.extract::<(isize, isize)>() {
+            return self.map(py, |t| t.transpose(a, b));
+        }
+        if axes.is_empty() || axes.get_item(0)?.is_none() {
+            self.reversed_axes(py)
+        } else {
+            self.permute(py, axes)
+        }
     }
 
     /// Overwrites every element with a number.
-    fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
+    pub(crate) fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
         let tensor = slf.get().tensor();
         value.check_fits(tensor.dtype())?;
         let value = match value {
@@ -471,7 +501,7 @@ impl PyTensor {
 
     /// Without axes of length 1: these, or all of them.
     #[pyo3(signature = (axis = None))]
-    fn squeeze(&self, py: Python<'_>, axis: Option<Axes>) -> PyResult<PyTensor> {
+    pub(crate) fn squeeze(&self, py: Python<'_>, axis: Option<Axes>) -> PyResult<PyTensor> {
         self.map(py, |t| match axis {
             Some(axis) => squeezed(t, &axis.list()),
             None => {
@@ -479,77 +509,6 @@ impl PyTensor {
                 squeezed(t, &ones)
             }
         })
-    }
-
-    /// The elements along one axis.
-    fn flatten(&self, py: Python<'_>) -> PyResult<PyTensor> {
-        self.map(py, |t| t.reshape(&[-1]))
-    }
-
-    /// Index of the largest element along an axis; in the flattened tensor without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmax(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
-        self.map(py, |t| t.argmax(axis, keepdims))
-    }
-
-    /// Index of the smallest element along an axis; in the flattened tensor without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmin(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
-        self.map(py, |t| t.argmin(axis, keepdims))
-    }
-
-    /// Variance over axes, with `correction` degrees of freedom less than elements.
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn var(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims))
-    }
-
-    /// Standard deviation over axes, with `correction` degrees of freedom less than elements.
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn std(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims)?.sqrt())
-    }
-
-    /// Sum over axes; over all without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn sum(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::sum)
-    }
-
-    /// Mean over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn mean(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::mean)
-    }
-
-    /// Largest element over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn max(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::max)
-    }
-
-    /// Smallest element over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn min(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::min)
-    }
-
-    /// Product over axes; over all without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn prod(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::prod)
-    }
-
-    /// Whether no element over axes is zero.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn all(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::all)
-    }
-
-    /// Whether an element over axes is not zero.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn any(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::any)
     }
 }
 

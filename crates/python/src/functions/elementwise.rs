@@ -51,7 +51,6 @@ unary! {
     negative = neg: "Negative of each element.",
     reciprocal = reciprocal: "1 / x of each element.",
     relu = relu: "max(x, 0) of each element.",
-    round = round: "Nearest integer of each element, ties to even.",
     rsqrt = rsqrt: "1 / sqrt(x) of each element.",
     sigmoid = sigmoid: "1 / (1 + exp(-x)) of each element.",
     sign = sign: "-1, 0 or 1 by the sign of each element.",
@@ -129,7 +128,7 @@ binary! {
 /// Elements no less than `min` and no more than `max`, which goes first; either may be None.
 #[pyfunction]
 #[pyo3(signature = (x, /, min = None, max = None))]
-fn clip(
+pub(crate) fn clip(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     min: Option<Operand>,
@@ -181,6 +180,27 @@ fn astype(
     })
 }
 
+/// Each element rounded to so many decimals (tens if negative), ties to even, as NumPy does it: scaled, rounded and scaled back.
+#[pyfunction]
+#[pyo3(signature = (x, /, decimals = 0))]
+pub(crate) fn round(py: Python<'_>, x: &Bound<'_, PyTensor>, decimals: i32) -> PyResult<PyTensor> {
+    let x = x.get().tensor();
+    once(py, &[&x], || {
+        if decimals == 0 || (decimals > 0 && !x.dtype().is_float()) {
+            return x.round();
+        }
+        let factor = 10f64.powi(decimals.abs());
+        let scaled = if decimals > 0 {
+            x.mul_scalar(factor)?
+        } else {
+            x.div(&Tensor::constant(factor, x.dtype(), x.device())?)?
+        };
+        let rounded = scaled.round()?;
+        let factor = Tensor::constant(factor, rounded.dtype(), x.device())?;
+        if decimals > 0 { rounded.div(&factor) } else { rounded.mul(&factor)?.cast(x.dtype()) }
+    })
+}
+
 /// GELU: x * Phi(x), Phi the normal distribution; with `approximate="tanh"` as GPT-2 computes it.
 #[pyfunction]
 #[pyo3(signature = (x, /, *, approximate = "none"))]
@@ -203,5 +223,6 @@ pub(super) fn add_all(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(clip, module)?)?;
     module.add_function(wrap_pyfunction!(select, module)?)?;
     module.add_function(wrap_pyfunction!(astype, module)?)?;
+    module.add_function(wrap_pyfunction!(round, module)?)?;
     module.add_function(wrap_pyfunction!(gelu, module)?)
 }

@@ -16,7 +16,7 @@ use crate::whole;
 
 /// Elements in order along an axis. Equals keep their order in either direction; NaN is last.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = -1, descending = false, stable = true))]
+#[pyo3(signature = (x, /, axis = -1, *, descending = false, stable = true))]
 fn sort(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -30,7 +30,7 @@ fn sort(
 
 /// The indices that put elements in order along an axis: see `sort`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = -1, descending = false, stable = true))]
+#[pyo3(signature = (x, /, axis = -1, *, descending = false, stable = true))]
 fn argsort(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -45,7 +45,7 @@ fn argsort(
 /// Where elements of `x2` go into `x1`, which ascends or is put in order by `sorter`: before its equals, or behind them
 /// with `side='right'`.
 #[pyfunction]
-#[pyo3(signature = (x1, x2, /, *, side = "left", sorter = None))]
+#[pyo3(signature = (x1, x2, /, side = "left", *, sorter = None))]
 fn searchsorted(
     py: Python<'_>,
     x1: &Bound<'_, PyTensor>,
@@ -69,7 +69,7 @@ fn searchsorted(
 /// The indices of the elements that are not zero: a tensor for each axis.
 #[pyfunction]
 #[pyo3(signature = (x, /))]
-fn nonzero<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple>> {
+pub(crate) fn nonzero<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple>> {
     let x = x.get().tensor();
     PyTuple::new(py, objects(py, interrupt::detached(py, || x.nonzero())?.map_err(error::exception)?)?)
 }
@@ -151,14 +151,15 @@ fn diff(
 
 /// Slices along an axis at indices, which count from the end if negative; of a vector without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, *, axis = None))]
-fn take(
+#[pyo3(signature = (x, indices, /, axis = None))]
+pub(crate) fn take(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
-    indices: &Bound<'_, PyTensor>,
+    indices: &Bound<'_, PyAny>,
     axis: Option<isize>,
 ) -> PyResult<PyTensor> {
-    let (x, indices) = (x.get().tensor(), indices.get().tensor());
+    let x = x.get().tensor();
+    let indices = crate::index::integers(indices, &x)?;
     unlocked(py, || match axis {
         Some(axis) => x.take(&indices, axis),
         None => x.reshape(&[-1])?.take(&indices, 0),
@@ -167,7 +168,7 @@ fn take(
 
 /// Elements picked along an axis by a tensor of indices with as many axes.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, *, axis = -1))]
+#[pyo3(signature = (x, indices, /, axis = -1))]
 fn take_along_axis(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -203,7 +204,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Pairs {
 
 /// Sum over products of elements along pairs of axes: `axes` of the last and first, or two lists of axes.
 #[pyfunction]
-#[pyo3(signature = (x1, x2, /, *, axes = Pairs::Count(2)), text_signature = "(x1, x2, /, *, axes=2)")]
+#[pyo3(signature = (x1, x2, /, axes = Pairs::Count(2)), text_signature = "(x1, x2, /, axes=2)")]
 fn tensordot(
     py: Python<'_>,
     x1: &Bound<'_, PyTensor>,

@@ -39,7 +39,7 @@ pub(super) fn objects(py: Python<'_>, tensors: Vec<Tensor>) -> PyResult<Vec<Boun
 
 /// Tensors side by side along an axis; flattened ones without.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, *, axis = Some(0)))]
+#[pyo3(signature = (arrays, /, axis = Some(0)))]
 fn concat(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: Option<isize>) -> PyResult<PyTensor> {
     let arrays = tensors(&arrays);
     unlocked(py, || {
@@ -53,7 +53,7 @@ fn concat(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: Option<isize>)
 
 /// Tensors of one shape side by side along a new axis.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, *, axis = 0))]
+#[pyo3(signature = (arrays, /, axis = 0))]
 fn stack(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: isize) -> PyResult<PyTensor> {
     let arrays = tensors(&arrays);
     unlocked(py, || Tensor::stack(&promoted(&arrays)?.iter().collect::<Vec<_>>(), axis))
@@ -112,11 +112,11 @@ fn expand_dims(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: isize) -> PyResult
     x.get().map(py, |x| x.unsqueeze(axis))
 }
 
-/// A view without axes of length 1.
+/// A view without axes of length 1: these, or all of them.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis))]
-fn squeeze(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Axes) -> PyResult<PyTensor> {
-    x.get().map(py, |x| squeezed(x, &axis.list()))
+#[pyo3(signature = (x, /, axis = None))]
+fn squeeze(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>) -> PyResult<PyTensor> {
+    x.get().squeeze(py, axis)
 }
 
 pub(crate) fn squeezed(x: &Tensor, axes: &[isize]) -> Result<Tensor> {
@@ -130,7 +130,7 @@ pub(crate) fn squeezed(x: &Tensor, axes: &[isize]) -> Result<Tensor> {
 
 /// A view with elements in reverse order along axes; along all without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = None))]
+#[pyo3(signature = (x, /, axis = None))]
 fn flip(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>) -> PyResult<PyTensor> {
     x.get().map(py, |x| match axis {
         Some(Axes::Many(axes)) if axes.is_empty() => Ok(x.clone()),
@@ -176,7 +176,7 @@ fn reshape(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Axes, copy: Option<bo
 }
 
 /// How often elements are repeated: all as often, or each as a tensor says.
-enum Repeats {
+pub(crate) enum Repeats {
     All(usize),
     Each(Tensor),
 }
@@ -197,8 +197,8 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Repeats {
 
 /// Elements several times in a row along an axis; of the flattened tensor without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, repeats, /, *, axis = None))]
-fn repeat(
+#[pyo3(signature = (x, repeats, /, axis = None))]
+pub(crate) fn repeat(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     repeats: Repeats,
@@ -234,7 +234,7 @@ fn repeat(
 
 /// Elements moved along axes, those beyond an end coming in at the other; all axes as one without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, shift, *, axis = None))]
+#[pyo3(signature = (x, /, shift, axis = None))]
 fn roll(py: Python<'_>, x: &Bound<'_, PyTensor>, shift: Axes, axis: Option<Axes>) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     let Some(axes) = axis.map(Axes::list) else {
@@ -275,14 +275,14 @@ fn tile(py: Python<'_>, x: &Bound<'_, PyTensor>, repetitions: Dims) -> PyResult<
 
 /// Matrices with zeros above the `k`-th diagonal.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, k = 0))]
+#[pyo3(signature = (x, /, k = 0))]
 fn tril(py: Python<'_>, x: &Bound<'_, PyTensor>, k: i64) -> PyResult<PyTensor> {
     x.get().map(py, |x| x.triangle(true, k))
 }
 
 /// Matrices with zeros below the `k`-th diagonal.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, k = 0))]
+#[pyo3(signature = (x, /, k = 0))]
 fn triu(py: Python<'_>, x: &Bound<'_, PyTensor>, k: i64) -> PyResult<PyTensor> {
     x.get().map(py, |x| x.triangle(false, k))
 }

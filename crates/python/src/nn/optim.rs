@@ -182,7 +182,7 @@ pub(super) fn stand_in(py: Python<'_>, exception: &PyErr) -> Error {
 }
 
 /// A learning rate for every step: linear warm-up, then decay.
-#[pyclass(name = "Schedule", module = "bullet_core.optim", frozen)]
+#[pyclass(name = "_Schedule", module = "bullet_core.optim", frozen)]
 pub(super) struct PySchedule(pub(super) Schedule);
 
 #[pymethods]
