@@ -54,6 +54,26 @@ pub(crate) fn once(
     unlocked(py, f)
 }
 
+impl Drop for PyTensor {
+    /// Memory of small tensors is kept for others. A large one that Python has dropped is what its user wants to see gone.
+    fn drop(&mut self) {
+        const LARGE: usize = 16 << 20;
+        const KEPT: usize = 256 << 20;
+        let slot = self.tensor.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if slot.storage_bytes() < LARGE || slot.device().kind() != DeviceKind::Cpu {
+            return;
+        }
+        let device = slot.device().clone();
+        let Ok(nothing) = Tensor::scalar(false, &device) else { return };
+        let before = device.memory_stats().cached;
+        drop(std::mem::replace(slot, nothing));
+        let after = device.memory_stats().cached;
+        if after > before && after > KEPT {
+            device.trim_by(after - before);
+        }
+    }
+}
+
 impl PyTensor {
     pub(crate) fn new(tensor: Tensor) -> PyTensor {
         PyTensor { tensor: RwLock::new(tensor) }
@@ -216,7 +236,7 @@ impl PyTensor {
         let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
         if gradient.is_none() && tensor.numel() != 1 && tensor.is_tracked() {
             return Err(PyRuntimeError::new_err(format!(
-                "only the gradient of one number is 1 by itself, this has shape {}; take its sum() or mean(), or pass its \
+                "backward() without a gradient is of a scalar, this has shape {}; take its sum() or mean(), or pass its \
                  gradient: t.backward(gradient)",
                 tensor.shape()
             )));

@@ -9,7 +9,7 @@ use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Map, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::adjoint;
 use crate::capture;
@@ -220,20 +220,23 @@ fn expr_once(
             Ok(t.clone())
         }
     };
-    let operands: Vec<Option<Tensor>> =
+    let operands: Few<Option<Tensor>> =
         inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
-    let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
+    let reads: Few<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
     let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
     let _guards = Guards::take(&reads, writes);
     // SAFETY: the target is fresh, or held by the exclusive guard.
     let mut out = unsafe { view_mut(target) };
     let shape = *target.shape();
-    let views = operands.iter().map(|t| match t {
-        Some(t) => broadcast_view(t, shape),
-        // Unused by the expression; any view of the right shape will do.
-        None => Ok(View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?)),
-    });
-    let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
+    // Filled in place: a list of views that is built elsewhere is most of a kilobyte to move.
+    let mut views: Few<View<'_>> = Few::new();
+    for t in &operands {
+        views.push(match t {
+            Some(t) => broadcast_view(t, shape)?,
+            // Unused by the expression; any view of the right shape will do.
+            None => View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?),
+        });
+    }
     match target.device().kind() {
         DeviceKind::Cpu if target.device().is_capturing() => {
             let expr = expr.clone();
@@ -282,8 +285,8 @@ pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
 /// Overwrites `target` with an expression of `inputs`, which broadcast to it.
 pub(crate) fn update(target: &Tensor, expr: &Expr, inputs: &[&Tensor]) -> Result<()> {
     check_in_place(target)?;
-    let mut all = vec![target];
-    all.extend(inputs);
+    let mut all: Few<&Tensor> = smallvec![target];
+    all.extend(inputs.iter().copied());
     common_device(&all)?;
     for input in inputs {
         if input.layout().broadcast_to(*target.shape()).is_err() {
@@ -296,7 +299,7 @@ pub(crate) fn update(target: &Tensor, expr: &Expr, inputs: &[&Tensor]) -> Result
         }
     }
     let joint = inputs.iter().map(|t| t.dtype()).fold(target.dtype(), DType::promote);
-    let inputs: Vec<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
+    let inputs: Few<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
     expr_into(expr, joint.compute(), &inputs, target, true)
 }
 

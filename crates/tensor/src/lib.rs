@@ -14,6 +14,7 @@
 mod adjoint;
 mod arrays;
 mod capture;
+mod constants;
 mod custom;
 pub mod decode;
 pub mod dispatch;

@@ -58,7 +58,7 @@ impl Tensor {
             Kind::Bool if value.fract() == 0.0 => DType::I64,
             Kind::Bool | Kind::Int => DType::F64,
         };
-        Tensor::full(value, &[], dtype, self.device())
+        Tensor::constant(value, dtype, self.device())
     }
 
     /// Each element plus `value`.
@@ -101,7 +101,7 @@ impl Tensor {
 
     /// This tensor, but `value` where `mask` (bool) is true.
     pub fn masked_fill(&self, mask: &Tensor, value: f64) -> Result<Tensor> {
-        let value = Tensor::full(value, &[], self.dtype(), self.device())?;
+        let value = Tensor::constant(value, self.dtype(), self.device())?;
         run_one(Op::Map(Map::MaskedFill), &[self, mask, &value])
     }
 

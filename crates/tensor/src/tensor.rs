@@ -8,6 +8,7 @@ use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind, DevicePtr};
 
+use crate::constants;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::rescue;
@@ -95,10 +96,12 @@ impl Tensor {
         Tensor::from_slice(&[value], &[], device)
     }
 
-    /// A scalar tensor of `value` as `dtype`, as f64 holds it; a GPU is not waited for, as [`Tensor::scalar`] does.
+    /// A scalar tensor of `value` as `dtype`, as f64 holds it, to compute with; a GPU is not waited for, as
+    /// [`Tensor::scalar`] does, and the same value mostly takes no launch the next time. It may be shared with others: do not
+    /// overwrite it.
     pub fn constant(value: f64, dtype: DType, device: &Device) -> Result<Tensor> {
         if device.kind() != DeviceKind::Cpu {
-            return Tensor::full(value, &[], dtype, device);
+            return constants::of(value, dtype, device);
         }
         match dtype {
             DType::Bool => Tensor::scalar(value != 0.0, device),

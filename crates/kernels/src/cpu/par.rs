@@ -52,6 +52,9 @@ pub const SERIAL_BELOW: usize = 64 * 1024;
 /// The most grains of a range: some 10 ms of work, where a grain is what one thread does in the time it takes to wake another.
 const GRAINS: usize = 256;
 
+/// The most ranges, so that what each gives takes little room: kernels ask inside of longer ones whether to go on.
+const MAX_PIECES: usize = 1 << 14;
+
 /// The most threads that the pool may have: far more than cores only adds switching, and thousands stall a machine.
 pub const MAX_THREADS: usize = 256;
 
@@ -142,19 +145,25 @@ pub fn for_tasks(tasks: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// How many ranges `len` items make when a range has at least `grain`, and not more than [`GRAINS`] of them.
+/// How many ranges `len` items make when a range has at least `grain`, and not more than [`GRAINS`] of them; at most
+/// [`MAX_PIECES`].
 fn pieces(len: usize, grain: usize) -> usize {
     let grain = grain.max(1);
     if len <= grain {
         return usize::from(len > 0);
     }
     let parts = (len / grain).clamp(1, threads());
-    parts * (len / parts).div_ceil(GRAINS * grain)
+    (parts * (len / parts).div_ceil(GRAINS.saturating_mul(grain))).min(MAX_PIECES.max(parts))
 }
 
 /// The `i`-th of `parts` nearly equal ranges of `0..len`.
 pub fn range(len: usize, parts: usize, i: usize) -> Range<usize> {
-    len * i / parts..len * (i + 1) / parts
+    let bound = |i: usize| match len.checked_mul(i) {
+        Some(product) => product / parts,
+        // Broadcast views have more elements than memory has bytes.
+        None => (len as u128 * i as u128 / parts as u128) as usize,
+    };
+    bound(i)..bound(i + 1)
 }
 
 /// A pointer that threads may share, for kernels that write disjoint parts of one output.
@@ -193,9 +202,17 @@ mod tests {
 
     #[test]
     fn ranges_cover_without_overlap() {
-        for (len, grain) in
-            [(0, 1), (1, 1), (7, 3), (1000, 10), (64, 64), (65, 64), (100_000, 1), (10_000_000, 100)]
-        {
+        for (len, grain) in [
+            (0, 1),
+            (1, 1),
+            (7, 3),
+            (1000, 10),
+            (64, 64),
+            (65, 64),
+            (100_000, 1),
+            (10_000_000, 100),
+            (1 << 62, 1000),
+        ] {
             let mut seen: Vec<Range<usize>> = map_ranges(len, grain, |r| r);
             seen.sort_by_key(|r| r.start);
             // Kernels that go twice over their elements count on the same ranges both times.
