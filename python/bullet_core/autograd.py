@@ -111,7 +111,7 @@ class Function:
         raise NotImplementedError("a Function needs a static method forward(ctx, *args)")
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> Any:
+    def backward(ctx: Context, *grads: Any) -> Any:
         """The gradient of each argument."""
         raise NotImplementedError("a Function needs a static method backward(ctx, *grads)")
 

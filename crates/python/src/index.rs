@@ -217,7 +217,7 @@ pub(crate) fn to_list<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'
 fn listed<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     /// Elements that become objects in some tens of milliseconds.
     const PART: usize = 1 << 18;
-    py.check_signals()?;
+    interrupt::breathe(py)?;
     if tensor.numel() <= PART {
         return interop::numpy(&Bound::new(py, PyTensor::new(tensor.clone()))?)?.call_method0("tolist");
     }

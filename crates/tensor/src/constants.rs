@@ -66,7 +66,7 @@ mod tests {
             assert_eq!((other.item()?.to_bits(), other.dtype()), (value.to_bits(), dtype));
         }
         // Those of another device are other ones.
-        assert!(!of(2.0, DType::F32, Device::cpu())?.shares_memory(&two));
+        assert!(!of(2.0, DType::F32, &Device::cpu())?.shares_memory(&two));
         // What ops make of it is theirs.
         let sum = two.add(&of(2.0, DType::F32, &device)?)?;
         sum.add_(&sum)?;

@@ -68,7 +68,7 @@ fn unstack<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>, axis: isize) -> PyRes
     let parts = PyList::empty(py);
     for i in 0..n as isize {
         if i % 4096 == 4095 {
-            py.check_signals()?;
+            interrupt::breathe(py)?;
         }
         parts.append(PyTensor::new(x.select(axis, i).map_err(error::exception)?))?;
     }
