@@ -24,6 +24,7 @@ from .autograd import no_grad as no_grad
 if TYPE_CHECKING:
     from . import autograd as autograd
     from . import data as data
+    from . import lang as lang
     from . import model as model
     from . import nn as nn
     from . import optim as optim

@@ -35,8 +35,8 @@ pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
     Ok(run_recorded(op, inputs)?.swap_remove(0))
 }
 
-/// An elementwise op whose operands lie alike, on the CPU, where nothing is recorded: as [`run_one`], but without lists, which
-/// take longer than few elements. `None` if it is none.
+/// An elementwise op whose operands lie alike, or are one number, on the CPU, where nothing is recorded: as [`run_one`], but
+/// without lists, which take longer than few elements. `None` if it is none.
 fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     let (first, second) = match *inputs {
         [x] => (x, None),
@@ -45,8 +45,10 @@ fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     };
     let tracked = first.is_tracked() || second.is_some_and(Tensor::is_tracked);
     let device = first.device();
-    let alike = |y: &Tensor| y.shape() == first.shape() && y.is_contiguous() && y.device() == device;
-    if !first.is_contiguous() || !second.is_none_or(alike) || device.kind() != DeviceKind::Cpu {
+    let whole = second.filter(|y| first.rank() == 0 && y.rank() > 0).unwrap_or(first);
+    let alike = |x: &Tensor| x.rank() == 0 || x.is_contiguous() && x.shape() == whole.shape();
+    let here = second.is_none_or(|y| alike(y) && y.device() == device) && device.kind() == DeviceKind::Cpu;
+    if !here || !alike(first) {
         return Ok(None);
     }
     if (tracked && grad_enabled()) || device.is_capturing() || rescue::forced()?.is_some() {
@@ -54,10 +56,12 @@ fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     }
     let dtypes = [first.dtype(), second.unwrap_or(first).dtype()];
     let (_, dtype) = map.types(&dtypes[..inputs.len()])?;
-    let out = Tensor::empty(Meta::new(*first.shape(), dtype), device)?;
+    let shape = *whole.shape();
+    let out = Tensor::empty(Meta::new(shape, dtype), device)?;
     let storages: [&Storage; 2] = [first.storage(), second.unwrap_or(first).storage()];
     let _guards = Guards::take(&storages[..inputs.len()], &[]);
-    let views = [view(first), view(second.unwrap_or(first))];
+    let spread = |t| if *Tensor::shape(t) == shape { Ok(view(t)) } else { broadcast_view(t, shape) };
+    let views = [spread(first)?, spread(second.unwrap_or(first))?];
     // SAFETY: fresh; no one else can name its memory yet.
     let mut target = unsafe { view_mut(&out) };
     on_cpu(|| cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target)))??;
