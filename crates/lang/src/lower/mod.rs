@@ -41,7 +41,7 @@ mod random;
 mod spatial;
 mod stmt;
 mod types;
-mod value;
+pub(crate) mod value;
 
 /// A mistake that was recorded.
 #[derive(Clone, Copy, Debug)]
