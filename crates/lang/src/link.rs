@@ -10,7 +10,7 @@ use crate::diag::{Diagnostic, Origin, Span};
 use crate::lower::{Named, Program, Scope};
 use crate::syntax::ast::{Class, Function, Module, Names};
 use crate::syntax::{parse_definitions, parse_expression};
-use crate::{Diagnostics, Options, Signature, ir};
+use crate::{Diagnostics, Options, ParamType, Signature, ir};
 
 /// What a definition is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +84,19 @@ impl Linked {
 /// # Errors
 /// Everything that is wrong with their source.
 pub fn link(definitions: &[Definition], options: Options) -> Result<Linked, Diagnostics> {
+    link_for(definitions, None, options)
+}
+
+/// The first kernel among these definitions, for these types of its parameters: those of its annotations, or what fills what
+/// they leave open (`Any`, `wp.array(dtype=Any)`). Without types, all kernels.
+///
+/// # Errors
+/// Everything that is wrong with their source; types that do not fit.
+pub fn link_for(
+    definitions: &[Definition],
+    types: Option<&[ParamType]>,
+    options: Options,
+) -> Result<Linked, Diagnostics> {
     let (text, origins) = put_together(definitions);
     let mut names = Names::default();
     for name in Program::HIDDEN {
@@ -113,6 +126,9 @@ pub fn link(definitions: &[Definition], options: Options) -> Result<Linked, Diag
         if let Some(of) = module.functions.iter().find(|known| known.scope as usize == of) {
             program.set_custom(of, function, is_gradient);
         }
+    }
+    if let Some(types) = types {
+        program.only_first(types);
     }
     match crate::lower_all(&program, options) {
         Ok(kernels) => Ok(Linked { kernels, origins, text }),

@@ -182,10 +182,15 @@ impl<'a> Program<'a> {
         let names = self.names;
         self.kernels.retain(|kernel| names.text(kernel.function.name) == name);
         if let Some(given) = types {
-            self.kernels.truncate(1);
-            self.kernels.iter_mut().for_each(|kernel| kernel.types = Types::Given(given));
+            self.only_first(given);
         }
         !self.kernels.is_empty()
+    }
+
+    /// Only the first kernel, for these types.
+    pub(crate) fn only_first(&mut self, types: &'a [ParamType]) {
+        self.kernels.truncate(1);
+        self.kernels.iter_mut().for_each(|kernel| kernel.types = Types::Given(types));
     }
 
     /// The kernels, in the order of the source.
