@@ -105,8 +105,12 @@ fn emitted(name: &str, text: &str, layout: Layout) -> (String, Vec<String>) {
     let kernels = compile(name, text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut all: Vec<Kernel> = vec![];
     for kernel in kernels {
-        if let Ok(made) = adjoint(&kernel, AdjointOptions::default()) {
-            all.push(made.kernel);
+        for (checkpoints, suffix) in [(false, ""), (true, "_cut")] {
+            let options = AdjointOptions { checkpoints, ..AdjointOptions::default() };
+            if let Ok(mut made) = adjoint(&kernel, options) {
+                made.kernel.name += suffix;
+                all.push(made.kernel);
+            }
         }
         all.push(kernel);
     }
