@@ -34,12 +34,13 @@ mod signature;
 mod syntax;
 
 pub use diag::Diagnostics;
+pub use passes::optimize;
 pub use signature::{Element, ParamType, Signature};
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Whether passes run on what was lowered.
+    /// Whether passes run on what was lowered; [`optimize`] runs them later.
     pub optimize: bool,
 }
 
