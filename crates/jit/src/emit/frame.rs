@@ -1,0 +1,245 @@
+//! Where arrays are, and the way to an element: checks and addresses.
+
+use bullet_lang::ir::{self, Def, Inst, Kernel, Op, Type as IrType};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I8, I32, I64};
+use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value};
+
+use super::Emitter;
+use super::scalar::{register, trusted};
+use crate::abi::{Arg, Context};
+use crate::program::{Place, Site};
+
+/// Local arrays beyond this many bytes of a kernel lie beside the stack.
+const MOST_STACK: usize = 16 << 10;
+
+/// An array that is a parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Param {
+    pub(super) data: Value,
+    pub(super) shape: Vec<Value>,
+    pub(super) strides: Vec<Value>,
+}
+
+/// An array that the kernel allocates.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Local {
+    Stack(StackSlot),
+    /// So far into the scratch memory.
+    Scratch(usize),
+}
+
+/// Where the arrays of a kernel are.
+#[derive(Default)]
+pub(super) struct Frame {
+    params: Vec<Option<Param>>,
+    stack: usize,
+    /// Bytes of scratch memory.
+    pub(super) scratch: usize,
+    locals: Vec<(ir::Value, Local, u32)>,
+}
+
+impl Emitter<'_> {
+    /// Reads the arguments.
+    pub(super) fn bind(&mut self, args: Value) {
+        let used = used_arrays(self.kernel);
+        for (number, &param) in self.kernel.params.iter().enumerate() {
+            let at = (number * size_of::<Arg>()) as i32;
+            let array = match self.kernel.ty(param) {
+                IrType::Scalar(dtype) => {
+                    let flags = trusted().with_readonly();
+                    let memory = super::scalar::memory(dtype);
+                    let bits = self.ops.b.ins().load(memory, flags, args, at + Arg::BITS);
+                    self.values[param.index()] = Some(self.ops.from_memory(dtype, bits));
+                    None
+                }
+                IrType::Array(array) if used[param.index()] => {
+                    Some(self.bind_array(args, at, array.ndim.into()))
+                }
+                IrType::Array(_) => None,
+            };
+            self.frame.params.push(array);
+        }
+    }
+
+    fn bind_array(&mut self, args: Value, at: i32, ndim: i32) -> Param {
+        let flags = trusted().with_readonly().with_aligned();
+        let mut load = |ty, offset| self.ops.b.ins().load(ty, flags, args, at + offset);
+        Param {
+            data: load(I64, Arg::BITS),
+            shape: (0..ndim).map(|axis| load(I32, Arg::SHAPE + 4 * axis)).collect(),
+            strides: (0..ndim).map(|axis| load(I64, Arg::STRIDES + 8 * axis)).collect(),
+        }
+    }
+
+    /// The parameter that an array is.
+    pub(super) fn array_param(&self, array: ir::Value) -> Option<(usize, &Param)> {
+        let Def::Param(number) = self.kernel.value(array).def else { return None };
+        let param = self.frame.params.get(number as usize)?.as_ref()?;
+        Some((number as usize, param))
+    }
+
+    /// The length of a dimension.
+    pub(super) fn dim(&mut self, array: ir::Value, axis: usize) -> Value {
+        if let Some((_, param)) = self.array_param(array) {
+            return param.shape[axis];
+        }
+        let count = self.local(array).map_or(0, |(_, count)| count);
+        self.ops.int(I32, count.into())
+    }
+
+    fn local(&self, array: ir::Value) -> Option<(Local, u32)> {
+        let found = self.frame.locals.iter().find(|(known, ..)| *known == array);
+        found.map(|&(_, local, count)| (local, count))
+    }
+
+    /// Memory for a local array.
+    pub(super) fn alloc(&mut self, inst: Inst, count: u32) {
+        let array = self.kernel.inst(inst).results[0];
+        let lanes = self.kernel.ty(array).array().map_or(1, |ty| usize::from(ty.lanes));
+        let bytes = count as usize * lanes * self.kernel.dtype(array).size();
+        let local = if self.frame.stack + bytes <= MOST_STACK {
+            self.frame.stack += bytes;
+            Local::Stack(self.slot(bytes))
+        } else {
+            let at = self.frame.scratch;
+            self.frame.scratch += bytes.next_multiple_of(64);
+            Local::Scratch(at)
+        };
+        self.frame.locals.push((array, local, count));
+    }
+
+    /// A place on the stack.
+    pub(super) fn slot(&mut self, bytes: usize) -> StackSlot {
+        self.ops.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 4))
+    }
+
+    /// The address of the element that a memory op names, checked, and the number of its first operand behind the indices.
+    pub(super) fn element(&mut self, inst: Inst) -> (Value, usize) {
+        let args = self.kernel.inst(inst).args.clone();
+        let ndim = self.kernel.ty(args[0]).array().map_or(1, |ty| usize::from(ty.ndim));
+        let indices: Vec<Value> = args[1..=ndim].iter().map(|&index| self.value(index)).collect();
+        for (axis, &index) in indices.iter().enumerate() {
+            self.check(inst, axis, index);
+        }
+        (self.address(args[0], &indices), 1 + ndim)
+    }
+
+    /// Goes on only if an index is in range.
+    fn check(&mut self, inst: Inst, axis: usize, index: Value) {
+        if !self.options.check {
+            return;
+        }
+        let site = self.index_site(inst, axis);
+        let length = self.dim(self.kernel.inst(inst).args[0], axis);
+        let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, index, length);
+        self.unless_fault(good, site, index);
+    }
+
+    /// The site of an index of a memory op.
+    pub(super) fn index_site(&mut self, inst: Inst, axis: usize) -> u32 {
+        let data = self.kernel.inst(inst);
+        let array = data.args[0];
+        let place = match (self.kernel.value(array).def, self.local(array)) {
+            (Def::Param(number), _) => Place::Param(number),
+            (_, local) => Place::Local(local.map_or(0, |(_, count)| count)),
+        };
+        let name = self.kernel.name_of(array).unwrap_or("array").to_string();
+        self.sites.push(Site::Index { name, place, axis: axis as u8, span: data.span });
+        self.sites.len() as u32 - 1
+    }
+
+    /// The address of an element; indices are in range.
+    pub(super) fn address(&mut self, array: ir::Value, indices: &[Value]) -> Value {
+        if let Some((_, param)) = self.array_param(array) {
+            let param = param.clone();
+            let mut at = param.data;
+            for (&index, &stride) in indices.iter().zip(&param.strides) {
+                let index = self.ops.b.ins().sextend(I64, index);
+                let offset = self.ops.b.ins().imul(index, stride);
+                at = self.ops.b.ins().iadd(at, offset);
+            }
+            return at;
+        }
+        let lanes = self.kernel.ty(array).array().map_or(1, |ty| i64::from(ty.lanes));
+        let bytes = lanes * self.kernel.dtype(array).size() as i64;
+        let start = match self.local(array) {
+            Some((Local::Stack(slot), _)) => self.ops.b.ins().stack_addr(I64, slot, 0),
+            Some((Local::Scratch(at), _)) => {
+                let scratch = self.of_context(I64, Context::SCRATCH);
+                self.ops.b.ins().iadd_imm_s(scratch, at as i64)
+            }
+            None => self.context,
+        };
+        let index = self.ops.b.ins().sextend(I64, indices[0]);
+        let offset = self.ops.b.ins().imul_imm_s(index, bytes);
+        self.ops.b.ins().iadd(start, offset)
+    }
+
+    /// The start of a thread's tape.
+    pub(super) fn start_tape(&mut self) {
+        if self.tape != super::TapeUse::None {
+            let tape = self.ops.b.ins().load(I64, trusted(), self.context, Context::TAPE);
+            self.ops.b.def_var(self.top, tape);
+        }
+    }
+
+    /// Puts a value on the tape: in 8 bytes if it has as many, else in 4.
+    pub(super) fn push(&mut self, x: ir::Value) {
+        let dtype = self.kernel.dtype(x);
+        let x = self.value(x);
+        let narrow = register(dtype).bits() < 32;
+        let word = if narrow { self.ops.b.ins().uextend(I32, x) } else { x };
+        let bytes = i64::from(self.ops.b.func.dfg.value_type(word).bytes());
+        let mut top = self.ops.b.use_var(self.top);
+        if self.tape == super::TapeUse::Grows {
+            top = self.room(top, bytes);
+        }
+        self.ops.b.ins().store(trusted(), word, top, 0);
+        let top = self.ops.b.ins().iadd_imm_s(top, bytes);
+        self.ops.b.def_var(self.top, top);
+    }
+
+    /// The end of a tape that has room for so many bytes.
+    fn room(&mut self, top: Value, bytes: i64) -> Value {
+        let (grow, next) = (self.ops.b.create_block(), self.ops.b.create_block());
+        self.ops.b.set_cold_block(grow);
+        let place = self.ops.b.append_block_param(next, I64);
+        let end = self.ops.b.ins().load(I64, trusted(), self.context, Context::TAPE_END);
+        let left = self.ops.b.ins().isub(end, top);
+        let enough = self.ops.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, left, bytes);
+        self.ops.b.ins().brif(enough, next, &[top.into()], grow, &[]);
+        self.ops.b.switch_to_block(grow);
+        let grown = self.ops.number(crate::abi::Function::Grow, &[self.context, top], I64);
+        let (site, value) = (self.ops.int(I32, crate::host::TAPE_SITE.into()), self.ops.int(I32, 0));
+        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &[site.into(), value.into()]);
+        self.ops.b.switch_to_block(next);
+        place
+    }
+
+    /// Takes a value from the tape.
+    pub(super) fn pop(&mut self, inst: Inst) {
+        let dtype = self.kernel.dtype(self.kernel.inst(inst).results[0]);
+        let ty = register(dtype);
+        let word = if ty.bits() < 32 { I32 } else { ty };
+        let top = self.ops.b.use_var(self.top);
+        let top = self.ops.b.ins().iadd_imm_s(top, -i64::from(word.bytes()));
+        self.ops.b.def_var(self.top, top);
+        let x = self.ops.b.ins().load(word, trusted(), top, 0);
+        let x = if word == ty { x } else { self.ops.b.ins().ireduce(ty, x) };
+        debug_assert!(ty != I8 || self.ops.b.func.dfg.value_type(x) == I8);
+        self.set(inst, x);
+    }
+}
+
+/// Which parameters are arrays that the kernel touches or measures.
+fn used_arrays(kernel: &Kernel) -> Vec<bool> {
+    let mut used = vec![false; kernel.value_count()];
+    for inst in kernel.instructions() {
+        let data = kernel.inst(inst);
+        if matches!(data.op, Op::Dim(_) | Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange) {
+            used[data.args[0].index()] = true;
+        }
+    }
+    used
+}

@@ -1,0 +1,257 @@
+//! From the IR to Cranelift's: one function for the threads `start..end` of a grid, with a loop over them.
+//!
+//! Blocks of the IR are regions with one entry and one exit, so that each value is a value here, and what branches give and loops
+//! carry are arguments of blocks. Memory is checked and addressed by [`frame`]; [`scalar`] has single operations.
+
+use bullet_lang::adjoint::Tape;
+use bullet_lang::ir::{self, Inst, Kernel, Op, Space};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{
+    AbiParam, Block, BlockArg, Function as Clif, InstBuilder, Signature, Type, UserFuncName, Value,
+};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+
+use crate::abi::{Context, Function};
+use crate::host::Print;
+use crate::program::{Error, Options, Site};
+use frame::Frame;
+use scalar::{Ops, trusted};
+
+mod control;
+mod frame;
+mod scalar;
+
+/// A function, and what its calls into this crate mean.
+pub(crate) struct Emitted {
+    pub(crate) function: Clif,
+    pub(crate) sites: Vec<Site>,
+    pub(crate) prints: Vec<Print>,
+    /// Bytes of local arrays beside the stack.
+    pub(crate) scratch: usize,
+    /// Bytes of tape that a thread needs, where that is known.
+    pub(crate) tape: usize,
+}
+
+/// Why a kernel has no code here.
+fn refuse(kernel: &Kernel) -> Result<(), Error> {
+    for inst in kernel.instructions() {
+        let data = kernel.inst(inst);
+        let what = match data.op {
+            Op::Barrier => "a barrier",
+            Op::Shuffle(_) => "a shuffle",
+            Op::Alloc(_) if kernel.ty(data.results[0]).array().is_some_and(|array| array.space == Space::Shared) => {
+                "a shared array"
+            }
+            _ => continue,
+        };
+        return Err(Error::new(format!(
+            "kernel `{}` has {what}, which needs threads side by side; the CPU runs them one after the other: launch it on a GPU",
+            kernel.name
+        )));
+    }
+    Ok(())
+}
+
+/// The function of a kernel.
+pub(crate) fn emit(kernel: &Kernel, options: Options, isa: &dyn TargetIsa) -> Result<Emitted, Error> {
+    refuse(kernel)?;
+    let mut signature = Signature::new(isa.default_call_conv());
+    signature.params.extend([AbiParam::new(I64); 3]);
+    signature.returns.push(AbiParam::new(I32));
+    let mut function = Clif::with_name_signature(UserFuncName::testcase(kernel.name.as_bytes()), signature);
+    let mut builder_context = FunctionBuilderContext::new();
+    let builder = FunctionBuilder::new(&mut function, &mut builder_context);
+    let mut emitter = Emitter::new(kernel, options, Ops::new(builder, isa.default_call_conv()));
+    emitter.function();
+    let Emitter { mut ops, sites, prints, frame, tape, .. } = emitter;
+    ops.b.seal_all_blocks();
+    ops.b.finalize(isa.frontend_config());
+    let tape = match tape {
+        TapeUse::Bytes(bytes) => bytes,
+        TapeUse::None | TapeUse::Grows => 0,
+    };
+    Ok(Emitted { function, sites, prints, scratch: frame.scratch, tape })
+}
+
+/// What a kernel needs of a tape.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TapeUse {
+    None,
+    /// At most so many bytes a thread, which are there.
+    Bytes(usize),
+    /// It is grown where it is full.
+    Grows,
+}
+
+/// Larger tapes are grown as they are needed.
+const MOST_TAPE: u64 = 1 << 20;
+
+impl TapeUse {
+    fn of(kernel: &Kernel) -> TapeUse {
+        match Tape::of(kernel) {
+            Tape::Words(0) => TapeUse::None,
+            Tape::Words(words) if words <= MOST_TAPE / 4 => TapeUse::Bytes(4 * words as usize),
+            Tape::Words(_) | Tape::Measured => TapeUse::Grows,
+        }
+    }
+}
+
+struct Emitter<'a> {
+    kernel: &'a Kernel,
+    options: Options,
+    ops: Ops<'a>,
+    /// What each scalar of the kernel is here.
+    values: Vec<Option<Value>>,
+    frame: Frame,
+    context: Value,
+    /// This thread's place in the order of the grid, and in each dimension.
+    thread: Value,
+    place: [Value; 4],
+    /// Where faults go: takes the site and the index.
+    fault: Block,
+    sites: Vec<Site>,
+    prints: Vec<Print>,
+    tape: TapeUse,
+    /// The end of the tape.
+    top: Variable,
+}
+
+impl<'a> Emitter<'a> {
+    fn new(kernel: &'a Kernel, options: Options, mut ops: Ops<'a>) -> Emitter<'a> {
+        let none = Value::from_u32(0);
+        let fault = ops.b.create_block();
+        let top = ops.b.declare_var(I64);
+        Emitter {
+            kernel,
+            options,
+            ops,
+            values: vec![None; kernel.value_count()],
+            frame: Frame::default(),
+            context: none,
+            thread: none,
+            place: [none; 4],
+            fault,
+            sites: vec![],
+            prints: vec![],
+            tape: TapeUse::of(kernel),
+            top,
+        }
+    }
+
+    fn function(&mut self) {
+        let entry = self.ops.b.create_block();
+        self.ops.b.append_block_params_for_function_params(entry);
+        self.ops.b.switch_to_block(entry);
+        let &[context, start, end] = self.ops.b.block_params(entry) else { return };
+        self.context = context;
+        self.ops.table = self.of_context(I64, Context::TABLE);
+        let args = self.of_context(I64, Context::ARGS);
+        self.bind(args);
+        let grid = usize::from(self.kernel.grid);
+        let lengths: Vec<Value> =
+            (0..grid).map(|axis| self.of_context(I32, Context::GRID + 4 * axis as i32)).collect();
+        let first = self.first_place(start, &lengths);
+
+        // A loop over threads, which knows their places without dividing.
+        let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
+        self.thread = self.ops.b.append_block_param(head, I64);
+        for axis in 1..grid {
+            self.place[axis] = self.ops.b.append_block_param(head, I32);
+        }
+        if grid > 1 {
+            self.place[0] = self.ops.b.append_block_param(head, I32);
+        }
+        let mut args = vec![BlockArg::Value(start)];
+        args.extend((1..grid).map(|axis| BlockArg::Value(first[axis])));
+        args.extend((grid > 1).then(|| BlockArg::Value(first[0])));
+        self.ops.b.ins().jump(head, &args);
+        self.ops.b.switch_to_block(head);
+        if grid == 1 {
+            self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
+        }
+        self.start_tape();
+        self.block(self.kernel.body);
+
+        let next = self.ops.b.ins().iadd_imm_s(self.thread, 1);
+        let mut args = vec![BlockArg::Value(next)];
+        let places = self.next_place(&lengths);
+        args.extend((1..grid).map(|axis| BlockArg::Value(places[axis])));
+        args.extend((grid > 1).then(|| BlockArg::Value(places[0])));
+        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
+        self.ops.b.ins().brif(more, head, &args, exit, &[]);
+        self.ops.b.switch_to_block(exit);
+        let done = self.ops.int(I32, 0);
+        self.ops.b.ins().return_(&[done]);
+        self.end_in_fault();
+    }
+
+    fn of_context(&mut self, ty: Type, offset: i32) -> Value {
+        self.ops.b.ins().load(ty, trusted().with_readonly().with_aligned(), self.context, offset)
+    }
+
+    /// The place of the first thread.
+    fn first_place(&mut self, start: Value, lengths: &[Value]) -> Vec<Value> {
+        let mut places = vec![start; lengths.len()];
+        let mut rest = start;
+        for axis in (1..lengths.len()).rev() {
+            let length = self.ops.b.ins().uextend(I64, lengths[axis]);
+            let place = self.ops.b.ins().urem(rest, length);
+            places[axis] = self.ops.b.ins().ireduce(I32, place);
+            rest = self.ops.b.ins().udiv(rest, length);
+        }
+        if lengths.len() > 1 {
+            places[0] = self.ops.b.ins().ireduce(I32, rest);
+        }
+        places
+    }
+
+    /// The place of the thread behind this one.
+    fn next_place(&mut self, lengths: &[Value]) -> [Value; 4] {
+        let mut places = self.place;
+        let (zero, mut carry) = (self.ops.int(I32, 0), self.ops.int(I32, 1));
+        for axis in (1..lengths.len()).rev() {
+            let next = self.ops.b.ins().iadd(places[axis], carry);
+            let over = self.ops.b.ins().icmp(IntCC::Equal, next, lengths[axis]);
+            places[axis] = self.ops.b.ins().select(over, zero, next);
+            carry = self.ops.b.ins().uextend(I32, over);
+        }
+        if lengths.len() > 1 {
+            places[0] = self.ops.b.ins().iadd(places[0], carry);
+        }
+        places
+    }
+
+    /// The block that tells of a fault and ends.
+    fn end_in_fault(&mut self) {
+        self.ops.b.set_cold_block(self.fault);
+        let site = self.ops.b.append_block_param(self.fault, I32);
+        let value = self.ops.b.append_block_param(self.fault, I32);
+        self.ops.b.switch_to_block(self.fault);
+        self.ops.call(Function::Fault, &[self.context, site, value, self.thread], None);
+        let failed = self.ops.int(I32, 1);
+        self.ops.b.ins().return_(&[failed]);
+    }
+
+    /// Goes on only if `good`; else it is a fault of this site.
+    fn unless_fault(&mut self, good: Value, site: u32, value: Value) {
+        let next = self.ops.b.create_block();
+        let site = self.ops.int(I32, site.into());
+        self.ops.b.ins().brif(good, next, &[], self.fault, &[BlockArg::Value(site), BlockArg::Value(value)]);
+        self.ops.b.switch_to_block(next);
+    }
+
+    /// What a scalar is here.
+    fn value(&mut self, value: ir::Value) -> Value {
+        if let Some(constant) = self.kernel.as_const(value) {
+            return self.ops.constant(constant);
+        }
+        // Only a kernel that `verify` refuses lacks one.
+        self.values[value.index()].unwrap_or(self.thread)
+    }
+
+    fn set(&mut self, inst: Inst, value: Value) {
+        self.values[self.kernel.inst(inst).results[0].index()] = Some(value);
+    }
+}

@@ -1,0 +1,87 @@
+//! Random kernels and their adjoints: what a launch leaves in memory is what the interpreter says, bit by bit, as all is f64 and its
+//! functions are the same. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's.
+
+mod common;
+#[path = "../../lang/tests/random/generate.rs"]
+mod generate;
+
+use bullet_lang::adjoint::{AdjointOptions, Use, adjoint};
+use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
+use bullet_lang::ir::Kernel;
+use bullet_lang::{Options, compile};
+use bullet_ops::DType;
+use common::{Layout, launch, program};
+use generate::{COLUMNS, LENGTH, Random, module};
+
+/// How many threads run each kernel.
+const THREADS: usize = 5;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn arrays(random: &mut Random) -> Vec<Array<f64>> {
+    let shapes: [&[usize]; 5] = [&[LENGTH], &[LENGTH], &[LENGTH, COLUMNS], &[LENGTH], &[LENGTH]];
+    let array = |shape: &&[usize]| {
+        let cells = (0..shape.iter().product()).map(|_| random.signed() * 1.5).collect();
+        Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
+    };
+    shapes.iter().map(array).collect()
+}
+
+/// Bit by bit, but for NaN.
+fn same(a: &[Array<f64>], b: &[Array<f64>]) -> bool {
+    let pairs = a.iter().zip(b).flat_map(|(a, b)| a.as_floats().iter().zip(b.as_floats()));
+    let mut pairs = pairs.map(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()));
+    a.len() == b.len() && pairs.all(|same| same)
+}
+
+/// Runs a kernel both ways; panics at a difference. None if it runs too long.
+fn both(kernel: &Kernel, args: &[Arg<f64>], before: &[Array<f64>], layout: Layout, seed: u64) -> Option<Vec<Array<f64>>> {
+    let mut after = before.to_vec();
+    match run(kernel, &[THREADS], args, &mut after, Run { rounded: true, fuel: 1_000_000 }) {
+        Ok(_) => {}
+        Err(fault) if fault.to_string().contains("too long") => return None,
+        Err(fault) => panic!("seed {seed}: {fault}\n{kernel}"),
+    }
+    let found = launch(&program(kernel), kernel, &[THREADS as u32], args, before, layout)
+        .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
+    assert!(same(&found, &after), "seed {seed}: {found:?}, not {after:?}\n{}\n{kernel}", module(seed));
+    Some(after)
+}
+
+fn check(seed: u64) {
+    let kernel = &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
+    let options = AdjointOptions { active: Some(&[0, 1, 2, 3, 4, 6]), overlapping: seed.is_multiple_of(2) };
+    let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
+    let mut random = Random::new(seed ^ 0xabcdef);
+    let (before, s) = (arrays(&mut random), random.signed());
+    let mut args: Vec<Arg<f64>> = (0..5).map(Arg::Array).collect();
+    args.extend([Arg::Int(3), Arg::Float(s)]);
+    let layout = if seed.is_multiple_of(3) { Layout::Strided } else { Layout::Contiguous };
+    if both(kernel, &args, &before, layout, seed).is_none() {
+        return;
+    }
+    let mut all: Vec<Array<f64>> = before.clone();
+    for (array, usage) in all.iter_mut().zip(&adjoint.uses) {
+        // What the adjoint says that it does not need must not matter.
+        if let (Use::Shape, Cells::Float(cells)) = (usage, &mut array.cells) {
+            cells.fill(f64::NAN);
+        }
+    }
+    all.extend(arrays(&mut random));
+    all.push(Array::zeros(DType::F64, &[1], 1));
+    args.extend((5..11).map(Arg::Array));
+    both(&adjoint.kernel, &args, &all, layout, seed);
+}
+
+#[test]
+fn random_kernels_do_what_the_interpreter_says() {
+    let (first, count) = (number("BULLET_LANG_SEED", 1), number("BULLET_LANG_KERNELS", 2000));
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4)) as u64;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || (first..first + count).filter(|seed| seed % threads == thread).for_each(check));
+        }
+    });
+}
