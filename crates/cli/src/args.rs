@@ -43,7 +43,7 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Convert between .bullet and .safetensors
     Convert(ConvertArgs),
-    /// Compile kernels of a Python file: IR, CUDA C++, PTX, machine code; needs no GPU
+    /// Compile kernels of a Python file: IR, CUDA C++, PTX, machine code, CPU code; needs no GPU
     Compile(CompileArgs),
 }
 
@@ -280,7 +280,7 @@ pub(crate) struct ConvertArgs {
 #[command(after_help = "\
   bullet compile kernels.py --emit cuda --adjoint
   bullet compile kernels.py --kernel step --emit ptx,cubin --arch sm_90 --out build
-  bullet compile kernels.py --diff ir,ptx
+  bullet compile kernels.py --diff cpu,cuda
 
 Kernels are functions with `@wp.kernel`; docs/kernel-language.md says what they may hold. The file is read, not run.")]
 pub(crate) struct CompileArgs {
@@ -304,7 +304,7 @@ pub(crate) struct CompileArgs {
     #[arg(long = "kernel", value_name = "NAME")]
     pub(crate) kernels: Vec<String>,
 
-    /// Write files to this folder, NAME.ir, NAME.cuda.cu, NAME.cu, NAME.ptx, NAME.cubin, instead of to standard output
+    /// Write files to this folder, NAME.ir, NAME.cuda.cu, NAME.cu, NAME.ptx, NAME.cubin, NAME.clif, NAME.s, instead of to standard output
     #[arg(long, value_name = "FOLDER", conflicts_with = "diff")]
     pub(crate) out: Option<PathBuf>,
 

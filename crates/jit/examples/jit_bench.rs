@@ -58,7 +58,8 @@ fn arguments(kernel: &Kernel, threads: u32, int: u64) -> Launch {
                 let count = shape.iter().product::<usize>() * usize::from(ty.lanes);
                 let mut words = vec![0u64; count / 2 + 1];
                 // SAFETY: the words, in halves.
-                let cells = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u32>(), count) };
+                let cells =
+                    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u32>(), count) };
                 for (i, cell) in cells.iter_mut().enumerate() {
                     let float = 0.3 + (i as f32 * 0.618_034).fract();
                     *cell = if ty.dtype.is_float() { float.to_bits() } else { (i * 7 % side) as u32 };
@@ -133,7 +134,10 @@ fn main() -> Result<(), String> {
     let mut files: Vec<_> =
         std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten().map(|file| file.path()).collect();
     files.sort();
-    println!("{:<14}{:>10}{:>10}{:>8}{:>10}{:>12}{:>12}", "kind", "cold ms", "code ms", "bytes", "n=1 ns", "forward ms", "adjoint ms");
+    println!(
+        "{:<14}{:>10}{:>10}{:>8}{:>10}{:>12}{:>12}",
+        "kind", "cold ms", "code ms", "bytes", "n=1 ns", "forward ms", "adjoint ms"
+    );
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;

@@ -48,7 +48,8 @@ fn target() -> Result<&'static OwnedTargetIsa, Error> {
 }
 
 fn find_target() -> Result<OwnedTargetIsa, Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::new(format!("no CPU code can be made for this machine: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Error::new(format!("no CPU code can be made for this machine: {e}"));
     if !cfg!(target_arch = "x86_64") {
         return Err(failed(&"kernels are compiled for x86-64 only"));
     }

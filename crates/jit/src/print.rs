@@ -192,7 +192,10 @@ mod tests {
         assert_eq!(of_int("%-5d|", 7), "7    |");
         assert_eq!(of_int("%#x %d", 255), "0xff %d");
         assert_eq!(of_int("%x", -1), "ffffffff");
-        assert_eq!(format("%u %lld\n", &[DType::U64, DType::I64], &[u64::MAX, u64::MAX]), "18446744073709551615 -1\n");
+        assert_eq!(
+            format("%u %lld\n", &[DType::U64, DType::I64], &[u64::MAX, u64::MAX]),
+            "18446744073709551615 -1\n"
+        );
         assert_eq!(of_int("a %s b", 3), "a 3 b");
     }
 }

@@ -37,7 +37,13 @@ fn same(a: &[Array<f64>], b: &[Array<f64>]) -> bool {
 }
 
 /// Runs a kernel both ways; panics at a difference. None if it runs too long.
-fn both(kernel: &Kernel, args: &[Arg<f64>], before: &[Array<f64>], layout: Layout, seed: u64) -> Option<Vec<Array<f64>>> {
+fn both(
+    kernel: &Kernel,
+    args: &[Arg<f64>],
+    before: &[Array<f64>],
+    layout: Layout,
+    seed: u64,
+) -> Option<Vec<Array<f64>>> {
     let mut after = before.to_vec();
     match run(kernel, &[THREADS], args, &mut after, Run { rounded: true, fuel: 1_000_000 }) {
         Ok(_) => {}
@@ -51,7 +57,8 @@ fn both(kernel: &Kernel, args: &[Arg<f64>], before: &[Array<f64>], layout: Layou
 }
 
 fn check(seed: u64) {
-    let kernel = &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
+    let kernel =
+        &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
     let options = AdjointOptions { active: Some(&[0, 1, 2, 3, 4, 6]), overlapping: seed.is_multiple_of(2) };
     let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
     let mut random = Random::new(seed ^ 0xabcdef);
@@ -81,7 +88,9 @@ fn random_kernels_do_what_the_interpreter_says() {
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4)) as u64;
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (first..first + count).filter(|seed| seed % threads == thread).for_each(check));
+            scope.spawn(move || {
+                (first..first + count).filter(|seed| seed % threads == thread).for_each(check)
+            });
         }
     });
 }

@@ -23,9 +23,47 @@ fn values(dtype: DType) -> Array<f64> {
             _ => (1.7e308, 5e-310),
         };
         let mut cells = vec![
-            0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, 0.3, -0.7, 0.49999997, 3.7, -3.7, 100.25, 127.0, 128.5, -129.0,
-            255.6, 300.0, 32768.0, -40000.0, 65535.0, 2147483647.0, 2147483648.0, -3e9, 4294967296.0, 1e19, -1e19, most, -most,
-            least, -least, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 8388609.0, 0.9999, 20.5, -20.5,
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            -0.5,
+            1.5,
+            -1.5,
+            2.5,
+            -2.5,
+            0.3,
+            -0.7,
+            0.49999997,
+            3.7,
+            -3.7,
+            100.25,
+            127.0,
+            128.5,
+            -129.0,
+            255.6,
+            300.0,
+            32768.0,
+            -40000.0,
+            65535.0,
+            2147483647.0,
+            2147483648.0,
+            -3e9,
+            4294967296.0,
+            1e19,
+            -1e19,
+            most,
+            -most,
+            least,
+            -least,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            8388609.0,
+            0.9999,
+            20.5,
+            -20.5,
         ];
         cells.extend((0..40).map(|i| (f64::from(i) * 0.754_877).fract() * 8.0 - 4.0));
         return Array::floats(dtype, &cells);
@@ -34,7 +72,14 @@ fn values(dtype: DType) -> Array<f64> {
         return Array::ints(dtype, &[0, 1, 0, 1, 1]);
     }
     let mut cells = vec![0, 1, -1, 2, -2, 3, 5, 7, -7, 10, 31, 63, 100, 127, -128, 255, 32767, -32768, 65535];
-    cells.extend([i64::from(i32::MAX), i64::from(i32::MIN), i64::from(u32::MAX), i64::MAX, i64::MIN, 1234567]);
+    cells.extend([
+        i64::from(i32::MAX),
+        i64::from(i32::MIN),
+        i64::from(u32::MAX),
+        i64::MAX,
+        i64::MIN,
+        1234567,
+    ]);
     Array::ints(dtype, &cells)
 }
 
@@ -43,9 +88,11 @@ fn pairs(dtype: DType) -> (Array<f64>, Array<f64>) {
     let array = values(dtype);
     let n = array.shape[0];
     let pick = |f: &dyn Fn(usize) -> usize| match &array.cells {
-        Cells::Float(cells) => {
-            Array { dtype, shape: vec![n * n], cells: Cells::Float((0..n * n).map(|i| cells[f(i)]).collect()) }
-        }
+        Cells::Float(cells) => Array {
+            dtype,
+            shape: vec![n * n],
+            cells: Cells::Float((0..n * n).map(|i| cells[f(i)]).collect()),
+        },
         Cells::Int(cells) => {
             Array { dtype, shape: vec![n * n], cells: Cells::Int((0..n * n).map(|i| cells[f(i)]).collect()) }
         }

@@ -136,6 +136,21 @@ fn what_cannot_be_compiled_is_explained() {
     assert!(said.err.contains("BULLET_NVRTC is '/nowhere'"), "{}", said.err);
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn code_for_the_cpu_is_shown() {
+    let place = place("compile-cpu");
+    let said = place.ok("compile kernels.py --emit clif,asm --adjoint --kernel square");
+    assert!(said.starts_with("; square: clif\n") && said.contains("\n; square: asm\n"), "{said}");
+    assert!(said.contains("function ") && said.contains("fmul") && said.contains("vmulss"), "{said}");
+    assert_eq!(said.matches("; square_adjoint\n").count(), 2, "{said}");
+    place.ok("compile kernels.py --emit clif,asm --out made");
+    assert!(place.path("made/square.s").exists() && place.path("made/scale.clif").exists());
+    let shown = place.ok("compile kernels.py --diff cpu,cuda --kernel square");
+    let first = shown.lines().next().unwrap();
+    assert!(first.starts_with("square: asm ") && first.ends_with("| square: cuda"), "{first}");
+}
+
 /// Needs an NVRTC of each major version in `BULLET_NVRTC`, as `cargo xtask test --stage cuda` sets it.
 #[test]
 fn nvrtc_compiles_for_the_architecture() {

@@ -41,7 +41,9 @@ fn refuse(kernel: &Kernel) -> Result<(), Error> {
         let what = match data.op {
             Op::Barrier => "a barrier",
             Op::Shuffle(_) => "a shuffle",
-            Op::Alloc(_) if kernel.ty(data.results[0]).array().is_some_and(|array| array.space == Space::Shared) => {
+            Op::Alloc(_)
+                if kernel.ty(data.results[0]).array().is_some_and(|array| array.space == Space::Shared) =>
+            {
                 "a shared array"
             }
             _ => continue,

@@ -7,7 +7,9 @@ use bullet_lang::ir::{Atomic, Binary, Compare, Const, Unary};
 use bullet_ops::DType;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
-use cranelift_codegen::ir::{AbiParam, AtomicRmwOp, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value};
+use cranelift_codegen::ir::{
+    AbiParam, AtomicRmwOp, BlockArg, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value,
+};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 
@@ -298,7 +300,11 @@ impl<'a> Ops<'a> {
     }
 
     pub(super) fn compare(&mut self, op: Compare, dtype: DType, x: Value, y: Value) -> Value {
-        if dtype.is_float() { self.b.ins().fcmp(float_code(op), x, y) } else { self.b.ins().icmp(int_code(op, dtype), x, y) }
+        if dtype.is_float() {
+            self.b.ins().fcmp(float_code(op), x, y)
+        } else {
+            self.b.ins().icmp(int_code(op, dtype), x, y)
+        }
     }
 
     pub(super) fn cast(&mut self, from: DType, to: DType, x: Value) -> Value {
@@ -374,7 +380,9 @@ impl<'a> Ops<'a> {
         match old.bits().cmp(&new.bits()) {
             std::cmp::Ordering::Equal => x,
             std::cmp::Ordering::Greater => self.b.ins().ireduce(new, x),
-            std::cmp::Ordering::Less if from.is_unsigned() || from == DType::Bool => self.b.ins().uextend(new, x),
+            std::cmp::Ordering::Less if from.is_unsigned() || from == DType::Bool => {
+                self.b.ins().uextend(new, x)
+            }
             std::cmp::Ordering::Less => self.b.ins().sextend(new, x),
         }
     }
@@ -486,7 +494,13 @@ impl<'a> Ops<'a> {
     }
 
     /// Stores `new` in a cell that holds `expected`, bit by bit; what it held.
-    pub(super) fn compare_exchange(&mut self, dtype: DType, address: Value, expected: Value, new: Value) -> Value {
+    pub(super) fn compare_exchange(
+        &mut self,
+        dtype: DType,
+        address: Value,
+        expected: Value,
+        new: Value,
+    ) -> Value {
         let flags = trusted().with_aligned();
         if !dtype.is_float() {
             return self.b.ins().atomic_cas(flags, address, expected, new);

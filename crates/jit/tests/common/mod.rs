@@ -54,7 +54,8 @@ impl Memory {
             start += (strides[0].unsigned_abs() as usize) * array.shape[0];
         }
         let bytes = vec![u64::from_ne_bytes([POISON; 8]); (start + step as usize).div_ceil(8) + 16];
-        let mut memory = Memory { bytes, start, strides, shape: array.shape.clone(), lanes, dtype: array.dtype };
+        let mut memory =
+            Memory { bytes, start, strides, shape: array.shape.clone(), lanes, dtype: array.dtype };
         for scalar in 0..memory.count() {
             let bits = match &array.cells {
                 Cells::Float(cells) => float_bits(array.dtype, cells[scalar]),

@@ -32,6 +32,11 @@ pub(crate) enum Emit {
     Ptx,
     /// Machine code of --arch
     Cubin,
+    /// Cranelift's IR of the CPU code
+    Clif,
+    /// Instructions of this machine's CPU, also called cpu
+    #[value(alias = "cpu")]
+    Asm,
 }
 
 impl Emit {
@@ -43,12 +48,19 @@ impl Emit {
             Emit::Cu => "cu",
             Emit::Ptx => "ptx",
             Emit::Cubin => "cubin",
+            Emit::Clif => "clif",
+            Emit::Asm => "s",
         }
     }
 
     /// What a kernel and its adjoint are one text of, and cannot be shown beside each other in parts.
     fn is_whole(self) -> bool {
         self == Emit::Cu
+    }
+
+    /// What begins a comment.
+    fn comment(self) -> &'static str {
+        if matches!(self, Emit::Clif | Emit::Asm) { ";" } else { "//" }
     }
 
     fn name(self) -> String {
@@ -203,7 +215,12 @@ impl Maker<'_> {
                 Some(folder) => write(folder, &format!("{name}.{}", emit.extension()), &bytes)?,
                 None => {
                     let text = String::from_utf8_lossy(&bytes);
-                    output::put(format_args!("// {name}: {}\n{}\n", emit.name(), text.trim_end()))?;
+                    output::put(format_args!(
+                        "{} {name}: {}\n{}\n",
+                        emit.comment(),
+                        emit.name(),
+                        text.trim_end()
+                    ))?;
                 }
             }
         }
@@ -246,6 +263,8 @@ impl Maker<'_> {
             Emit::Cu => text(&mut self.times, &|| standalone(&unit.kernel, unit.adjoint.as_ref())),
             Emit::Ptx => self.image(Image::Ptx, &unit.kernel.name, &cuda)?,
             Emit::Cubin => self.image(Image::Cubin, &unit.kernel.name, &cuda)?,
+            Emit::Clif => timed(&mut self.times.emit, || cpu(functions, bullet_jit::clif))?,
+            Emit::Asm => timed(&mut self.times.emit, || cpu(functions, bullet_jit::asm))?,
         })
     }
 
@@ -262,6 +281,18 @@ impl Maker<'_> {
         let source = timed(&mut self.times.emit, cuda);
         timed(&mut self.times.nvrtc, || gpu.compile(image, name, &source))
     }
+}
+
+/// Each function as the CPU has it.
+fn cpu(
+    functions: &[&Kernel],
+    text: impl Fn(&Kernel, bullet_jit::Options) -> Result<String, bullet_jit::Error>,
+) -> Result<Vec<u8>, Failure> {
+    let texts = functions.iter().map(|kernel| {
+        let failed = |e| Failure::failed(format!("`{}` on the CPU: {e}", kernel.name));
+        text(kernel, bullet_jit::Options::default()).map_err(failed)
+    });
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n").into_bytes())
 }
 
 /// Writes a file and says so.
