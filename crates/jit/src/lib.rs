@@ -35,4 +35,4 @@ mod program;
 
 pub use abi::Arg;
 pub use compile::{asm, clif};
-pub use program::{Error, Fault, Options, Program};
+pub use program::{Error, Fault, FaultKind, Options, Program};

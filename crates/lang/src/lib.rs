@@ -34,6 +34,7 @@ mod signature;
 mod syntax;
 
 pub use diag::Diagnostics;
+pub use lower::value::dtype_name;
 pub use passes::optimize;
 pub use signature::{Element, ParamType, Signature};
 

@@ -31,7 +31,7 @@ mod quat;
 mod random;
 mod stmt;
 mod types;
-mod value;
+pub(crate) mod value;
 
 /// A mistake that was recorded.
 #[derive(Clone, Copy, Debug)]

@@ -111,7 +111,7 @@ impl Data {
 }
 
 /// As the source spells it.
-pub(super) fn dtype_name(dtype: DType) -> &'static str {
+pub fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
         DType::U8 => "uint8",
