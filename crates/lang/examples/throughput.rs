@@ -7,9 +7,8 @@ use bullet_lang::adjoint::{AdjointOptions, adjoint};
 use bullet_lang::emit::cuda::{CudaOptions, source};
 use bullet_lang::{Options, compile, optimize};
 
-/// Seconds of work between two looks at the clock for a rate, and how many of these there are of a file.
-const SLICE: f64 = 0.1;
-const SLICES: usize = 9;
+/// For how long a file is measured.
+const SECONDS: f64 = 1.0;
 
 /// Of one file.
 #[derive(Default)]
@@ -44,58 +43,57 @@ fn once(file: &str, text: &str) -> Result<Run, String> {
     Ok(run)
 }
 
-/// What a kernel of a file takes: the slice of the median rate, and the best, in microseconds; of the former the parts.
+/// What a kernel of a file takes, in microseconds: all, and the parts.
 struct Rate {
-    median: f64,
-    best: f64,
+    all: f64,
     parts: [f64; 4],
 }
 
+/// Medians of single runs, each shorter than what a busy machine lets a program run for, so that others' work is not in them.
 fn measure(file: &str, text: &str) -> Result<Rate, String> {
-    let mut slices = vec![];
-    for _ in 0..SLICES {
-        let (start, mut kernels, mut parts) = (Instant::now(), 0, [Duration::ZERO; 4]);
-        while start.elapsed().as_secs_f64() < SLICE {
-            let run = once(file, text)?;
-            kernels += run.kernels;
-            parts.iter_mut().zip(run.parts).for_each(|(sum, part)| *sum += part);
+    let mut times: [Vec<f64>; 5] = Default::default();
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < SECONDS {
+        let begin = Instant::now();
+        let run = once(file, text)?;
+        let all = begin.elapsed();
+        for (times, time) in times.iter_mut().zip(run.parts.into_iter().chain([all])) {
+            times.push(1e6 * time.as_secs_f64() / run.kernels as f64);
         }
-        let per_kernel = |time: Duration| 1e6 * time.as_secs_f64() / kernels as f64;
-        slices.push((per_kernel(start.elapsed()), parts.map(per_kernel)));
     }
-    slices.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (median, parts) = slices[SLICES / 2];
-    Ok(Rate { median, best: slices[0].0, parts })
+    let [front, passes, adjoint, cuda, all] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    });
+    Ok(Rate { all, parts: [front, passes, adjoint, cuda] })
 }
 
 fn main() -> Result<(), String> {
     let (json, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument == "--json");
-    let (mut median, mut best) = (0.0, 0.0);
+    let mut sum = 0.0;
     for file in &files {
         let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
         let run = once(file, &text)?;
         if run.kernels == 0 {
             return Err(format!("{file} has no kernel"));
         }
-        let Rate { median: us, best: best_us, parts: [front, passes, adjoint, cuda] } = measure(file, &text)?;
+        let Rate { all, parts: [front, passes, adjoint, cuda] } = measure(file, &text)?;
         let bytes = run.bytes / run.kernels;
         if json.is_empty() {
             println!(
-                "{file}: {us:.0} us a kernel (front {front:.0}, passes {passes:.0}, adjoint {adjoint:.0}, CUDA {cuda:.0}), best \
-                 {best_us:.0}; {bytes} bytes of CUDA"
+                "{file}: {all:.0} us a kernel (front {front:.0}, passes {passes:.0}, adjoint {adjoint:.0}, CUDA {cuda:.0}), {bytes} bytes \
+                 of CUDA"
             );
         } else {
             println!(
-                "{{\"file\": {file:?}, \"us\": {us:.1}, \"best_us\": {best_us:.1}, \"front_us\": {front:.1}, \"passes_us\": {passes:.1}, \
-                 \"adjoint_us\": {adjoint:.1}, \"cuda_us\": {cuda:.1}, \"cuda_bytes\": {bytes}}}"
+                "{{\"file\": {file:?}, \"us\": {all:.1}, \"front_us\": {front:.1}, \"passes_us\": {passes:.1}, \"adjoint_us\": \
+                 {adjoint:.1}, \"cuda_us\": {cuda:.1}, \"cuda_bytes\": {bytes}}}"
             );
         }
-        median += us;
-        best += best_us;
+        sum += all;
     }
     if json.is_empty() && !files.is_empty() {
-        let rate = |us: f64| 1e6 * files.len() as f64 / us;
-        println!("all, equally often: {:.0} kernels/s, best slices {:.0}", rate(median), rate(best));
+        println!("all, equally often: {:.0} kernels/s", 1e6 * files.len() as f64 / sum);
     }
     Ok(())
 }
