@@ -27,7 +27,7 @@ pi, e, inf, nan, newaxis = 3.141592653589793, 2.718281828459045, float("inf"), f
 
 #: Names of other modules, which are imported at their first use.
 _LAZY = {
-    **dict.fromkeys(["data", "model", "nn", "optim", "trainer"]),
+    **dict.fromkeys(["data", "lang", "model", "nn", "optim", "trainer"]),
     **dict.fromkeys(["Module", "Parameter"], "nn"),
     **dict.fromkeys(["Tokenizer", "Transformer", "generate", "load", "load_tensors", "save_tensors"], "model"),
     **dict.fromkeys(["Callback", "Trainer", "train"], "trainer"),

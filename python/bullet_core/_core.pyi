@@ -532,6 +532,8 @@ __version__: str
 def _custom(inputs: list[Tensor], outputs: list[Tensor], saved: list[Tensor], backward: Callable[[list[Tensor | None], list[Tensor]], Sequence[Tensor | None]]) -> list[Tensor]:
     """`outputs`, which Python computed of `inputs` without recording, as results of one function whose backward is `backward`."""
 
+_lang: Any
+
 _nn: Any
 
 def _run_command(args: Any) -> int:

@@ -39,4 +39,4 @@ mod program;
 
 pub use abi::Arg;
 pub use compile::{asm, clif};
-pub use program::{Error, Fault, Lanes, Options, Program};
+pub use program::{Error, Fault, FaultKind, Lanes, Options, Program};

@@ -61,9 +61,22 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What kind of fault it was, and so whose mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// An index out of range.
+    Index,
+    /// An assertion of the kernel.
+    Assert,
+    /// A launch that does not fit the kernel, or memory.
+    Other,
+}
+
 /// Why a launch stopped. What was stored before stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
+    /// Whose mistake it was.
+    pub kind: FaultKind,
     /// What happened, to which thread of which kernel.
     pub message: String,
     /// Where in the source, if it was an instruction.
@@ -180,7 +193,7 @@ impl Program {
     /// The grid's lengths and number of threads, if they and the number of arguments fit the kernel.
     fn fit(&self, grid: &[u32], args: usize) -> Result<([i32; 4], i64), Fault> {
         let meta = &self.meta;
-        let fault = |message| Err(Fault { message, span: None, thread: vec![] });
+        let fault = |message| Err(Fault { kind: FaultKind::Other, message, span: None, thread: vec![] });
         if args != meta.ndims.len() || grid.len() != usize::from(meta.grid) {
             return fault(format!(
                 "kernel `{}` takes {} arguments and a grid of {} dimensions, not {args} and {}",
@@ -214,6 +227,11 @@ impl Program {
             rest /= length;
         }
         let head = format!("kernel `{}`, thread {}", self.meta.name, tuple(&thread));
+        let kind = match self.meta.sites.get(raw.site as usize) {
+            Some(Site::Index { .. }) => FaultKind::Index,
+            Some(Site::Assert { .. }) => FaultKind::Assert,
+            None => FaultKind::Other,
+        };
         let (what, span) = match self.meta.sites.get(raw.site as usize) {
             Some(Site::Index { name, place, axis, span }) => {
                 let shape: Vec<i64> = match *place {
@@ -243,7 +261,7 @@ impl Program {
             }
             None => ("an unknown fault".into(), None),
         };
-        Fault { message: format!("{head}: {what}"), span, thread }
+        Fault { kind, message: format!("{head}: {what}"), span, thread }
     }
 }
 

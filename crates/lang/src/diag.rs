@@ -50,21 +50,43 @@ impl Diagnostic {
     }
 }
 
+/// Where a part of a source text came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
+    /// Of the part.
+    pub(crate) start: u32,
+    pub(crate) file: String,
+    /// Of the part's first line, counted from 1.
+    pub(crate) line: usize,
+    /// How many columns each of its lines was moved to the left.
+    pub(crate) indent: usize,
+}
+
 /// The mistakes of one compile, in the order of the source, with the source they are in. Never empty when returned as an
 /// error.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Diagnostics {
-    file: String,
+    /// By their starts; the first starts at 0.
+    origins: Vec<Origin>,
     text: String,
     items: Vec<Diagnostic>,
 }
 
 impl Diagnostics {
     /// The mistakes found in `text`, sorted by place, each once.
-    pub fn new(file: &str, text: &str, mut items: Vec<Diagnostic>) -> Diagnostics {
+    pub fn new(file: &str, text: &str, items: Vec<Diagnostic>) -> Diagnostics {
+        Diagnostics::of_parts(
+            vec![Origin { start: 0, file: file.into(), line: 1, indent: 0 }],
+            text.into(),
+            items,
+        )
+    }
+
+    /// The mistakes found in a text that was put together of parts.
+    pub(crate) fn of_parts(origins: Vec<Origin>, text: String, mut items: Vec<Diagnostic>) -> Diagnostics {
         items.sort_by_key(|item| (item.span.start, item.span.end));
         items.dedup();
-        Diagnostics { file: file.into(), text: text.into(), items }
+        Diagnostics { origins, text, items }
     }
 
     /// The mistakes.
@@ -72,8 +94,16 @@ impl Diagnostics {
         &self.items
     }
 
-    /// Line and column of a byte, both counted from 1; columns count characters.
-    pub fn position(&self, byte: u32) -> (usize, usize) {
+    /// File, line and column of a byte, both counted from 1; columns count characters.
+    pub fn position(&self, byte: u32) -> (&str, usize, usize) {
+        let origin = self.origins.iter().rfind(|origin| origin.start <= byte).unwrap_or(&self.origins[0]);
+        let (line, column) = self.place(byte);
+        let first = self.place(origin.start).0;
+        (&origin.file, line - first + origin.line, column + origin.indent)
+    }
+
+    /// Line and column in the text as it was compiled.
+    fn place(&self, byte: u32) -> (usize, usize) {
         let before = self.text.get(..byte as usize).unwrap_or(&self.text);
         let line = before.matches('\n').count() + 1;
         let start = before.rfind('\n').map_or(0, |i| i + 1);
@@ -81,12 +111,13 @@ impl Diagnostics {
     }
 
     fn render(&self, item: &Diagnostic, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (line, column) = self.position(item.span.start);
-        let text = self.text.lines().nth(line - 1).unwrap_or("");
+        let (at, column) = self.place(item.span.start);
+        let text = self.text.lines().nth(at - 1).unwrap_or("");
+        let (file, line, shown) = self.position(item.span.start);
         let number = line.to_string();
         let margin = " ".repeat(number.len());
         writeln!(f, "error: {}", item.message)?;
-        writeln!(f, "{margin}--> {}:{line}:{column}", self.file)?;
+        writeln!(f, "{margin}--> {file}:{line}:{shown}")?;
         writeln!(f, "{margin} |")?;
         writeln!(f, "{number} | {text}")?;
         let covered = self.text.get(item.span.start as usize..item.span.end as usize).unwrap_or("");

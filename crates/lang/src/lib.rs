@@ -3,6 +3,7 @@
 //! ```text
 //! source text
 //!   syntax    tokens, a tree; host code around kernels is skipped unread
+//!   link      or: definitions from anywhere, whose names were looked up by who gathered them
 //!   lower     names, types, inlined functions, structured control flow      -> ir::Kernel
 //!   passes    folding, common subexpressions, dead code, unrolling
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
@@ -26,11 +27,15 @@ pub mod diag;
 pub mod emit;
 pub mod interp;
 pub mod ir;
+pub mod link;
 mod lower;
 mod passes;
+mod signature;
 mod syntax;
 
 pub use diag::Diagnostics;
+pub use lower::value::dtype_name;
+pub use signature::{Element, ParamType, Signature};
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,16 +60,27 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
         return Err(Diagnostics::new(file, text, errors));
     }
     let program = lower::Program::new(&module);
+    match lower_all(&program, options) {
+        Ok(kernels) => Ok(kernels.into_iter().map(|(kernel, _)| kernel).collect()),
+        Err(errors) => Err(Diagnostics::new(file, text, errors)),
+    }
+}
+
+/// The kernels of a program with their parameters, or what is wrong with them.
+fn lower_all(
+    program: &lower::Program<'_>,
+    options: Options,
+) -> Result<Vec<(ir::Kernel, Signature)>, Vec<diag::Diagnostic>> {
     let (mut kernels, mut errors) = (vec![], vec![]);
     for function in program.kernels() {
-        let (mut kernel, mut found) = lower::lower(&program, function);
+        let (mut kernel, signature, mut found) = lower::lower(program, function);
         if found.is_empty() {
             if options.optimize {
                 passes::optimize(&mut kernel);
             }
-            kernels.push(kernel);
+            kernels.push((kernel, signature));
         }
         errors.append(&mut found);
     }
-    if errors.is_empty() { Ok(kernels) } else { Err(Diagnostics::new(file, text, errors)) }
+    if errors.is_empty() { Ok(kernels) } else { Err(errors) }
 }

@@ -25,6 +25,7 @@ mod index;
 mod info;
 mod interop;
 mod interrupt;
+mod lang;
 mod nn;
 mod operand;
 mod operators;
@@ -57,6 +58,7 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::dtype::add_constants(module)?;
         crate::functions::add_all(module)?;
+        crate::lang::add(module)?;
         crate::nn::add(module)?;
         module.add_function(wrap_pyfunction!(crate::cli::run_command, module)?)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

@@ -11,6 +11,7 @@
 //! # Ok::<(), bullet_tensor::Error>(())
 //! ```
 
+mod access;
 mod adjoint;
 mod arrays;
 mod capture;
@@ -31,6 +32,7 @@ pub mod tape;
 mod tensor;
 mod views;
 
+pub use access::access;
 pub use bullet_kernels::cpu::{par, simd, stop};
 pub use bullet_ops::{Activation, ConvSpec, DType, Element, Op, Shape};
 /// Devices and drivers, for who brings a device of his own.

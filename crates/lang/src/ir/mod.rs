@@ -28,6 +28,7 @@ use smallvec::SmallVec;
 use crate::diag::Span;
 
 pub(crate) mod build;
+mod effects;
 pub(crate) mod eval;
 mod op;
 mod parse;
@@ -36,6 +37,7 @@ mod tree;
 mod verify;
 
 pub(crate) use build::Builder;
+pub use effects::Effect;
 pub use op::{Atomic, Binary, Compare, Op, Shuffle, Unary};
 pub use parse::ParseError;
 pub(crate) use tree::ValueMap;

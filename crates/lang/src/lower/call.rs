@@ -23,15 +23,16 @@ impl<'a> Lower<'a> {
         args: &[Expr],
         keywords: &[(Symbol, Expr)],
     ) -> Result<Val> {
-        if let ExprKind::Name(name) = func.kind
-            && let Some(overloads) = self.program.functions.get(&name)
+        let path = self.program.path(self.scope, func);
+        if let Some(name) = path
+            && let Some(overloads) = self.scope.functions.get(&name)
         {
             return self.call_function(span, name, overloads, args, keywords);
         }
         if let Some(ty) = self.find_type(func)? {
             return self.construct(span, ty, args, keywords);
         }
-        let name = match (self.program.builtin_name(func), &func.kind) {
+        let name = match (self.builtin_name(func), &func.kind) {
             (Some(name), _) => name,
             (None, ExprKind::Name(name)) if self.env.get(*name).is_none() => {
                 let name = self.text(*name);
@@ -73,7 +74,10 @@ impl<'a> Lower<'a> {
     }
 
     fn static_value(&mut self, arg: &Expr) -> Result<Val> {
-        let value = self.expr(arg)?;
+        let value = match self.scope.statics.get(&arg.span.start) {
+            Some(found) => self.expr(found)?,
+            None => self.expr(arg)?,
+        };
         let known = match &value {
             Val::Literal(_) | Val::Str(_) => true,
             Val::Data(_, parts) => parts.iter().all(|&part| self.b.kernel.as_const(part).is_some()),
@@ -126,12 +130,8 @@ impl<'a> Lower<'a> {
         keywords: &[(Symbol, Expr)],
     ) -> Result<Val> {
         let text = self.text(name);
-        if self.stack.contains(&name) {
-            return self.error_hint(
-                span,
-                format!("`{text}` calls itself"),
-                "kernels cannot recurse: use a loop",
-            );
+        if overloads.iter().all(|&function| self.is_being_lowered(function)) {
+            return self.recursion(span, text);
         }
         if self.stack.len() > MAX_CALLS {
             return self.error(span, format!("calls nest deeper than {MAX_CALLS} levels"));
@@ -164,12 +164,21 @@ impl<'a> Lower<'a> {
         for function in overloads {
             let known = self.errors.len();
             match self.bind_arguments(span, function, &values) {
+                Ok(_) if self.is_being_lowered(function) => return self.recursion(span, text),
                 Ok(env) => return self.inline(span, function, env),
                 Err(_) => self.errors.truncate(known),
             }
         }
         let types: Vec<String> = values.iter().map(|value| self.type_name(&value.2)).collect();
         self.error(span, format!("no `{text}` takes {}", types.join(", ")))
+    }
+
+    fn is_being_lowered(&self, function: &'a Function) -> bool {
+        self.stack.iter().any(|&known| std::ptr::eq(known, function))
+    }
+
+    fn recursion<T>(&mut self, span: Span, name: &str) -> Result<T> {
+        self.error_hint(span, format!("`{name}` calls itself"), "kernels cannot recurse: use a loop")
     }
 
     /// The parameters of a function with their arguments.
@@ -198,16 +207,18 @@ impl<'a> Lower<'a> {
             let given = given.or_else(|| values.iter().find(|value| value.0 == Some(param.name)));
             let (span, value) = match (given, &param.default) {
                 (Some((_, span, value)), _) => (*span, value.clone()),
-                (None, Some(default)) => (default.span, self.expr(default)?),
+                (None, Some(default)) => {
+                    (default.span, self.in_scope(function.scope, |lower| lower.expr(default))?)
+                }
                 (None, None) => {
                     let name = self.text(param.name);
                     return self.error(span, format!("`{text}` needs an argument for `{name}`"));
                 }
             };
-            let ty = match &param.annotation {
-                Some(annotation) => self.resolve_type(annotation)?,
-                None => Ty::Any,
-            };
+            let ty = self.in_scope(function.scope, |lower| match lower.annotation(param) {
+                Some(annotation) => lower.resolve_type(annotation),
+                None => Ok(Ty::Any),
+            })?;
             let value = self.convert(span, value, ty)?;
             env.set(param.name, value);
         }
@@ -223,17 +234,19 @@ impl<'a> Lower<'a> {
         let returns = match &function.returns {
             Some(annotation) if !matches!(annotation.kind, ExprKind::None) => {
                 // Where it names no type, as `tuple[..]` does not, what is returned says it.
-                self.find_type(annotation)?
+                self.in_scope(function.scope, |lower| lower.find_type(annotation))?
             }
             _ => None,
         };
+        let outer_scope = std::mem::replace(&mut self.scope, self.program.scope(function.scope));
         let outer_env = std::mem::replace(&mut self.env, env);
         let outer_returns = std::mem::replace(&mut self.returns, returns);
         let outer_kernel = std::mem::replace(&mut self.in_kernel, false);
-        self.stack.push(function.name);
+        self.stack.push(function);
         let known = self.errors.len();
         self.block(&function.body);
         self.stack.pop();
+        self.scope = outer_scope;
         self.in_kernel = outer_kernel;
         self.returns = outer_returns;
         let mut env = std::mem::replace(&mut self.env, outer_env);

@@ -318,7 +318,7 @@ impl<'a> Lower<'a> {
     /// After a mistake in a header, what its blocks assign is unknown, which is silent.
     pub(super) fn forget(&mut self, blocks: &[&[Stmt]]) {
         let mut names = vec![];
-        let all = &self.program.module.names;
+        let all = &self.program.names;
         blocks.iter().for_each(|block| assigned(all, block, &mut |name| names.push(name)));
         for name in names {
             if !matches!(self.env.get(name), Some(Val::Array(..))) {

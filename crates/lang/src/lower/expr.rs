@@ -3,7 +3,7 @@
 use bullet_ops::DType;
 
 use super::value::{Data, Form, Literal, Val};
-use super::{Lower, Result};
+use super::{Lower, Named, Result};
 use crate::diag::Span;
 use crate::ir::{Const, Value};
 use crate::syntax::ast::{Expr, ExprKind, Symbol, UnaryOp};
@@ -47,8 +47,12 @@ impl<'a> Lower<'a> {
                 }
             }
             ExprKind::Call { func, args, keywords } => self.call(expr.span, func, args, keywords)?,
-            ExprKind::Attribute(base, name) => match self.program.builtin_name(expr) {
+            ExprKind::Attribute(base, name) => match self.builtin_name(expr) {
                 Some(name) => self.named_constant(expr.span, name)?,
+                None if self.is_path(expr, base) => {
+                    let name = self.program.path(self.scope, expr).ok_or(super::Reported)?;
+                    self.name(expr.span, name)?
+                }
                 None => {
                     let base = self.expr(base)?;
                     self.attribute(expr.span, base, *name)?
@@ -69,6 +73,16 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// Whether `a.b` is a name of this scope, and `a` no variable.
+    fn is_path(&self, expr: &Expr, base: &Expr) -> bool {
+        let mut root = base;
+        while let ExprKind::Attribute(inner, _) = &root.kind {
+            root = inner;
+        }
+        matches!(root.kind, ExprKind::Name(name) if self.env.get(name).is_none())
+            && self.program.path(self.scope, expr).is_some_and(|name| self.scope.knows(name))
+    }
+
     fn name(&mut self, span: Span, name: Symbol) -> Result<Val> {
         match self.env.get(name) {
             Some(Val::Conflict(a, b)) => {
@@ -79,11 +93,12 @@ impl<'a> Lower<'a> {
             None => {}
         }
         let text = self.text(name);
-        if let Some(&constant) = self.program.constants.get(&name) {
-            if self.looking_up.contains(&name) {
+        if let Some(constant) = self.scope.constants.get(&name).map(Named::expr) {
+            let address: *const () = std::ptr::from_ref(constant).cast();
+            if self.looking_up.contains(&address) {
                 return self.error(span, format!("`{text}` is defined by itself"));
             }
-            self.looking_up.push(name);
+            self.looking_up.push(address);
             let env = std::mem::take(&mut self.env);
             let known = self.errors.len();
             let value = self.expr(constant);
@@ -95,8 +110,15 @@ impl<'a> Lower<'a> {
             }
             return value;
         }
-        if self.program.functions.contains_key(&name) {
+        if self.scope.functions.contains_key(&name) {
             return self.error(span, format!("`{text}` is a function: call it"));
+        }
+        if let Some(what) = self.scope.others.get(&name) {
+            return self.error_hint(
+                span,
+                format!("`{text}` is {what}, which kernels cannot use"),
+                "pass it as an argument, or make it a number, a vector or a @wp.func",
+            );
         }
         let near = self.env.0.iter().map(|entry| self.text(entry.0)).find(|known| is_near(known, text));
         match near {

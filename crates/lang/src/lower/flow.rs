@@ -33,7 +33,7 @@ impl<'a> Lower<'a> {
         };
         function.params.iter().for_each(|param| add(param.name));
         let count = function.params.len();
-        assigned(&self.program.module.names, &function.body, &mut add);
+        assigned(self.program.names, &function.body, &mut add);
         let mut state = vec![false; variables.len()];
         state[..count.min(variables.len())].fill(true);
         let end = Checker { lower: self, variables, loops: vec![] }.block(&function.body, Some(state));

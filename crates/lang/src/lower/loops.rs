@@ -28,7 +28,7 @@ impl<'a> Lower<'a> {
             }
         };
         target.into_iter().for_each(&mut add);
-        assigned(&self.program.module.names, body, &mut add);
+        assigned(self.program.names, body, &mut add);
         let hidden = self.program.hidden;
         if leaves(body, true) {
             add(hidden.returned);

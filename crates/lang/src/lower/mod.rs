@@ -8,13 +8,13 @@
 //! carried as any other; what follows runs only if none is set. A branch that always leaves takes the rest of its block
 //! into the other branch instead, so that `if i >= n: return` costs no flag.
 
-use rustc_hash::FxHashMap;
-
 use bullet_ops::DType;
 
 use crate::diag::{Diagnostic, Span};
 use crate::ir::{Builder, Kernel, Type, Value};
-use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Symbol};
+use crate::signature::{ParamType, Signature};
+use crate::syntax::ast::{Expr, Function, Symbol};
+pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
 
 mod arith;
@@ -26,11 +26,12 @@ mod expr;
 mod flow;
 mod linalg;
 mod loops;
+mod program;
 mod quat;
 mod random;
 mod stmt;
 mod types;
-mod value;
+pub(crate) mod value;
 
 /// A mistake that was recorded.
 #[derive(Clone, Copy, Debug)]
@@ -69,117 +70,22 @@ struct Hidden {
     continued: Symbol,
 }
 
-/// What is known of a module before any kernel of it is lowered.
-pub(crate) struct Program<'a> {
-    pub(crate) module: &'a Module,
-    hidden: Hidden,
-    functions: FxHashMap<Symbol, Vec<&'a Function>>,
-    constants: FxHashMap<Symbol, &'a Expr>,
-    structs: FxHashMap<Symbol, u32>,
-    classes: Vec<&'a Class>,
-    /// Names bound to `warp` or to this package's own front.
-    namespaces: FxHashMap<Symbol, &'a str>,
-}
-
-impl<'a> Program<'a> {
-    /// Of a module, whose names must hold the hidden ones.
-    pub(crate) fn new(module: &'a Module) -> Program<'a> {
-        let find = |text| module.names.find(text).unwrap_or(Symbol(u32::MAX));
-        let hidden = Hidden {
-            returned: find("$returned"),
-            value: find("$value"),
-            broke: find("$broke"),
-            continued: find("$continued"),
-        };
-        let mut program = Program {
-            module,
-            hidden,
-            functions: FxHashMap::default(),
-            constants: module.constants.iter().map(|(name, value)| (*name, value)).collect(),
-            structs: FxHashMap::default(),
-            classes: vec![],
-            namespaces: module.imports.iter().map(|import| (import.alias, &*import.path)).collect(),
-        };
-        for function in &module.functions {
-            if program.has_decorator(&function.decorators, "func") {
-                program.functions.entry(function.name).or_default().push(function);
-            }
-        }
-        for class in &module.classes {
-            if program.has_decorator(&class.decorators, "struct") {
-                program.structs.insert(class.name, program.classes.len() as u32);
-                program.classes.push(class);
-            }
-        }
-        program
-    }
-
-    /// The hidden names, which a module must know before it is lowered.
-    pub(crate) const HIDDEN: [&'static str; 4] = ["$returned", "$value", "$broke", "$continued"];
-
-    /// The module's kernels.
-    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'a Function> {
-        self.module.functions.iter().filter(|function| self.has_decorator(&function.decorators, "kernel"))
-    }
-
-    fn has_decorator(&self, decorators: &[Expr], name: &str) -> bool {
-        decorators.iter().any(|decorator| {
-            let target = match &decorator.kind {
-                ExprKind::Call { func, .. } => func,
-                _ => decorator,
-            };
-            self.builtin_name(target) == Some(name)
-        })
-    }
-
-    /// The name in `wp.name`, or of what `from warp import name` bound.
-    fn builtin_name(&self, expr: &Expr) -> Option<&'a str> {
-        match &expr.kind {
-            ExprKind::Attribute(base, name) => match &base.kind {
-                ExprKind::Name(base) if self.is_namespace(*base) => Some(self.module.names.text(*name)),
-                // `wp.types.vector`, `wp.math.x`
-                ExprKind::Attribute(..)
-                    if self.builtin_name(base).is_some_and(|b| b == "types" || b == "math") =>
-                {
-                    Some(self.module.names.text(*name))
-                }
-                _ => None,
-            },
-            ExprKind::Name(name) => {
-                let path = self.namespaces.get(name)?;
-                let (_, last) =
-                    path.strip_prefix("warp.").or(path.strip_prefix("bullet_core.lang.")).map(|l| ("", l))?;
-                Some(last)
-            }
-            _ => None,
-        }
-    }
-
-    fn is_namespace(&self, name: Symbol) -> bool {
-        self.namespaces
-            .get(&name)
-            .is_some_and(|path| matches!(*path, "warp" | "bullet_core.lang" | "bullet_core"))
-    }
-
-    fn text(&self, name: Symbol) -> &'a str {
-        self.module.names.text(name)
-    }
-}
-
 /// A kernel in the making.
 struct Lower<'a> {
     program: &'a Program<'a>,
     b: Builder,
     env: Env,
     errors: Vec<Diagnostic>,
+    /// Where the names of the function that is being lowered are looked up.
+    scope: &'a Scope<'a>,
     /// The functions that are being lowered, to find recursion.
-    stack: Vec<Symbol>,
+    stack: Vec<*const Function>,
     /// Functions whose variables were checked, and whether control may come to their end.
     checked: Vec<(*const Function, bool)>,
     /// How many dimensions of the grid the kernel asked for; 0 before it did.
     grid: u8,
-    /// Constants that are being looked up, to find circles.
-    looking_up: Vec<Symbol>,
+    /// Constants that are being looked up, and structs, to find circles.
+    looking_up: Vec<*const ()>,
     /// The return annotation of the function being lowered.
     returns: Option<Ty>,
     /// Whether a `return` may give a value.
@@ -192,15 +98,19 @@ struct Lower<'a> {
     too_large: bool,
 }
 
-/// The IR of a kernel, and what is wrong with its source.
-pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<Diagnostic>) {
+/// The IR of a kernel, its parameters, and what is wrong with its source.
+pub(crate) fn lower<'a>(
+    program: &'a Program<'a>,
+    function: &'a Function,
+) -> (Kernel, Signature, Vec<Diagnostic>) {
     let kernel = Kernel::new(program.text(function.name), 1);
     let mut lower = Lower {
         program,
         b: Builder::new(kernel),
         env: Env::default(),
         errors: vec![],
-        stack: vec![function.name],
+        scope: program.scope(function.scope),
+        stack: vec![function],
         checked: vec![],
         grid: 0,
         looking_up: vec![],
@@ -210,9 +120,9 @@ pub(crate) fn lower(program: &Program<'_>, function: &Function) -> (Kernel, Vec<
         calls: 0,
         too_large: false,
     };
-    lower.kernel(function);
+    let signature = lower.kernel(function);
     lower.b.kernel.grid = lower.grid.max(1);
-    (lower.b.kernel, lower.errors)
+    (lower.b.kernel, signature, lower.errors)
 }
 
 impl<'a> Lower<'a> {
@@ -235,16 +145,30 @@ impl<'a> Lower<'a> {
         self.program.text(name)
     }
 
-    fn kernel(&mut self, function: &'a Function) {
+    /// The name in `wp.name`, or of what `from warp import name` bound.
+    fn builtin_name(&self, expr: &Expr) -> Option<&'a str> {
+        self.program.builtin_name(self.scope, expr)
+    }
+
+    /// Runs `f` where the names of another definition are known.
+    fn in_scope<R>(&mut self, scope: u32, f: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = std::mem::replace(&mut self.scope, self.program.scope(scope));
+        let result = f(self);
+        self.scope = outer;
+        result
+    }
+
+    fn kernel(&mut self, function: &'a Function) -> Signature {
         let name = self.text(function.name);
         if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
             let message =
                 format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
             let _: Result<()> = self.error_hint(function.span, message, "give it another name");
         }
+        let mut signature = vec![];
         for param in &function.params {
             let name = self.text(param.name);
-            let Some(annotation) = &param.annotation else {
+            let Some(annotation) = self.annotation(param) else {
                 let _: Result<()> = self.error_hint(
                     param.span,
                     format!("parameter `{name}` of a kernel has no type"),
@@ -262,7 +186,10 @@ impl<'a> Lower<'a> {
                     );
                     Val::Bad
                 }
-                Ok(ty) => self.param(name, ty),
+                Ok(ty) => {
+                    signature.extend(self.param_type(ty).map(|ty| (name.to_string(), ty)));
+                    self.param(name, ty)
+                }
                 Err(Reported) => Val::Bad,
             };
             self.env.set(param.name, value);
@@ -271,6 +198,29 @@ impl<'a> Lower<'a> {
         let off = self.b.bool(false);
         self.env.set(self.program.hidden.returned, Val::scalar(DType::Bool, off));
         self.block(&function.body);
+        signature
+    }
+
+    /// A type as those who launch the kernel see it.
+    fn param_type(&mut self, ty: Ty) -> Option<ParamType> {
+        match ty {
+            Ty::Data(data) => Some(ParamType::Value(data.element())),
+            Ty::Array(data, ndim) => Some(ParamType::Array(data.element(), ndim)),
+            Ty::Struct(id) => {
+                let fields = self.struct_fields(id).ok()?;
+                let fields: Option<_> = fields
+                    .into_iter()
+                    .map(|(field, ty)| Some((self.text(field).to_string(), self.param_type(ty)?)))
+                    .collect();
+                Some(ParamType::Struct(self.text(self.program.classes[id as usize].name).into(), fields?))
+            }
+            Ty::Any => None,
+        }
+    }
+
+    /// What says the type of a parameter: what its annotation was found to be, or the annotation itself.
+    fn annotation(&self, param: &'a crate::syntax::ast::Param) -> Option<&'a Expr> {
+        self.scope.types.get(&param.name).or(param.annotation.as_ref())
     }
 
     /// The parameters of the kernel that a parameter of the source becomes.

@@ -61,7 +61,7 @@ impl<'a> Lower<'a> {
         // How many places `tid` gives is how many are asked for.
         if let (ExprKind::Tuple(items), ExprKind::Call { func, args, .. }) = (&target.kind, &value.kind)
             && args.is_empty()
-            && self.program.builtin_name(func) == Some("tid")
+            && self.builtin_name(func) == Some("tid")
         {
             return self.tid(value.span, items.len());
         }
@@ -270,7 +270,7 @@ impl<'a> Lower<'a> {
             }
         };
         let is_range = matches!(func.kind, ExprKind::Name(name) if self.text(name) == "range")
-            || self.program.builtin_name(func) == Some("range");
+            || self.builtin_name(func) == Some("range");
         if !is_range {
             return self.error_hint(iter.span, "kernels loop over ranges only", "write `for i in range(n):`");
         }

@@ -3,7 +3,7 @@
 use bullet_ops::DType;
 
 use super::value::{Data, Form, Literal, Ty, Val};
-use super::{Lower, Result};
+use super::{Lower, Named, Result};
 use crate::diag::Span;
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
@@ -26,17 +26,20 @@ impl<'a> Lower<'a> {
 
     /// The type that an expression names, if it does.
     pub(super) fn find_type(&mut self, expr: &Expr) -> Result<Option<Ty>> {
-        if let Some(name) = self.program.builtin_name(expr) {
+        if let Some(name) = self.builtin_name(expr) {
             return Ok(if name == "array" { None } else { self.supported(expr.span, named(name))? });
         }
         match &expr.kind {
-            ExprKind::Name(name) => self.find_named(expr.span, *name),
-            ExprKind::Call { func, args, keywords } => match self.program.builtin_name(func) {
+            ExprKind::Name(_) | ExprKind::Attribute(..) => match self.program.path(self.scope, expr) {
+                Some(name) => self.find_named(expr.span, name),
+                None => Ok(None),
+            },
+            ExprKind::Call { func, args, keywords } => match self.builtin_name(func) {
                 Some(name) => self.constructed(name, args, keywords),
                 None => Ok(None),
             },
             // `wp.array[float]`
-            ExprKind::Subscript(base, items) => match self.program.builtin_name(base) {
+            ExprKind::Subscript(base, items) => match self.builtin_name(base) {
                 Some(name) if ARRAYS.iter().any(|array| array.0 == name) => {
                     self.constructed(name, items, &[])
                 }
@@ -54,14 +57,15 @@ impl<'a> Lower<'a> {
             "Any" => return Ok(Some(Ty::Any)),
             _ => {}
         }
-        if let Some(&id) = self.program.structs.get(&name) {
+        if let Some(&id) = self.scope.structs.get(&name) {
             return Ok(Some(Ty::Struct(id)));
         }
-        let Some(&constant) = self.program.constants.get(&name) else { return Ok(None) };
-        if self.looking_up.contains(&name) {
+        let Some(constant) = self.scope.constants.get(&name).map(Named::expr) else { return Ok(None) };
+        let address: *const () = std::ptr::from_ref(constant).cast();
+        if self.looking_up.contains(&address) {
             return self.error(span, format!("`{}` is defined by itself", self.text(name)));
         }
-        self.looking_up.push(name);
+        self.looking_up.push(address);
         let found = self.find_type(constant);
         self.looking_up.pop();
         found
@@ -163,13 +167,16 @@ impl<'a> Lower<'a> {
     /// The fields of a struct with their types.
     pub(super) fn struct_fields(&mut self, id: u32) -> Result<Vec<(Symbol, Ty)>> {
         let class = self.program.classes[id as usize];
-        if self.looking_up.contains(&class.name) {
+        let address: *const () = std::ptr::from_ref(class).cast();
+        if self.looking_up.contains(&address) {
             let span = class.fields.first().map_or(Span::default(), |field| field.1.span);
             return self.error(span, format!("struct `{}` holds itself", self.text(class.name)));
         }
-        self.looking_up.push(class.name);
+        self.looking_up.push(address);
+        let outer = std::mem::replace(&mut self.scope, self.program.scope(class.scope));
         let mut fields = Ok(vec![]);
         for (name, annotation) in &class.fields {
+            let annotation = self.scope.types.get(name).unwrap_or(annotation);
             let ty = self.resolve_type(annotation).and_then(|ty| {
                 if let Ty::Struct(inner) = ty {
                     self.struct_fields(inner)?;
@@ -182,6 +189,7 @@ impl<'a> Lower<'a> {
                 _ => {}
             }
         }
+        self.scope = outer;
         self.looking_up.pop();
         fields
     }

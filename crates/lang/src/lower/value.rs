@@ -4,6 +4,7 @@ use bullet_ops::DType;
 use smallvec::SmallVec;
 
 use crate::ir::{ArrayType, Space, Value, Values};
+use crate::signature::Element;
 
 /// How the scalars of a value belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -85,6 +86,17 @@ impl Data {
         ArrayType { dtype: self.dtype, lanes: self.form.lanes() as u16, ndim, space: Space::Global }
     }
 
+    /// As those who launch a kernel see it.
+    pub(super) fn element(self) -> Element {
+        let dims = match self.form {
+            Form::Scalar => SmallVec::new(),
+            Form::Vec(n) => SmallVec::from_slice(&[n]),
+            Form::Mat(rows, columns) => SmallVec::from_slice(&[rows, columns]),
+            Form::Quat | Form::Transform => SmallVec::from_slice(&[self.form.lanes() as u16]),
+        };
+        Element { dtype: self.dtype, dims, name: self.name() }
+    }
+
     /// As the source spells it.
     pub(super) fn name(self) -> String {
         let dtype = dtype_name(self.dtype);
@@ -99,7 +111,7 @@ impl Data {
 }
 
 /// As the source spells it.
-pub(super) fn dtype_name(dtype: DType) -> &'static str {
+pub fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
         DType::U8 => "uint8",

@@ -64,6 +64,8 @@ pub(crate) struct Function {
     pub(crate) name: Symbol,
     /// The `def` line's name.
     pub(crate) span: Span,
+    /// Which of a program's scopes its names are looked up in.
+    pub(crate) scope: u32,
     pub(crate) decorators: Vec<Expr>,
     pub(crate) params: Vec<Param>,
     pub(crate) returns: Option<Expr>,
@@ -83,6 +85,10 @@ pub(crate) struct Param {
 #[derive(Debug)]
 pub(crate) struct Class {
     pub(crate) name: Symbol,
+    /// The `class` line's name.
+    pub(crate) span: Span,
+    /// As of a function.
+    pub(crate) scope: u32,
     pub(crate) decorators: Vec<Expr>,
     pub(crate) fields: Vec<(Symbol, Expr)>,
 }
@@ -177,6 +183,44 @@ pub(crate) enum ExprKind {
     Subscript(Box<Expr>, Vec<Expr>),
     /// `(a, b)` and `[a, b]`.
     Tuple(Vec<Expr>),
+}
+
+impl Expr {
+    /// Gives it and all it is made of one place in the source.
+    pub(crate) fn place(&mut self, span: Span) {
+        self.span = span;
+        let all = |exprs: &mut [Expr]| exprs.iter_mut().for_each(|expr| expr.place(span));
+        match &mut self.kind {
+            ExprKind::Name(_)
+            | ExprKind::Int(_)
+            | ExprKind::Float(_)
+            | ExprKind::Bool(_)
+            | ExprKind::Str(_)
+            | ExprKind::None => {}
+            ExprKind::Unary(_, x) | ExprKind::Attribute(x, _) => x.place(span),
+            ExprKind::Binary(_, x, y) => {
+                x.place(span);
+                y.place(span);
+            }
+            ExprKind::Compare(x, rest) => {
+                x.place(span);
+                rest.iter_mut().for_each(|(_, y)| y.place(span));
+            }
+            ExprKind::Logic(_, items) | ExprKind::Tuple(items) => all(items),
+            ExprKind::Ternary { test, body, orelse } => {
+                [test, body, orelse].into_iter().for_each(|part| part.place(span));
+            }
+            ExprKind::Call { func, args, keywords } => {
+                func.place(span);
+                all(args);
+                keywords.iter_mut().for_each(|(_, value)| value.place(span));
+            }
+            ExprKind::Subscript(base, items) => {
+                base.place(span);
+                all(items);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,14 +21,14 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// How many operators, attributes or `elif`s may stand in a row, which nest in the tree.
 pub(super) const MAX_CHAIN: usize = 300;
 
-/// The definitions of a source text, and what is wrong with it. The names in `hidden` are interned, too.
+/// The definitions of a module's text, and what is wrong with it. The names in `hidden` are interned, too.
 pub(crate) fn parse(text: &str, hidden: &[&str]) -> (Module, Vec<Diagnostic>) {
-    let (tokens, errors) = tokens(text);
-    let mut parser = Parser { text, tokens, at: 0, names: Names::default(), errors, depth: 0 };
-    let mut module = Module::default();
+    let mut names = Names::default();
     for name in hidden {
-        parser.names.intern(name);
+        names.intern(name);
     }
+    let mut parser = Parser::new(text, names);
+    let mut module = Module::default();
     while parser.peek() != Token::End {
         parser.item(&mut module);
     }
@@ -36,7 +36,40 @@ pub(crate) fn parse(text: &str, hidden: &[&str]) -> (Module, Vec<Diagnostic>) {
     (module, parser.errors)
 }
 
+/// The functions and classes of a text that holds nothing else, and no decorators.
+pub(crate) fn parse_definitions(text: &str, names: Names) -> (Module, Vec<Diagnostic>) {
+    let mut parser = Parser::new(text, names);
+    let mut module = Module::default();
+    while parser.peek() != Token::End {
+        if parser.at_word("def") {
+            module.functions.extend(parser.function(vec![]));
+        } else if parser.at_word("class") {
+            module.classes.extend(parser.class(vec![]));
+        } else {
+            parser.bump();
+        }
+    }
+    module.names = parser.names;
+    (module, parser.errors)
+}
+
+/// An expression that stands for a name used at `span`; `None` if it is none that kernels can have.
+pub(crate) fn parse_expression(text: &str, span: Span, names: &mut Names) -> Option<Expr> {
+    let mut parser = Parser::new(text, std::mem::take(names));
+    let parsed = parser.expression();
+    let whole = matches!(parser.peek(), Token::Newline | Token::End) && parser.errors.is_empty();
+    *names = parser.names;
+    let mut expr = parsed.filter(|_| whole)?;
+    expr.place(span);
+    Some(expr)
+}
+
 impl<'a> Parser<'a> {
+    fn new(text: &'a str, names: Names) -> Parser<'a> {
+        let (tokens, errors) = tokens(text);
+        Parser { text, tokens, at: 0, names, errors, depth: 0 }
+    }
+
     pub(super) fn peek(&self) -> Token {
         self.tokens[self.at].token
     }
@@ -260,7 +293,8 @@ impl<'a> Parser<'a> {
             self.skip_statement();
         }
         self.bump();
-        Some(Class { name: header?.0, decorators, fields })
+        let (name, span) = header?;
+        Some(Class { name, span, scope: 0, decorators, fields })
     }
 
     fn function(&mut self, decorators: Vec<Expr>) -> Option<Function> {
@@ -271,7 +305,7 @@ impl<'a> Parser<'a> {
         };
         let (name, span, params, returns) = header;
         let body = self.block()?;
-        Some(Function { name, span, decorators, params, returns, body })
+        Some(Function { name, span, scope: 0, decorators, params, returns, body })
     }
 
     #[allow(clippy::type_complexity)]

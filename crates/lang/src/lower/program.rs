@@ -1,0 +1,180 @@
+//! What names mean before any kernel is lowered: of one module, or of definitions from anywhere with a scope each.
+
+use rustc_hash::FxHashMap;
+
+use super::Hidden;
+use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Names, Symbol};
+
+/// What names mean to a function, other than its own variables. A name may be a path: `math.pi`.
+#[derive(Default)]
+pub(crate) struct Scope<'a> {
+    /// Functions of one name are overloads.
+    pub(crate) functions: FxHashMap<Symbol, Vec<&'a Function>>,
+    pub(crate) constants: FxHashMap<Symbol, Named<'a>>,
+    /// By the index of their class.
+    pub(crate) structs: FxHashMap<Symbol, u32>,
+    /// Names bound to `warp` or to this package's own front, or to what is in them.
+    pub(crate) namespaces: FxHashMap<Symbol, String>,
+    /// The types of parameters and fields, where they are known better than by their annotations.
+    pub(crate) types: FxHashMap<Symbol, Expr>,
+    /// What expressions at a place of the source came to: of `wp.static`.
+    pub(crate) statics: FxHashMap<u32, Expr>,
+    /// What kernels cannot have, and what it is.
+    pub(crate) others: FxHashMap<Symbol, String>,
+    /// Whether names of it are paths.
+    pub(crate) has_paths: bool,
+}
+
+impl Scope<'_> {
+    /// Whether a name means a value here.
+    pub(crate) fn knows(&self, name: Symbol) -> bool {
+        self.constants.contains_key(&name)
+            || self.functions.contains_key(&name)
+            || self.others.contains_key(&name)
+    }
+}
+
+/// What a name was defined as.
+pub(crate) enum Named<'a> {
+    Borrowed(&'a Expr),
+    Owned(Expr),
+}
+
+impl Named<'_> {
+    pub(crate) fn expr(&self) -> &Expr {
+        match self {
+            Named::Borrowed(expr) => expr,
+            Named::Owned(expr) => expr,
+        }
+    }
+}
+
+/// All that is known before a kernel is lowered.
+pub(crate) struct Program<'a> {
+    pub(crate) names: &'a Names,
+    pub(super) hidden: Hidden,
+    pub(super) classes: Vec<&'a Class>,
+    scopes: Vec<Scope<'a>>,
+    kernels: Vec<&'a Function>,
+}
+
+impl<'a> Program<'a> {
+    /// Names that must be interned before a program is made.
+    pub(crate) const HIDDEN: [&'static str; 4] = ["$returned", "$value", "$broke", "$continued"];
+
+    /// Of a module: what its decorators say.
+    pub(crate) fn new(module: &'a Module) -> Program<'a> {
+        let mut program = Program::with_scopes(&module.names, vec![], vec![], vec![]);
+        let mut scope = Scope {
+            constants: module.constants.iter().map(|(name, value)| (*name, Named::Borrowed(value))).collect(),
+            namespaces: module.imports.iter().map(|import| (import.alias, import.path.clone())).collect(),
+            ..Scope::default()
+        };
+        for function in &module.functions {
+            if program.has_decorator(&scope, &function.decorators, "func") {
+                scope.functions.entry(function.name).or_default().push(function);
+            } else if program.has_decorator(&scope, &function.decorators, "kernel") {
+                program.kernels.push(function);
+            }
+        }
+        for class in &module.classes {
+            if program.has_decorator(&scope, &class.decorators, "struct") {
+                scope.structs.insert(class.name, program.classes.len() as u32);
+                program.classes.push(class);
+            }
+        }
+        program.scopes.push(scope);
+        program
+    }
+
+    /// Of definitions whose `scope` is an index into `scopes`.
+    pub(crate) fn with_scopes(
+        names: &'a Names,
+        kernels: Vec<&'a Function>,
+        classes: Vec<&'a Class>,
+        scopes: Vec<Scope<'a>>,
+    ) -> Program<'a> {
+        let find = |text| names.find(text).unwrap_or(Symbol(u32::MAX));
+        let hidden = Hidden {
+            returned: find("$returned"),
+            value: find("$value"),
+            broke: find("$broke"),
+            continued: find("$continued"),
+        };
+        Program { names, hidden, classes, scopes, kernels }
+    }
+
+    /// The kernels, in the order of the source.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'a Function> {
+        self.kernels.iter().copied()
+    }
+
+    pub(super) fn scope(&self, index: u32) -> &Scope<'a> {
+        &self.scopes[index as usize]
+    }
+
+    pub(super) fn text(&self, name: Symbol) -> &'a str {
+        self.names.text(name)
+    }
+
+    fn has_decorator(&self, scope: &Scope<'a>, decorators: &[Expr], name: &str) -> bool {
+        decorators.iter().any(|decorator| {
+            let target = match &decorator.kind {
+                ExprKind::Call { func, .. } => func,
+                _ => decorator,
+            };
+            self.builtin_name(scope, target) == Some(name)
+        })
+    }
+
+    /// The name in `wp.name`, or of what `from warp import name` bound.
+    pub(super) fn builtin_name<'b>(&'b self, scope: &'b Scope<'a>, expr: &Expr) -> Option<&'b str> {
+        if let ExprKind::Attribute(base, name) = &expr.kind {
+            let known = match &base.kind {
+                ExprKind::Name(_) => self.is_namespace(scope, base),
+                // `wp.types.vector`, `wp.math.x`
+                ExprKind::Attribute(..) => {
+                    self.is_namespace(scope, base)
+                        || self.builtin_name(scope, base).is_some_and(|b| b == "types" || b == "math")
+                }
+                _ => false,
+            };
+            if known {
+                return Some(self.names.text(*name));
+            }
+        }
+        let path = scope.namespaces.get(&self.path(scope, expr)?)?;
+        path.strip_prefix("warp.").or(path.strip_prefix("bullet_core.lang."))
+    }
+
+    fn is_namespace(&self, scope: &Scope<'a>, expr: &Expr) -> bool {
+        self.path(scope, expr)
+            .and_then(|name| scope.namespaces.get(&name))
+            .is_some_and(|path| matches!(path.as_str(), "warp" | "bullet_core.lang" | "bullet_core"))
+    }
+
+    /// The name that a name or path of names is looked up by; `None` if no scope could know it.
+    pub(super) fn path(&self, scope: &Scope<'a>, expr: &Expr) -> Option<Symbol> {
+        fn spell(names: &Names, expr: &Expr, out: &mut String) -> Option<()> {
+            match &expr.kind {
+                ExprKind::Name(name) => out.push_str(names.text(*name)),
+                ExprKind::Attribute(base, name) => {
+                    spell(names, base, out)?;
+                    out.push('.');
+                    out.push_str(names.text(*name));
+                }
+                _ => return None,
+            }
+            Some(())
+        }
+        match &expr.kind {
+            ExprKind::Name(name) => Some(*name),
+            ExprKind::Attribute(..) if scope.has_paths => {
+                let mut path = String::new();
+                spell(self.names, expr, &mut path)?;
+                self.names.find(&path)
+            }
+            _ => None,
+        }
+    }
+}

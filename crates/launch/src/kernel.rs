@@ -1,0 +1,278 @@
+//! A kernel, its parameters, and a launch of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bullet_lang::adjoint::{Adjoint, AdjointOptions, adjoint};
+use bullet_lang::ir::{self, Effect, Type};
+use bullet_lang::link::Linked;
+use bullet_lang::{Element, ParamType, Signature, dtype_name};
+use bullet_tensor::{Device, Tensor, access};
+use smallvec::SmallVec;
+
+use crate::code::Code;
+use crate::error::{Result, argument};
+
+/// An argument for one parameter of the IR.
+#[derive(Clone, Debug)]
+pub enum Arg {
+    /// A number: its bits in the parameter's dtype, in the lowest bytes.
+    Scalar(u64),
+    /// An array.
+    Array(Tensor),
+}
+
+/// A parameter of the IR as the source has it.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Where the source says it: `x`, `state.velocity`, `center[2]`.
+    pub path: String,
+    /// What it is, or what its elements are.
+    pub element: Element,
+    /// How many dimensions the array has; `None` of a number.
+    pub ndim: Option<u8>,
+}
+
+/// A compiled kernel.
+pub struct Kernel {
+    linked: Arc<Linked>,
+    index: usize,
+    params: Vec<Param>,
+    effects: Vec<Effect>,
+    code: Code,
+    adjoints: Mutex<HashMap<Wanted, Arc<Backward>>>,
+}
+
+/// Which adjoint: of which parameters, and whether their gradients may overlap.
+type Wanted = (Vec<usize>, bool);
+
+/// An adjoint with its code.
+pub(crate) struct Backward {
+    pub(crate) adjoint: Adjoint,
+    pub(crate) code: Code,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernel({})", self.name())
+    }
+}
+
+impl Kernel {
+    /// The kernels of a compilation.
+    pub fn all(linked: Linked) -> Vec<Arc<Kernel>> {
+        let linked = Arc::new(linked);
+        let kernel = |index| {
+            let (ir, signature): &(ir::Kernel, Signature) = &linked.kernels[index];
+            let mut params = vec![];
+            signature.iter().for_each(|(name, ty)| flatten(name, ty, &mut params));
+            let (linked, effects, code) =
+                (linked.clone(), ir.effects(), Code::new(ir.clone(), linked.clone()));
+            Arc::new(Kernel { linked, index, params, effects, code, adjoints: Mutex::default() })
+        };
+        (0..linked.kernels.len()).map(kernel).collect()
+    }
+
+    /// As in the source.
+    pub fn name(&self) -> &str {
+        &self.ir().name
+    }
+
+    /// The IR.
+    pub fn ir(&self) -> &ir::Kernel {
+        &self.linked.kernels[self.index].0
+    }
+
+    /// The parameters as the source has them.
+    pub fn signature(&self) -> &Signature {
+        &self.linked.kernels[self.index].1
+    }
+
+    /// The parameters of the IR, in order.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// What it does to each parameter of the IR.
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    /// The adjoint that gives the gradients of these parameters.
+    pub(crate) fn backward(&self, active: Vec<usize>, overlapping: bool) -> Result<Arc<Backward>> {
+        let mut known = self.adjoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = (active, overlapping);
+        if let Some(backward) = known.get(&wanted) {
+            return Ok(backward.clone());
+        }
+        let options = AdjointOptions { active: Some(&wanted.0), overlapping };
+        let adjoint = adjoint(self.ir(), options).map_err(|items| self.linked.diagnostics(items))?;
+        let backward =
+            Arc::new(Backward { code: Code::new(adjoint.kernel.clone(), self.linked.clone()), adjoint });
+        known.insert(wanted, backward.clone());
+        Ok(backward)
+    }
+
+    /// Runs it for every place of a grid of 1 to 4 dimensions: on the device of its arrays, or on `device` if it has none.
+    /// On a GPU it returns before the work is done.
+    ///
+    /// # Errors
+    /// Arguments that do not fit; what the kernel did wrong, of a CPU; a device that cannot run it.
+    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+        let extents = self.extents(grid)?;
+        self.check(device, args)?;
+        let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
+        for (arg, effect) in args.iter().zip(&self.effects) {
+            if let Arg::Array(tensor) = arg {
+                if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
+            }
+        }
+        access(&reads, &writes, || self.code.launch(device, &extents, args))?
+    }
+
+    /// The lengths of the grid's dimensions that the kernel asks for: those behind the last are one with it, as in Warp.
+    pub(crate) fn extents(&self, grid: &[i32]) -> Result<SmallVec<[i32; 4]>> {
+        let wanted = usize::from(self.ir().grid);
+        if grid.is_empty() || grid.len() > 4 {
+            return argument(format!("a grid has 1 to 4 dimensions, not {}", grid.len()));
+        }
+        if let Some(length) = grid.iter().find(|&&length| length < 0) {
+            return argument(format!(
+                "dim {grid:?} of the launch of `{}` has a negative length, {length}",
+                self.name()
+            ));
+        }
+        if grid.len() < wanted {
+            return argument(format!(
+                "`{}` asks wp.tid() for {wanted} dimensions, but is launched over {grid:?}; launch it with dim=(..) of \
+                 {wanted} lengths",
+                self.name()
+            ));
+        }
+        let rest: i64 = grid[wanted - 1..].iter().map(|&length| i64::from(length)).product();
+        let Ok(rest) = i32::try_from(rest) else {
+            return argument(format!(
+                "dim {grid:?} has more places than `{}` can count with an int32",
+                self.name()
+            ));
+        };
+        let mut extents = SmallVec::from_slice(&grid[..wanted - 1]);
+        extents.push(rest);
+        Ok(extents)
+    }
+
+    /// Whether the arguments are what the parameters say.
+    pub(crate) fn check(&self, device: &Device, args: &[Arg]) -> Result<()> {
+        if args.len() != self.params.len() {
+            return argument(format!(
+                "`{}` takes {} arguments, got {}",
+                self.name(),
+                self.params.len(),
+                args.len()
+            ));
+        }
+        for (param, arg) in self.params.iter().zip(args) {
+            match (param.ndim, arg) {
+                (Some(ndim), Arg::Array(tensor)) => self.check_array(device, param, ndim, tensor)?,
+                (None, Arg::Scalar(_)) => {}
+                (Some(_), Arg::Scalar(_)) => {
+                    return argument(format!(
+                        "`{}` of `{}` is an array, got a number",
+                        param.path,
+                        self.name()
+                    ));
+                }
+                (None, Arg::Array(_)) => {
+                    let (path, name) = (&param.path, self.name());
+                    return argument(format!(
+                        "`{path}` of `{name}` is a {}, got an array",
+                        param.element.name
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_array(&self, device: &Device, param: &Param, ndim: u8, tensor: &Tensor) -> Result<()> {
+        let refuse = |what: String| argument(format!("`{}` of `{}` {what}", param.path, self.name()));
+        let element = &param.element;
+        if tensor.device() != device {
+            return refuse(format!(
+                "is on {}, but the launch is on {device}; move it there, or launch with device=\"{}\"",
+                tensor.device(),
+                tensor.device()
+            ));
+        }
+        if tensor.dtype() != element.dtype {
+            return refuse(format!(
+                "is an array of {}, got one of {}; convert it first, with .astype(..)",
+                element.name,
+                dtype_name(tensor.dtype())
+            ));
+        }
+        let (outer, inner) = (usize::from(ndim), element.dims.len());
+        let fits = tensor.rank() == outer + inner
+            && tensor.shape()[outer..]
+                .iter()
+                .zip(&element.dims)
+                .all(|(&have, &want)| have == usize::from(want));
+        if !fits {
+            let dims: Vec<String> = element.dims.iter().map(|dim| format!(", {dim}")).collect();
+            let places = vec!["n"; outer].join(", ");
+            return refuse(format!(
+                "has {ndim} dimension{} of {}, so its tensor has shape ({places}{}), got {}",
+                if ndim == 1 { "" } else { "s" },
+                element.name,
+                dims.concat(),
+                tensor.shape()
+            ));
+        }
+        if let Some(&length) = tensor.shape().iter().find(|&&length| length > i32::MAX as usize) {
+            return refuse(format!("has a dimension of {length}, more than kernels can index, {}", i32::MAX));
+        }
+        let mut expected = 1;
+        for axis in (outer..tensor.rank()).rev() {
+            if tensor.layout().strides()[axis] != expected {
+                return refuse(
+                    "has elements whose scalars do not lie side by side; copy it first, with .contiguous()"
+                        .into(),
+                );
+            }
+            expected *= tensor.dim(axis) as isize;
+        }
+        Ok(())
+    }
+}
+
+/// The parameters of the IR that a parameter of the source becomes.
+fn flatten(path: &str, ty: &ParamType, params: &mut Vec<Param>) {
+    match ty {
+        ParamType::Array(element, ndim) => {
+            params.push(Param { path: path.into(), element: element.clone(), ndim: Some(*ndim) });
+        }
+        ParamType::Value(element) if element.dims.is_empty() => {
+            params.push(Param { path: path.into(), element: element.clone(), ndim: None });
+        }
+        ParamType::Value(element) => {
+            let scalar = Element {
+                dims: SmallVec::new(),
+                name: dtype_name(element.dtype).into(),
+                dtype: element.dtype,
+            };
+            params.extend((0..element.lanes()).map(|lane| Param {
+                path: format!("{path}[{lane}]"),
+                element: scalar.clone(),
+                ndim: None,
+            }));
+        }
+        ParamType::Struct(_, fields) => {
+            fields.iter().for_each(|(name, ty)| flatten(&format!("{path}.{name}"), ty, params));
+        }
+    }
+}
+
+/// The type of each parameter of the IR, for who packs arguments.
+pub(crate) fn types(kernel: &ir::Kernel) -> impl Iterator<Item = Type> + '_ {
+    kernel.params.iter().map(|&param| kernel.ty(param))
+}

@@ -1,0 +1,31 @@
+//! Kernels of the kernel language on tensors: compiled for the device their arguments are on, launched over a grid, and
+//! differentiated by a tape over launches.
+//!
+//! ```text
+//! Linked (source, IR, signature)  ->  Kernel  --launch(grid, [Arg])-->  Code of the device  --> CPU cores, or a stream
+//!                                       |                                   ^
+//!                                       '-- adjoint of the active arrays ---'     Tape: launches, and what they read
+//! ```
+//!
+//! **Ownership.** A [`Kernel`] owns its IR and, for each device that it ran on, its code; the adjoints for the sets of
+//! arrays that gradients were asked of are kernels of that kind, too. All of it is made at the first launch that needs it,
+//! behind a lock for each, and shared by threads. A [`Tape`] owns what it recorded: kernels, tensors, and copies of those
+//! that later launches overwrote.
+//!
+//! **Memory.** A launch goes through [`access`](bullet_tensor::access), so that it is ordered among the ops of other threads
+//! as an op is, and every tensor it writes gets a new version. On a GPU it is enqueued on the device's default stream.
+//!
+//! **Trust.** A launch checks dtype, rank, element shape and device of every argument against the kernel's signature, which
+//! is what makes it safe: the code itself follows addresses. On a CPU it checks indices, too.
+
+mod code;
+mod cpu;
+mod cuda;
+mod error;
+mod kernel;
+mod tape;
+
+pub use bullet_jit::FaultKind;
+pub use error::{Error, Result};
+pub use kernel::{Arg, Kernel, Param};
+pub use tape::{Gradient, Tape};

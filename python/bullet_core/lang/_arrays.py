@@ -1,0 +1,241 @@
+"""Arrays of the kernel language: tensors whose elements may be vectors and matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bullet_core as bc
+from bullet_core import _core
+
+from . import _types
+from ._types import ArrayType, Compound, Scalar, name_of, scalar_of
+
+
+def _element(dtype) -> tuple[Any, tuple[int, ...]]:
+    """The dtype of the scalars of an element, and how these are arranged."""
+    if isinstance(dtype, type) and issubclass(dtype, Compound):
+        return dtype.scalar.dtype, dtype.dims
+    if isinstance(dtype, _types.Struct):
+        raise TypeError(f"arrays of structs are not supported; use an array for each field of {dtype.__name__}")
+    return scalar_of(dtype).dtype, ()
+
+
+def _shape(shape) -> tuple[int, ...]:
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+
+
+class array(_core._lang.Array):
+    """An array of numbers, vectors, matrices, quaternions or transforms, of 1 to 4 dimensions.
+
+    Without data it is the type of such arrays, for annotations: `x: array(dtype=vec3)`.
+
+    Args:
+        data: anything that `bullet_core.array` takes; its last axes are those of the elements.
+        dtype: of the elements; without it that of the data.
+        ndim: the number of dimensions, in annotations; of data it is checked.
+        device: where it lies, as `bullet_core` names devices; without it where the data lies.
+        copy: whether the memory is its own. Without a copy it is the data's, if that is possible.
+        requires_grad: whether a `Tape` computes its gradient.
+    """
+
+    dtype: Any
+
+    def __new__(cls, data=None, dtype=None, ndim=None, device=None, copy=True, requires_grad=False, shape=None):
+        if data is None:
+            if shape is not None:
+                return zeros(shape, dtype or float, device, requires_grad)
+            return ArrayType(float if dtype is None else dtype, 1 if ndim is None else ndim)
+        if isinstance(data, array):
+            dtype = dtype or data.dtype
+            data = data.tensor
+        scalar, dims = (None, ()) if dtype is None else _element(dtype)
+        make = bc.array if copy else bc.asarray
+        tensor = make(data, dtype=scalar, device=device)
+        if dtype is None:
+            dtype = _types.SCALARS[str(tensor.dtype)]
+        if tuple(tensor.shape[len(tensor.shape) - len(dims) :]) != dims:
+            raise ValueError(f"an array of {name_of(dtype)} takes data of shape (.., {', '.join(map(str, dims))}), got {tuple(tensor.shape)}")
+        self = cls._around(tensor, dtype, requires_grad)
+        if ndim is not None and self.ndim != ndim:
+            raise ValueError(f"expected data of {ndim} dimensions of {name_of(dtype)}, got {self.ndim}")
+        return self
+
+    def __class_getitem__(cls, dtype):
+        return ArrayType(dtype, 1)
+
+    @classmethod
+    def _around(cls, tensor, dtype, requires_grad=False, of=None) -> array:
+        self = super().__new__(cls, tensor, requires_grad, of)
+        self.dtype = scalar_of(dtype) if not (isinstance(dtype, type) and issubclass(dtype, Compound)) else dtype
+        if not 1 <= self.ndim <= 4:
+            raise ValueError(f"arrays have 1 to 4 dimensions, not {self.ndim}")
+        return self
+
+    @property
+    def _dims(self) -> tuple[int, ...]:
+        return () if isinstance(self.dtype, Scalar) else self.dtype.dims
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = tuple(self.tensor.shape)
+        return shape[: len(shape) - len(self._dims)]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.tensor.shape) - len(self._dims)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def device(self):
+        return self.tensor.device
+
+    @property
+    def grad(self) -> array | None:
+        """The gradient that `Tape.backward` added up; None before there is one."""
+        gradient = self._gradient
+        return None if gradient is None else array._around(gradient, self.dtype)
+
+    def numpy(self):
+        """The elements as a NumPy array: the same memory on the CPU, else a copy."""
+        return self.tensor.numpy() if str(self.device) == "cpu" else self.tensor.to("cpu").numpy()
+
+    def list(self) -> list:
+        """The elements as a flat list."""
+        if isinstance(self.dtype, Scalar):
+            return self.tensor.reshape(-1).tolist()
+        return [self.dtype(*row) for row in self.tensor.reshape(-1, self.dtype.length()).tolist()]
+
+    def to(self, device) -> array:
+        """The array on this device: itself if it is there, else a copy."""
+        tensor = self.tensor.to(device)
+        return self if tensor.device == self.device else array._around(tensor, self.dtype, self.requires_grad)
+
+    def assign(self, data) -> None:
+        """Overwrites all elements with data of the same shape."""
+        source = data.tensor if isinstance(data, array) else bc.asarray(data, dtype=self.tensor.dtype)
+        if tuple(source.shape) != tuple(self.tensor.shape):
+            raise ValueError(f"cannot assign data of shape {tuple(source.shape)} to {tuple(self.tensor.shape)}")
+        self.tensor[...] = source.to(self.device)
+
+    def fill_(self, value) -> None:
+        """Sets all elements to a number, or to an element's value."""
+        self.tensor[...] = bc.asarray(value.numpy(), dtype=self.tensor.dtype, device=self.device) if isinstance(value, Compound) else value
+
+    def zero_(self) -> None:
+        """Sets all elements to 0."""
+        self.fill_(0)
+
+    def reshape(self, *shape) -> array:
+        """The same elements in another shape, in the same memory."""
+        shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        return self._view(self.tensor.reshape(*shape, *self._dims))
+
+    def flatten(self) -> array:
+        """All elements in one dimension."""
+        return self.reshape(-1)
+
+    def contiguous(self) -> array:
+        """Itself if its elements lie side by side, else a copy."""
+        return self._view(self.tensor.contiguous()) if self.tensor.is_contiguous() else clone(self)
+
+    def __getitem__(self, index):
+        """A part of it in the same memory, with that part of its gradient; by slices and integers. An element, if an integer
+        is given for each dimension: a number, or a vector and the like."""
+        items = index if isinstance(index, tuple) else (index,)
+        if len([item for item in items if item is not Ellipsis]) > self.ndim:
+            raise IndexError(f"too many indices: the array has {self.ndim} dimensions, got {len(items)}")
+        if any(not isinstance(item, (slice, type(Ellipsis))) and not hasattr(item, "__index__") for item in items):
+            raise TypeError("arrays are indexed by integers and slices; index .tensor or .numpy() otherwise")
+        if any(item is Ellipsis for item in items):
+            items += (slice(None),) * len(self._dims)
+        part = self.tensor[items]
+        if len(part.shape) == len(self._dims):
+            return part.item() if isinstance(self.dtype, Scalar) else self.dtype(*part.reshape(-1).tolist())
+        return self._view(part)
+
+    def _view(self, tensor) -> array:
+        return array._around(tensor, self.dtype, of=self)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        return self.tensor.__array__(dtype, copy=copy)
+
+    def __dlpack__(self, **kwargs):
+        return self.tensor.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+    def __repr__(self):
+        return f"array({self.tensor.tolist()}, dtype={name_of(self.dtype)}, device={str(self.device)!r})"
+
+    def __reduce__(self):
+        return _rebuilt, (self.tensor, _types.described(self.dtype), self.requires_grad)
+
+
+def _rebuilt(tensor, description, requires_grad) -> array:
+    return array._around(tensor, _types.of_description(description), requires_grad)
+
+
+def _maker(fill):
+    def make(shape, dtype=float, device=None, requires_grad=False) -> array:
+        scalar, dims = _element(dtype)
+        return array._around(fill((*_shape(shape), *dims), dtype=scalar, device=device), dtype, requires_grad)
+
+    return make
+
+
+zeros = _maker(bc.zeros)
+zeros.__doc__ = "An array of zeros."
+ones = _maker(bc.ones)
+ones.__doc__ = "An array of ones."
+empty = _maker(bc.empty)
+empty.__doc__ = "An array whose elements are unspecified until they are written."
+
+
+def full(shape, value, dtype=None, device=None, requires_grad=False) -> array:
+    """An array of one value."""
+    if dtype is None:
+        dtype = type(value) if isinstance(value, (Compound, bool, int, float)) else _types.scalar_of(type(value))
+    made = empty(shape, dtype, device, requires_grad)
+    made.fill_(value)
+    return made
+
+
+def zeros_like(other: array, requires_grad: bool | None = None) -> array:
+    """Zeros of the shape, dtype and device of another array."""
+    return zeros(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
+
+
+def ones_like(other: array, requires_grad: bool | None = None) -> array:
+    """Ones of the shape, dtype and device of another array."""
+    return ones(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
+
+
+def empty_like(other: array, requires_grad: bool | None = None) -> array:
+    """An array of the shape, dtype and device of another, its elements unspecified."""
+    return empty(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
+
+
+def clone(other: array, device=None, requires_grad: bool | None = None) -> array:
+    """A copy with memory of its own."""
+    return array(other, device=device, requires_grad=other.requires_grad if requires_grad is None else requires_grad)
+
+
+def copy(dest: array, src: array) -> None:
+    """Overwrites one array with another of the same shape, from any device."""
+    dest.assign(src)
+
+
+def from_numpy(data, dtype=None, device=None, requires_grad=False) -> array:
+    """An array over the memory of a NumPy array, or a copy on another device."""
+    return array(data, dtype=dtype, device=device, copy=False, requires_grad=requires_grad)

@@ -1,0 +1,35 @@
+"""The names of what kernels can call. The compiler knows what they do; on the host they are only names."""
+
+from __future__ import annotations
+
+#: docs/kernel-language.md says what they take.
+NAMES = frozenset(
+    """
+    abs sign step nonzero min max clamp floordiv mod pow copysign add sub mul div neg
+    sqrt cbrt exp log log2 log10 sin cos tan asin acos atan atan2 sinh cosh tanh erf
+    floor ceil round rint trunc frac lerp smoothstep radians degrees isnan isinf isfinite
+    dot cross length length_sq normalize outer cw_mul cw_div diag skew
+    transpose determinant inverse trace get_diag ddot matrix_from_rows matrix_from_cols
+    quat_identity quat_inverse quat_rotate quat_rotate_inv quat_from_axis_angle quat_to_matrix
+    transform_identity transform_point transform_vector transform_multiply transform_inverse
+    transform_get_translation transform_get_rotation
+    len load store atomic_add atomic_sub atomic_min atomic_max atomic_and atomic_or atomic_xor atomic_exch atomic_cas
+    rand_init randf randi randu randn tid where cast static printf print
+    """.split()
+)
+
+
+class Builtin:
+    """A function that kernels have."""
+
+    def __init__(self, name: str):
+        self.name = self.__name__ = name
+
+    def __call__(self, *_args, **_kwargs):
+        raise TypeError(f"wp.{self.name} is called in kernels and @wp.func functions; on the host use Python's or NumPy's own")
+
+    def __repr__(self):
+        return f"<function {self.name} of kernels>"
+
+    def __reduce__(self):
+        return Builtin, (self.name,)

@@ -1,0 +1,307 @@
+"""What the compiler needs of a kernel: its source, that of all it calls, and what the names in them mean.
+
+The compiler looks nothing up. Names are resolved here as Python would, in closures and module globals, at the first launch,
+so that a kernel may use what is defined below it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+import types as pytypes
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._builtins import Builtin
+from ._types import ALIAS, ArrayType, Compound, Scalar, Struct
+
+#: Names that the compiler knows by itself.
+_PYTHON = {"abs", "bool", "float", "int", "len", "max", "min", "pow", "print", "range", "round"}
+
+
+class Definition(NamedTuple):
+    """A function or class for the compiler; see `Definition` in crates/lang/src/link.rs."""
+
+    kind: str
+    file: str
+    line: int
+    indent: int
+    text: str
+    names: list[tuple[str, str, Any]]
+    types: list[tuple[str, str]]
+    statics: list[tuple[int, str]]
+
+
+class Source(NamedTuple):
+    """The text of a definition, from its `def` or `class` on, and where it was written."""
+
+    file: str
+    line: int
+    indent: int
+    text: str
+    node: Any
+
+
+def source_of(obj) -> Source:
+    """The source of a function or class."""
+    try:
+        if isinstance(obj, type):
+            lines, first = inspect.getsourcelines(obj)
+            file = inspect.getsourcefile(obj) or "?"
+        else:
+            code = obj.__code__
+            file, first = code.co_filename, code.co_firstlineno
+            lines = inspect.getblock(linecache.getlines(file, obj.__globals__)[first - 1 :])
+        if not lines:
+            raise OSError
+    except (OSError, TypeError):
+        raise OSError(
+            f"the source of {obj.__qualname__} cannot be read; kernels are compiled from their source, so write them to a file "
+            "or a notebook cell, not into exec() or python -c"
+        ) from None
+    text = "".join(lines)
+    indent = len(text) - len(text.lstrip())
+    text = textwrap.dedent(text)
+    node = ast.parse(text).body[0]
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        raise TypeError(f"{obj!r} is no function that was written with def")
+    # Decorators stand before the line of the definition.
+    text = "".join(text.splitlines(keepends=True)[node.lineno - 1 :])
+    return Source(file, first + node.lineno - 1, indent, text, node)
+
+
+class Gatherer:
+    """Collects definitions, each once, beginning with the kernel that is to be compiled."""
+
+    def __init__(self):
+        self.definitions: list[Definition | None] = []
+        self._places: dict[int, int] = {}
+        # Objects must outlive their ids here.
+        self._alive: list[Any] = []
+
+    def add(self, kind: str, obj) -> int:
+        """The place of a function's or struct class's definition among all."""
+        if id(obj) in self._places:
+            return self._places[id(obj)]
+        place = self._places[id(obj)] = len(self.definitions)
+        self._alive.append(obj)
+        self.definitions.append(None)
+        source = source_of(obj)
+        self.definitions[place] = self._struct(obj, source) if kind == "struct" else self._function(kind, obj, source)
+        return place
+
+    def _struct(self, cls: type, source: Source) -> Definition:
+        scope = _Scope(self)
+        fields = inspect.get_annotations(cls, eval_str=True)
+        types = [(name, scope.type(annotation)) for name, annotation in fields.items()]
+        file, line, indent, text, _ = source
+        return Definition("struct", file, line, indent, text, scope.names, types, [])
+
+    def _function(self, kind: str, fn, source: Source) -> Definition:
+        scope = _Scope(self, fn)
+        types = scope.annotations(fn)
+        scope.visit_body(source.node)
+        file, line, indent, text, node = source
+        starts = [0]
+        for row in text.splitlines(keepends=True):
+            starts.append(starts[-1] + len(row.encode()))
+        statics = [(starts[arg.lineno - node.lineno] + arg.col_offset, value) for arg, value in scope.statics]
+        return Definition(kind, file, line, indent, text, scope.names, types, statics)
+
+
+class _Scope:
+    """What the names of one definition mean."""
+
+    def __init__(self, gatherer: Gatherer, fn=None):
+        self.gatherer = gatherer
+        self.names: list[tuple[str, str, Any]] = [(ALIAS, "builtin", "warp")]
+        self.statics: list[tuple[ast.expr, str]] = []
+        self._known = {ALIAS}
+        self._globals = fn.__globals__ if fn is not None else {}
+        self._cells = {}
+        if fn is not None and fn.__closure__:
+            for name, cell in zip(fn.__code__.co_freevars, fn.__closure__):
+                try:
+                    self._cells[name] = cell.cell_contents
+                except ValueError:
+                    # Not assigned yet; to the compiler it is unknown.
+                    pass
+
+    def annotations(self, fn) -> list[tuple[str, str]]:
+        """The types of parameters, which Python evaluated."""
+        types = []
+        for name, annotation in fn.__annotations__.items():
+            if name == "return":
+                continue
+            if isinstance(annotation, str):
+                try:
+                    annotation = eval(annotation, self._globals, self._cells)
+                except Exception:
+                    # The compiler says what is wrong with it.
+                    continue
+            spelled = self.type(annotation)
+            if spelled is not None:
+                types.append((name, spelled))
+        return types
+
+    def type(self, annotation) -> str | None:
+        """A type as an expression of this scope's names."""
+        if annotation in (float, int, bool):
+            return annotation.__name__
+        if annotation is Any:
+            return "Any"
+        if isinstance(annotation, Scalar) or (isinstance(annotation, type) and issubclass(annotation, Compound)):
+            return annotation.spelling
+        if isinstance(annotation, ArrayType):
+            return f"{ALIAS}.array(dtype={self.type(annotation.dtype)}, ndim={annotation.ndim})"
+        if isinstance(annotation, Struct):
+            place = self.gatherer.add("struct", annotation.cls)
+            name = f"__struct_{place}"
+            self._bind(name, "struct", place)
+            return name
+        try:
+            from ._types import scalar_of
+
+            return scalar_of(annotation).spelling
+        except TypeError:
+            return None
+
+    def visit_body(self, node: ast.FunctionDef) -> None:
+        """Resolves what the function's body uses."""
+        local = {arg.arg for arg in node.args.args}
+        local |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
+        for part in [*node.body, *node.args.defaults, *([node.returns] if node.returns else [])]:
+            self._visit(part, local)
+
+    def _visit(self, node: ast.AST, local: set[str]) -> None:
+        if isinstance(node, ast.Call) and len(node.args) == 1 and self._is_static(node.func, local):
+            self._static(node.args[0])
+            self._visit(node.func, local)
+            return
+        path = _path(node)
+        if path and path[0] not in local:
+            self._resolve(path)
+            return
+        for child in ast.iter_child_nodes(node):
+            self._visit(child, local)
+
+    def _is_static(self, func: ast.expr, local: set[str]) -> bool:
+        path = _path(func)
+        if not path or path[0] in local:
+            return False
+        found, value = self._look_up(path)
+        return found == len(path) and isinstance(value, Builtin) and value.name == "static"
+
+    def _static(self, arg: ast.expr) -> None:
+        """What the argument of `wp.static` comes to on the host; where it does not, the compiler tries."""
+        try:
+            value = eval(compile(ast.Expression(arg), "<static>", "eval"), self._globals, self._cells)
+        except NameError:
+            return
+        kind, what = self._meaning(value)
+        if kind != "expr":
+            raise TypeError(f"wp.static({ast.unparse(arg)}) is {what if kind == 'other' else 'no value'}; expected a number or a vector")
+        self.statics.append((arg, what))
+
+    def _look_up(self, path: list[str]) -> tuple[int, Any]:
+        """The object that the longest part of a path names, and how long that part is; 0 for an unknown name."""
+        if path[0] in self._cells:
+            value = self._cells[path[0]]
+        elif path[0] in self._globals:
+            value = self._globals[path[0]]
+        else:
+            return 0, None
+        for length, name in enumerate(path[1:], 1):
+            if isinstance(value, (Compound, Scalar, ArrayType)) or not hasattr(value, name):
+                return length, value
+            value = getattr(value, name)
+        return len(path), value
+
+    def _resolve(self, path: list[str]) -> None:
+        found, value = self._look_up(path)
+        if found == 0:
+            return
+        name = ".".join(path[:found])
+        if name not in self._known and not (found == 1 and name in _PYTHON and path[0] not in self._cells and path[0] not in self._globals):
+            self._bind(name, *self._meaning(value))
+        # `wp.sin`: the compiler knows what the module has.
+        for length in range(1, found):
+            part = self._look_up(path[:length])[1]
+            if _is_front(part):
+                self._bind(".".join(path[:length]), "builtin", "warp")
+
+    def _bind(self, name: str, kind: str, what: Any) -> None:
+        if name not in self._known:
+            self._known.add(name)
+            self.names.append((name, kind, what))
+
+    def _meaning(self, value) -> tuple[str, Any]:
+        """What an object is to the compiler."""
+        if _is_front(value):
+            return "builtin", "warp"
+        if isinstance(value, Builtin):
+            return "builtin", f"warp.{value.name}"
+        if isinstance(value, pytypes.BuiltinFunctionType) and value.__module__ == "math":
+            return "builtin", f"warp.{value.__name__}"
+        overloads = getattr(value, "_overloads", None)
+        if overloads is not None:
+            return "functions", [self.gatherer.add("function", fn) for fn in overloads]
+        if isinstance(value, Struct):
+            return "struct", self.gatherer.add("struct", value.cls)
+        literal = spell(value)
+        if literal is not None:
+            return "expr", literal
+        spelled = self.type(value) if isinstance(value, (type, Scalar, ArrayType)) or str(type(value)).endswith("dtype'>") else None
+        if spelled is not None:
+            return "expr", spelled
+        if isinstance(value, pytypes.FunctionType):
+            return "other", f"the function `{value.__name__}` without @wp.func"
+        return "other", _described(value)
+
+
+def _described(value) -> str:
+    name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _is_front(value) -> bool:
+    return isinstance(value, pytypes.ModuleType) and value.__name__ in ("bullet_core.lang", "warp")
+
+
+def _path(node: ast.AST) -> list[str] | None:
+    """The names of `a.b.c`."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute):
+        base = _path(node.value)
+        return [*base, node.attr] if base else None
+    return None
+
+
+def spell(value) -> str | None:
+    """A constant as an expression; None if it is none."""
+    if isinstance(value, Compound):
+        return f"{value.spelling}({', '.join(spell(x) or '' for x in value)})"
+    if isinstance(value, (bool, int)):
+        return repr(value)
+    if isinstance(value, np.generic) and value.dtype.name in _NUMPY:
+        return f"{ALIAS}.{_NUMPY[value.dtype.name]}({spell(value.item())})"
+    if isinstance(value, float):
+        if value != value:
+            return f"{ALIAS}.nan"
+        if value in (float("inf"), float("-inf")):
+            return f"{ALIAS}.inf" if value > 0 else f"-{ALIAS}.inf"
+        return repr(value)
+    return None
+
+
+_NUMPY = {
+    name: name
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64"),
+    )
+} | {"bool_": "bool"}

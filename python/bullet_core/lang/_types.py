@@ -1,0 +1,350 @@
+"""Types of the kernel language: numbers, vectors, matrices, quaternions, transforms, structs, and arrays of them.
+
+On the host a vector or matrix is a tuple of its numbers, with arithmetic; a struct is an object with its fields.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from bullet_core import _core
+
+#: How generated expressions name this package, whatever the user calls it.
+ALIAS = "__wp"
+
+
+class Scalar:
+    """A type of numbers. Called, it gives a number of that type, as NumPy has it."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.dtype = getattr(_core, "bool" if name == "bool" else name)
+
+    def __call__(self, value=0):
+        if self.name == "bfloat16":
+            raise TypeError("the host has no bfloat16 numbers; use float32 here, and wp.bfloat16(..) in a kernel")
+        return np.dtype(self.name).type(value)
+
+    def __repr__(self):
+        return self.name
+
+    @property
+    def spelling(self) -> str:
+        return f"{ALIAS}.{self.name}"
+
+    def __reduce__(self):
+        return of_description, (self.name,)
+
+
+SCALARS = {
+    name: Scalar(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64"),
+    )
+}
+globals().update({name: scalar for name, scalar in SCALARS.items() if name != "bool"})
+
+_PYTHON = {float: SCALARS["float32"], int: SCALARS["int32"], bool: SCALARS["bool"]}
+
+
+def scalar_of(dtype) -> Scalar:
+    """The scalar type that a dtype means: ours, Python's `float`, `int` and `bool`, NumPy's or a Tensor's."""
+    if isinstance(dtype, Scalar):
+        return dtype
+    if dtype in _PYTHON:
+        return _PYTHON[dtype]
+    if isinstance(dtype, _core.dtype):
+        return SCALARS[str(dtype)]
+    try:
+        return SCALARS[np.dtype(dtype).name]
+    except (TypeError, KeyError):
+        raise TypeError(f"{dtype!r} is no type of numbers that kernels know") from None
+
+
+class Compound(tuple):
+    """Numbers that belong together. The classes that are used are made by `vector`, `matrix` and their like."""
+
+    __slots__ = ()
+    #: Of the numbers.
+    scalar: Scalar
+    #: How they are arranged: (3,), (3, 3).
+    dims: tuple[int, ...]
+    spelling: str
+
+    def __new__(cls, *args):
+        if not args:
+            values = [0] * cls.length()
+        elif len(args) == 1 and not _is_number(args[0]):
+            values = _flat(args[0])
+        elif len(args) == 1:
+            values = list(args) * cls.length()
+        else:
+            values = [x for arg in args for x in ([arg] if _is_number(arg) else _flat(arg))]
+        if len(values) != cls.length():
+            raise ValueError(f"a {cls.__name__} takes {cls.length()} numbers, got {len(values)}")
+        number = np.float32 if cls.scalar.name == "bfloat16" else np.dtype(cls.scalar.name).type
+        return tuple.__new__(cls, [number(x).item() for x in values])
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.__hash__ = tuple.__hash__
+
+    @classmethod
+    def length(cls) -> int:
+        return int(np.prod(cls.dims))
+
+    def numpy(self) -> np.ndarray:
+        """The numbers as an array of the type's shape, in float64 or int64."""
+        return np.array(tuple(self)).reshape(self.dims)
+
+    def _with(self, other, op):
+        if isinstance(other, Compound):
+            if other.dims != self.dims:
+                return NotImplemented
+            other = other.numpy()
+        elif not _is_number(other):
+            return NotImplemented
+        return type(self)(*op(self.numpy(), other).ravel())
+
+    def __add__(self, other):
+        return self._with(other, operator.add) if isinstance(other, Compound) else NotImplemented
+
+    def __sub__(self, other):
+        return self._with(other, operator.sub) if isinstance(other, Compound) else NotImplemented
+
+    def __mul__(self, other):
+        return self._with(other, operator.mul) if _is_number(other) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other):
+        return self._with(other, operator.truediv) if _is_number(other) else NotImplemented
+
+    def __neg__(self):
+        return type(self)(*(-x for x in self))
+
+    def __eq__(self, other):
+        return isinstance(other, type(self)) and tuple.__eq__(self, other)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(repr(x) for x in self)})"
+
+    def __reduce__(self):
+        return _remake, (described(type(self)), tuple(self))
+
+
+def _component(index):
+    return property(lambda self: self[index])
+
+
+class Vector(Compound):
+    __slots__ = ()
+    x, y, z, w = (_component(i) for i in range(4))
+
+
+class Matrix(Compound):
+    __slots__ = ()
+
+    def __getitem__(self, index):
+        if isinstance(index, tuple):
+            row, column = index
+            return self.numpy()[row, column].item()
+        return vector(self.dims[1], self.scalar)(*self.numpy()[index])
+
+    def __matmul__(self, other):
+        if not isinstance(other, (Matrix, Vector)):
+            return NotImplemented
+        product = self.numpy() @ other.numpy()
+        made = vector(product.shape[0], self.scalar) if product.ndim == 1 else matrix(product.shape, self.scalar)
+        return made(*product.ravel())
+
+
+class Quaternion(Vector):
+    """x, y, z, and w, the real part."""
+
+    __slots__ = ()
+
+
+class Transformation(Compound):
+    """A position p and a rotation q."""
+
+    __slots__ = ()
+
+    @property
+    def p(self):
+        return vector(3, self.scalar)(*self[:3])
+
+    @property
+    def q(self):
+        return quaternion(self.scalar)(*self[3:])
+
+
+_MADE: dict[tuple, type[Compound]] = {}
+_SUFFIX = {
+    "float16": "h", "float32": "f", "float64": "d", "int8": "b", "uint8": "ub", "int16": "s", "uint16": "us",
+    "int32": "i", "uint32": "ui", "int64": "l", "uint64": "ul",
+}  # fmt: skip
+
+
+def _make(kind: str, dims: tuple[int, ...], dtype) -> type[Compound]:
+    scalar = scalar_of(dtype)
+    dims = tuple(operator.index(dim) for dim in dims)
+    if any(not 1 <= dim <= 64 for dim in dims):
+        raise ValueError(f"vectors and matrices have 1 to 64 elements a dimension, not {dims}")
+    key = (kind, dims, scalar.name)
+    if key not in _MADE:
+        base, stem, spelling = {
+            "vector": (Vector, f"vec{dims[0]}", f"types.vector(length={dims[0]}, dtype={scalar.spelling})"),
+            "matrix": (Matrix, "mat" + "".join(map(str, dims)), f"types.matrix(shape={dims}, dtype={scalar.spelling})"),
+            "quaternion": (Quaternion, "quat", f"types.quaternion(dtype={scalar.spelling})"),
+            "transformation": (Transformation, "transform", f"types.transformation(dtype={scalar.spelling})"),
+        }[kind]
+        members = {"__slots__": (), "scalar": scalar, "dims": dims, "spelling": f"{ALIAS}.{spelling}", "kind": kind}
+        _MADE[key] = type(stem + _SUFFIX.get(scalar.name, f"_{scalar.name}"), (base,), members)
+    return _MADE[key]
+
+
+def described(dtype: Scalar | type[Compound]) -> str | tuple:
+    """A type in words that a pickle can hold."""
+    return dtype.name if isinstance(dtype, Scalar) else (dtype.kind, dtype.dims, dtype.scalar.name)
+
+
+def of_description(description: str | tuple) -> Scalar | type[Compound]:
+    """The type that was described."""
+    return SCALARS[description] if isinstance(description, str) else _make(*description)
+
+
+def _remake(description, values):
+    return of_description(description)(*values)
+
+
+def vector(length: int, dtype: Any = float) -> type[Compound]:
+    """The type of vectors of this length."""
+    return _make("vector", (length,), dtype)
+
+
+def matrix(shape: tuple[int, int], dtype: Any = float) -> type[Compound]:
+    """The type of matrices of this shape, rows and columns."""
+    if len(shape) != 2:
+        raise ValueError(f"a matrix has rows and columns, not a shape of {shape}")
+    return _make("matrix", tuple(shape), dtype)
+
+
+def quaternion(dtype: Any = float) -> type[Compound]:
+    """The type of quaternions."""
+    return _make("quaternion", (4,), dtype)
+
+
+def transformation(dtype: Any = float) -> type[Compound]:
+    """The type of rigid transforms."""
+    return _make("transformation", (7,), dtype)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float, np.number, np.bool_)) and not isinstance(value, Compound)
+
+
+def _flat(value) -> list:
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"expected numbers, got {value!r}")
+    return [x for item in value for x in ([item] if _is_number(item) else _flat(item))]
+
+
+def _named() -> dict[str, type[Compound]]:
+    """`vec3`, `vec3d`, `mat33`, `quat`, .. as Warp names them."""
+    names: dict[str, type[Compound]] = {}
+    for dtype, suffix in _SUFFIX.items():
+        for n in (2, 3, 4):
+            names[f"vec{n}{suffix}"] = vector(n, dtype)
+        if suffix in "hfd":
+            for n in (2, 3, 4):
+                names[f"mat{n}{n}{suffix}"] = matrix((n, n), dtype)
+            names[f"quat{suffix}"] = quaternion(dtype)
+            names[f"transform{suffix}"] = transformation(dtype)
+            if suffix != "h":
+                names[f"spatial_vector{suffix}"] = vector(6, dtype)
+                names[f"spatial_matrix{suffix}"] = matrix((6, 6), dtype)
+    short = [name for name in names if name.endswith("f")]
+    return names | {name[:-1]: names[name] for name in short}
+
+
+NAMED = _named()
+
+
+class ArrayType:
+    """The type of arrays, in annotations: `array(dtype=float, ndim=2)`."""
+
+    def __init__(self, dtype: Any, ndim: int = 1):
+        if not 1 <= ndim <= 4:
+            raise ValueError(f"arrays have 1 to 4 dimensions, not {ndim}")
+        self.dtype, self.ndim = dtype, ndim
+
+    def __repr__(self):
+        return f"array(dtype={name_of(self.dtype)}, ndim={self.ndim})"
+
+
+class Struct:
+    """A struct of the kernel language. Called, it makes one with all fields zero, or as given by name."""
+
+    def __init__(self, cls: type):
+        self.cls = cls
+        self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
+        self._fields: dict[str, Any] | None = None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The types of the fields, by name."""
+        if self._fields is None:
+            import inspect
+
+            self._fields = inspect.get_annotations(self.cls, eval_str=True)
+        return self._fields
+
+    def __call__(self, **values):
+        unknown = [name for name in values if name not in self.fields]
+        if unknown:
+            raise TypeError(f"struct {self.__name__} has no field {unknown[0]!r}; it has {', '.join(self.fields)}")
+        return StructInstance(self, values)
+
+    def __repr__(self):
+        return f"<struct {self.__name__}>"
+
+
+class StructInstance:
+    """A struct's values. Fields are set like attributes."""
+
+    def __init__(self, struct: Struct, values: dict[str, Any]):
+        object.__setattr__(self, "_struct", struct)
+        for name, dtype in struct.fields.items():
+            object.__setattr__(self, name, values[name] if name in values else zero(dtype))
+
+    def __setattr__(self, name, value):
+        if name not in self._struct.fields:
+            raise AttributeError(f"struct {self._struct.__name__} has no field {name!r}; it has {', '.join(self._struct.fields)}")
+        object.__setattr__(self, name, value)
+
+    def __repr__(self):
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._struct.fields)
+        return f"{self._struct.__name__}({fields})"
+
+
+def zero(dtype):
+    """The value that a field of a new struct has: none of an array."""
+    if isinstance(dtype, ArrayType):
+        return None
+    if isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound)):
+        return dtype()
+    return scalar_of(dtype)(0).item() if scalar_of(dtype).name != "bfloat16" else 0.0
+
+
+def name_of(dtype) -> str:
+    """As a person calls it."""
+    if isinstance(dtype, type) and issubclass(dtype, Compound):
+        return dtype.__name__
+    if isinstance(dtype, (Struct, type)):
+        return dtype.__name__
+    return repr(dtype)
