@@ -123,7 +123,7 @@ impl Emitter<'_> {
         true
     }
 
-    fn zero_parts(&mut self, value: ir::Value) -> Parts {
+    pub(super) fn zero_parts(&mut self, value: ir::Value) -> Parts {
         let dtype = self.kernel.dtype(value);
         let zero = self.ops.constant(Const::zero(dtype));
         self.splat(dtype, zero)

@@ -12,51 +12,63 @@ use super::super::scalar::trusted;
 use super::super::uniform::Shape;
 use crate::program::Site;
 
+/// The elements of all lanes.
+enum Run {
+    /// Side by side, from this address.
+    Dense(Value),
+    /// At these addresses, each a stride behind the one before.
+    Apart(Vec<Value>),
+}
+
 impl Emitter<'_> {
-    /// Whether an op touches consecutive elements of a parameter, one a lane, that fit vectors; if the parameter has no gaps.
-    fn is_run(&self, inst: Inst, shapes: &[Shape]) -> bool {
+    /// Whether an op touches elements of a parameter whose addresses are one stride apart from lane to lane.
+    fn run_axis(&self, inst: Inst, shapes: &[Shape]) -> Option<usize> {
         let data = self.kernel.inst(inst);
-        let Some(ty) = data.args.first().and_then(|&array| self.kernel.ty(array).array()) else {
-            return false;
-        };
+        if !matches!(data.op, Op::Load | Op::Store) {
+            return None;
+        }
+        let ty = self.kernel.ty(data.args[0]).array()?;
         let shape = |value: &ir::Value| shapes[value.index()];
-        let Some((last, others)) = data.args[1..=usize::from(ty.ndim)].split_last() else { return false };
-        ty.lanes == 1
-            && ty.dtype.size() >= 4
-            && matches!(data.op, Op::Load | Op::Store)
-            && shape(last) == Shape::Consecutive
-            && others.iter().all(|index| shape(index) == Shape::Uniform)
-            && self.array_param(data.args[0]).is_some()
+        let indices = &data.args[1..=usize::from(ty.ndim)];
+        let axis = indices.iter().position(|index| shape(index) != Shape::Uniform)?;
+        let alone = indices.iter().filter(|index| shape(index) != Shape::Uniform).count() == 1;
+        let known = self.array_param(data.args[0]).is_some();
+        (alone && ty.dtype.size() >= 4 && known && shape(&indices[axis]) == Shape::Consecutive)
+            .then_some(axis)
     }
 
-    /// Whether arrays have no gaps where ops touch consecutive elements; none if there are no such.
+    /// Whether such elements lie side by side, if the parameter has no gaps.
+    fn is_dense_run(&self, inst: Inst, axis: usize) -> bool {
+        let ty = self.kernel.ty(self.kernel.inst(inst).args[0]).array();
+        ty.is_some_and(|ty| ty.lanes == 1 && axis + 1 == usize::from(ty.ndim))
+    }
+
+    /// Whether arrays have no gaps where ops touch elements side by side; none if there are no such.
     pub(in crate::emit) fn is_dense(&mut self, shapes: &[Shape]) -> Option<Value> {
         let mut arrays: Vec<ir::Value> = vec![];
         for inst in self.kernel.instructions() {
-            let data = self.kernel.inst(inst);
-            if matches!(data.op, Op::Load | Op::Store)
-                && self.is_run(inst, shapes)
-                && !arrays.contains(&data.args[0])
-            {
-                arrays.push(data.args[0]);
+            let is_dense = self.run_axis(inst, shapes).is_some_and(|axis| self.is_dense_run(inst, axis));
+            if is_dense && !arrays.contains(&self.kernel.inst(inst).args[0]) {
+                arrays.push(self.kernel.inst(inst).args[0]);
             }
         }
         let mut dense = None;
         for array in arrays {
             let stride = self.array_param(array).and_then(|(_, param)| param.strides.last().copied())?;
-            let one =
-                self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, self.kernel.dtype(array).size() as i64);
+            let size = self.kernel.dtype(array).size() as i64;
+            let one = self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, size);
             dense = Some(dense.map_or(one, |dense| self.ops.b.ins().band(dense, one)));
         }
         dense
     }
 
-    /// The address of the first element of a run, checked, if an op touches one and all lanes are at work.
-    fn run_of(&mut self, inst: Inst) -> Option<Value> {
+    /// Where the elements of an op are, checked, if they are a run and all lanes are at work.
+    fn run_of(&mut self, inst: Inst) -> Option<Run> {
         let wide = self.wide.as_ref()?;
-        if wide.mask.is_some() || !self.is_run(inst, &wide.shapes) {
+        if wide.mask.is_some() {
             return None;
         }
+        let run = self.run_axis(inst, &wide.shapes)?;
         let data = self.kernel.inst(inst);
         let ndim = usize::from(self.kernel.ty(data.args[0]).array()?.ndim);
         let indices: Vec<Value> = data.args[1..=ndim].iter().map(|&index| self.value(index)).collect();
@@ -64,16 +76,25 @@ impl Emitter<'_> {
             for (axis, &index) in indices.iter().enumerate() {
                 let site = self.index_site(inst, axis);
                 let length = self.dim(data.args[0], axis);
-                match axis + 1 == ndim {
-                    true => self.check_run(site, index, length),
-                    false => {
-                        let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, index, length);
-                        self.unless_fault(good, site, index);
-                    }
+                if axis == run {
+                    self.check_run(site, index, length);
+                } else {
+                    let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, index, length);
+                    self.unless_fault(good, site, index);
                 }
             }
         }
-        Some(self.address(data.args[0], &indices))
+        let first = self.address(data.args[0], &indices);
+        if self.is_dense_run(inst, run) {
+            return Some(Run::Dense(first));
+        }
+        let stride = self.array_param(data.args[0]).map(|(_, param)| param.strides[run])?;
+        let mut all = vec![first];
+        for lane in 1..LANES {
+            let next = self.ops.b.ins().iadd(all[lane - 1], stride);
+            all.push(next);
+        }
+        Some(Run::Apart(all))
     }
 
     /// Goes on only if the indices of all lanes, which count up from this one, are in range.
@@ -154,12 +175,11 @@ impl Emitter<'_> {
             return false;
         }
         let dtype = kernel.dtype(data.args[0]);
-        if let Some(address) = self.run_of(inst) {
-            let ty = vector(dtype);
-            let parts = (0..count(dtype))
-                .map(|i| self.ops.b.ins().load(ty, trusted(), address, 16 * i as i32))
-                .collect();
-            self.set_parts(data.results[0], parts);
+        if let Some(run) = self.run_of(inst) {
+            for (i, &result) in data.results.iter().enumerate() {
+                let parts = self.load_run(&run, dtype, (i * dtype.size()) as i32);
+                self.set_parts(result, parts);
+            }
             return true;
         }
         self.each_lane(inst, |this, address, _| {
@@ -174,10 +194,10 @@ impl Emitter<'_> {
         let data = kernel.inst(inst);
         let dtype = kernel.dtype(data.args[0]);
         let ndim = kernel.ty(data.args[0]).array().map_or(1, |ty| usize::from(ty.ndim));
-        if let Some(address) = self.run_of(inst) {
-            let parts = self.parts(data.args[1 + ndim]);
-            for (i, part) in parts.into_iter().enumerate() {
-                self.ops.b.ins().store(trusted(), part, address, 16 * i as i32);
+        if let Some(run) = self.run_of(inst) {
+            for (i, &value) in data.args[1 + ndim..].iter().enumerate() {
+                let parts = self.parts(value);
+                self.store_run(&run, &parts, (i * dtype.size()) as i32);
             }
             return;
         }
@@ -187,6 +207,42 @@ impl Emitter<'_> {
             }
             vec![]
         });
+    }
+
+    /// One scalar of each element of a run.
+    fn load_run(&mut self, run: &Run, dtype: DType, offset: i32) -> Parts {
+        let ty = vector(dtype);
+        let lanes = ty.lane_count() as usize;
+        let one = |this: &mut Self, part: usize| match run {
+            Run::Dense(first) => this.ops.b.ins().load(ty, trusted(), *first, offset + 16 * part as i32),
+            Run::Apart(all) => {
+                let all = &all[lanes * part..lanes * (part + 1)];
+                let scalars: Vec<Value> = all
+                    .iter()
+                    .map(|&address| this.ops.b.ins().load(ty.lane_type(), trusted(), address, offset))
+                    .collect();
+                this.gathered(ty, &scalars)
+            }
+        };
+        (0..count(dtype)).map(|part| one(self, part)).collect()
+    }
+
+    /// Puts one scalar in each element of a run.
+    fn store_run(&mut self, run: &Run, parts: &[Value], offset: i32) {
+        for (i, &part) in parts.iter().enumerate() {
+            match run {
+                Run::Dense(first) => {
+                    self.ops.b.ins().store(trusted(), part, *first, offset + 16 * i as i32);
+                }
+                Run::Apart(all) => {
+                    let lanes = LANES / parts.len();
+                    for lane in 0..lanes {
+                        let scalar = self.ops.b.ins().extractlane(part, lane as u8);
+                        self.ops.b.ins().store(trusted(), scalar, all[lanes * i + lane], offset);
+                    }
+                }
+            }
+        }
     }
 
     /// A memory op lane by lane: from the element's address and the scalars behind the indices to the results.
@@ -241,6 +297,9 @@ impl Emitter<'_> {
     }
 
     pub(super) fn atomic_lanes(&mut self, inst: Inst, op: Atomic) {
+        if self.is_sum(inst, op) {
+            return self.sum_lanes(inst);
+        }
         let dtype = self.kernel.dtype(self.kernel.inst(inst).args[0]);
         self.each_lane(inst, |this, address, values| {
             let update = |(i, &value): (usize, &Value)| {
@@ -249,6 +308,41 @@ impl Emitter<'_> {
             };
             values.iter().enumerate().map(update).collect()
         });
+    }
+
+    /// Whether an atomic adds to one element, and nobody asks what was there.
+    fn is_sum(&mut self, inst: Inst, op: Atomic) -> bool {
+        let kernel = self.kernel;
+        let data = kernel.inst(inst);
+        let ndim = kernel.ty(data.args[0]).array().map_or(1, |ty| usize::from(ty.ndim));
+        let used = data.results.iter().any(|result| self.lanes().used_values[result.index()]);
+        op == Atomic::Add && !used && data.args[1..=ndim].iter().all(|&index| self.is_uniform(index))
+    }
+
+    /// Adds what lanes add to one element up first.
+    fn sum_lanes(&mut self, inst: Inst) {
+        let kernel = self.kernel;
+        let data = kernel.inst(inst);
+        let dtype = kernel.dtype(data.args[0]);
+        let (address, first) = self.element(inst);
+        for (i, &value) in data.args[first..].iter().enumerate() {
+            let mut parts = self.parts(value);
+            if let Some(mask) = self.mask() {
+                let zero = self.zero_parts(value);
+                parts = self.blend(dtype, &mask.parts, &parts, &zero);
+            }
+            let lanes = LANES / parts.len();
+            let mut scalars = vec![];
+            for &part in &parts {
+                scalars.extend((0..lanes).map(|lane| self.ops.b.ins().extractlane(part, lane as u8)));
+            }
+            let sum = scalars
+                .iter()
+                .skip(1)
+                .fold(scalars[0], |a, &b| self.ops.binary(ir::Binary::Add, dtype, a, b));
+            let at = self.ops.b.ins().iadd_imm_s(address, (i * dtype.size()) as i64);
+            self.ops.atomic(Atomic::Add, dtype, at, sum);
+        }
     }
 
     pub(super) fn exchange_lanes(&mut self, inst: Inst) {
