@@ -490,12 +490,12 @@ impl<'a> Ops<'a> {
         self.b.ins().jump(again, &[BlockArg::Value(first)]);
         self.b.switch_to_block(again);
         let old = match narrow {
-            true => self.from_memory(dtype, seen),
+            true => self.loaded(dtype, seen),
             false => self.b.ins().bitcast(ty, MemFlagsData::new(), seen),
         };
         let new = self.binary(binary, dtype, old, x);
         let new = match narrow {
-            true => self.to_memory(dtype, new),
+            true => self.stored(dtype, new),
             false => self.b.ins().bitcast(bits, MemFlagsData::new(), new),
         };
         let found = self.b.ins().atomic_cas(flags, address, seen, new);
