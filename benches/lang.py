@@ -22,7 +22,7 @@ import time
 import run as harness
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-KERNELS = ROOT / "crates/lang/tests/kernels"
+KERNELS = ROOT / "examples/kernels/kinds"
 KINDS = "arithmetic math loop conditional vector matrix combined reduction scatter stencil".split()
 OPTIONS = ["--gpu-architecture=compute_80", "-std=c++14", "-default-device", "--fmad=true"]
 RUNS = 9
