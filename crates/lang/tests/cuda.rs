@@ -105,8 +105,12 @@ fn emitted(name: &str, text: &str, layout: Layout) -> (String, Vec<String>) {
     let kernels = compile(name, text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut all: Vec<Kernel> = vec![];
     for kernel in kernels {
-        if let Ok(made) = adjoint(&kernel, AdjointOptions::default()) {
-            all.push(made.kernel);
+        for (checkpoints, suffix) in [(false, ""), (true, "_cut")] {
+            let options = AdjointOptions { checkpoints, ..AdjointOptions::default() };
+            if let Ok(mut made) = adjoint(&kernel, options) {
+                made.kernel.name += suffix;
+                all.push(made.kernel);
+            }
         }
         all.push(kernel);
     }
@@ -130,16 +134,22 @@ fn emitted_sources_compile() {
         return;
     };
     let mut sources = vec![];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for (i, entry) in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten().enumerate() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
+    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
-        let layout = if i % 2 == 0 { Layout::Contiguous } else { Layout::Strided };
-        sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+        for layout in [Layout::Contiguous, Layout::Strided] {
+            sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+        }
     }
     for seed in 1..=12 {
-        // Half of them in f32.
+        // Of every width.
         let text = generate::module(seed);
-        let text = if seed % 2 == 0 { text.replace("wp.float64", "float") } else { text };
+        let text = match seed % 6 {
+            0 | 2 => text.replace("wp.float64", "float"),
+            1 => text.replace("wp.float64", "wp.float16"),
+            3 => text.replace("wp.float64", "wp.bfloat16"),
+            _ => text,
+        };
         sources.push(emitted("random.py", &text, Layout::Contiguous));
     }
     let mut compiled = 0;

@@ -1,4 +1,4 @@
-//! The kinds of kernels in `tests/kernels`: their IR and CUDA, forward and adjoint, are what `tests/golden` says
+//! The kinds of kernels in `examples/kernels/kinds`: their IR and CUDA, forward and adjoint, are what `tests/golden` says
 //! (`BLESS=1` writes it), and their gradients are what forward-mode derivatives say.
 
 use std::fs;
@@ -19,8 +19,8 @@ fn folder(name: &str) -> PathBuf {
 
 /// The kernels of each file, with their adjoints.
 fn kinds() -> Vec<(String, Vec<(Kernel, Adjoint)>)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("kernels"))
-        .expect("tests/kernels")
+    let mut files: Vec<PathBuf> = fs::read_dir(folder("../../../examples/kernels/kinds"))
+        .expect("examples/kernels/kinds")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "py"))
         .collect();
@@ -130,8 +130,10 @@ fn gradients_are_exact() {
             let mut all: Vec<Array<f64>> = arrays.clone();
             let mut all_args = args.clone();
             for (arg, usage) in args.iter().zip(&adjoint.uses) {
-                if let (Arg::Array(i), Use::Shape) = (arg, usage) {
-                    all[*i] = map(&all[*i], |_, _| f64::NAN);
+                match (arg, usage) {
+                    (Arg::Array(i), Use::Shape) => all[*i] = map(&all[*i], |_, _| f64::NAN),
+                    (Arg::Array(i), Use::Left) => all[*i].cells = Cells::Int(duals[*i].as_ints().to_vec()),
+                    _ => {}
                 }
             }
             for &param in &adjoint.active {

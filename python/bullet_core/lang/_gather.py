@@ -26,6 +26,8 @@ class Definition(NamedTuple):
     """A function or class for the compiler; see `Definition` in crates/lang/src/link.rs."""
 
     kind: str
+    #: The function that this is a derivative of.
+    of: int
     file: str
     line: int
     indent: int
@@ -36,7 +38,7 @@ class Definition(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The text of a definition, from its `def` or `class` on, and where it was written."""
+    """The text of a function, from its `def` on, and where it was written."""
 
     file: str
     line: int
@@ -45,29 +47,22 @@ class Source(NamedTuple):
     node: Any
 
 
-def source_of(obj) -> Source:
-    """The source of a function or class."""
-    try:
-        if isinstance(obj, type):
-            lines, first = inspect.getsourcelines(obj)
-            file = inspect.getsourcefile(obj) or "?"
-        else:
-            code = obj.__code__
-            file, first = code.co_filename, code.co_firstlineno
-            lines = inspect.getblock(linecache.getlines(file, obj.__globals__)[first - 1 :])
-        if not lines:
-            raise OSError
-    except (OSError, TypeError):
+def source_of(fn) -> Source:
+    """The source of a function."""
+    file, first = fn.__code__.co_filename, fn.__code__.co_firstlineno
+    lines = linecache.getlines(file, fn.__globals__)[first - 1 :]
+    if not lines:
         raise OSError(
-            f"the source of {obj.__qualname__} cannot be read; kernels are compiled from their source, so write them to a file "
+            f"the source of {fn.__qualname__} cannot be read; kernels are compiled from their source, so write them to a file "
             "or a notebook cell, not into exec() or python -c"
-        ) from None
+        )
+    lines = inspect.getblock(lines)
     text = "".join(lines)
     indent = len(text) - len(text.lstrip())
     text = textwrap.dedent(text)
     node = ast.parse(text).body[0]
-    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        raise TypeError(f"{obj!r} is no function that was written with def")
+    if not isinstance(node, ast.FunctionDef):
+        raise TypeError(f"{fn!r} is no function that was written with def")
     # Decorators stand before the line of the definition.
     text = "".join(text.splitlines(keepends=True)[node.lineno - 1 :])
     return Source(file, first + node.lineno - 1, indent, text, node)
@@ -82,34 +77,49 @@ class Gatherer:
         # Objects must outlive their ids here.
         self._alive: list[Any] = []
 
-    def add(self, kind: str, obj) -> int:
-        """The place of a function's or struct class's definition among all."""
+    def add(self, kind: str, obj, of: int = 0, types: dict[str, Any] | None = None) -> int:
+        """The place of a function's or struct class's definition among all. `types` are those of parameters whose annotations
+        leave them open."""
         if id(obj) in self._places:
             return self._places[id(obj)]
         place = self._places[id(obj)] = len(self.definitions)
         self._alive.append(obj)
         self.definitions.append(None)
-        source = source_of(obj)
-        self.definitions[place] = self._struct(obj, source) if kind == "struct" else self._function(kind, obj, source)
+        made = self._struct(obj) if kind == "struct" else self._function(kind, obj, of, types or {})
+        self.definitions[place] = made
         return place
 
-    def _struct(self, cls: type, source: Source) -> Definition:
-        scope = _Scope(self)
-        fields = inspect.get_annotations(cls, eval_str=True)
-        types = [(name, scope.type(annotation)) for name, annotation in fields.items()]
-        file, line, indent, text, _ = source
-        return Definition("struct", file, line, indent, text, scope.names, types, [])
+    def add_function(self, fn, of) -> int:
+        """The place of one overload of a `Func`; with it go the derivatives that it was given."""
+        known = id(fn) in self._places
+        place = self.add("function", fn)
+        for kind, derivative in of._derivatives.get(id(fn), {}).items() if not known else ():
+            self.add(kind, derivative, of=place)
+        return place
 
-    def _function(self, kind: str, fn, source: Source) -> Definition:
+    def _struct(self, cls: type) -> Definition:
+        """Of a class only the fields matter, which Python knows: its source is not looked for."""
+        scope = _Scope(self)
+        types = []
+        for name, annotation in inspect.get_annotations(cls, eval_str=True).items():
+            spelled = scope.type(annotation)
+            if spelled is None:
+                raise TypeError(f"field {name!r} of struct {cls.__name__} is {_described(annotation)}, no type that kernels know")
+            types.append((name, spelled))
+        text = f"class {cls.__name__}:\n" + "".join(f"    {name}: _\n" for name, _ in types)
+        return Definition("struct", 0, f"struct {cls.__qualname__}", 1, 0, text, scope.names, types, [])
+
+    def _function(self, kind: str, fn, of: int, given: dict[str, Any]) -> Definition:
+        source = source_of(fn)
         scope = _Scope(self, fn)
-        types = scope.annotations(fn)
+        types = scope.annotations({**fn.__annotations__, **given})
         scope.visit_body(source.node)
         file, line, indent, text, node = source
         starts = [0]
         for row in text.splitlines(keepends=True):
             starts.append(starts[-1] + len(row.encode()))
         statics = [(starts[arg.lineno - node.lineno] + arg.col_offset, value) for arg, value in scope.statics]
-        return Definition(kind, file, line, indent, text, scope.names, types, statics)
+        return Definition(kind, of, file, line, indent, text, scope.names, types, statics)
 
 
 class _Scope:
@@ -130,10 +140,10 @@ class _Scope:
                     # Not assigned yet; to the compiler it is unknown.
                     pass
 
-    def annotations(self, fn) -> list[tuple[str, str]]:
+    def annotations(self, annotations: dict[str, Any]) -> list[tuple[str, str]]:
         """The types of parameters, which Python evaluated."""
         types = []
-        for name, annotation in fn.__annotations__.items():
+        for name, annotation in annotations.items():
             if name == "return":
                 continue
             if isinstance(annotation, str):
@@ -248,7 +258,7 @@ class _Scope:
             return "builtin", f"warp.{value.__name__}"
         overloads = getattr(value, "_overloads", None)
         if overloads is not None:
-            return "functions", [self.gatherer.add("function", fn) for fn in overloads]
+            return "functions", [self.gatherer.add_function(fn, value) for fn in overloads]
         if isinstance(value, Struct):
             return "struct", self.gatherer.add("struct", value.cls)
         literal = spell(value)

@@ -472,7 +472,8 @@ impl<'a> Ops<'a> {
         if !dtype.is_float() {
             return self.b.ins().atomic_rmw(ty, flags, rmw, address, x);
         }
-        let bits = ty.as_int();
+        let narrow = matches!(dtype, DType::F16 | DType::BF16);
+        let bits = if narrow { memory(dtype) } else { ty.as_int() };
         if op == Atomic::Exchange {
             let x = self.b.ins().bitcast(bits, MemFlagsData::new(), x);
             let old = self.b.ins().atomic_rmw(bits, flags, rmw, address, x);
@@ -488,9 +489,15 @@ impl<'a> Ops<'a> {
         let first = self.b.ins().load(bits, flags, address, 0);
         self.b.ins().jump(again, &[BlockArg::Value(first)]);
         self.b.switch_to_block(again);
-        let old = self.b.ins().bitcast(ty, MemFlagsData::new(), seen);
+        let old = match narrow {
+            true => self.loaded(dtype, seen),
+            false => self.b.ins().bitcast(ty, MemFlagsData::new(), seen),
+        };
         let new = self.binary(binary, dtype, old, x);
-        let new = self.b.ins().bitcast(bits, MemFlagsData::new(), new);
+        let new = match narrow {
+            true => self.stored(dtype, new),
+            false => self.b.ins().bitcast(bits, MemFlagsData::new(), new),
+        };
         let found = self.b.ins().atomic_cas(flags, address, seen, new);
         let same = self.b.ins().icmp(IntCC::Equal, found, seen);
         self.b.ins().brif(same, done, &[], again, &[BlockArg::Value(found)]);

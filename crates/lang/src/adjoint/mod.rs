@@ -15,14 +15,22 @@
 //! `while` loops count their runs. The tape is a stack: the reverse sweep mirrors the control flow, so pops meet their
 //! pushes, and [`Adjoint::tape`] says how large it gets or that a launch has to measure it.
 //!
+//! With [`AdjointOptions::checkpoints`] loops are cut into segments first, whose tape lives no longer than their way back
+//! (`checkpoint.rs`).
+//!
 //! **Memory.** Within a thread the reverse sweep is exact for any sequence of loads and stores: a load adds to the gradient
 //! of its element, a store takes it and leaves 0, as what was there before is gone. Between threads a kernel without races has
 //! elements that many read and none writes, that one thread has for itself, or that many update by atomics. The first two
 //! are exact as they are; the third is for sums that the same kernel does not read. What is loaded behind a store to the same
 //! array is computed anew by storing again, into a copy ([`Use::Scratch`]); else nothing is stored.
 //!
+//! Arrays of a thread's own are filled again by the primal sweep, and have a gradient of their own beside them.
+//!
 //! **Refused**, by a diagnostic: kernels that read an array they update by atomics, or use what an atomic gives, or update
 //! floats by other atomics than sums; barriers, shuffles. Their order between threads is not known to the way back.
+//!
+//! **Functions with derivatives of their own** ([`Op::Custom`]): the primal sweep runs the replay block if there is one, and the
+//! way back what the gradient block says. It may read arrays that the kernel does not write.
 //!
 //! **Masks.** Where a gradient is 0 because a branch or `where` was not taken, it stays 0 behind infinite derivatives:
 //! such products are [`MulMasked`](crate::ir::Binary::MulMasked). At kinks the gradient is that of the operand that was
@@ -35,6 +43,8 @@ use crate::ir::{ArrayType, Builder, Def, Kernel, Op, Space, Type, Value};
 use crate::passes;
 
 mod activity;
+mod checkpoint;
+mod custom;
 mod memory;
 mod reverse;
 mod rules;
@@ -42,6 +52,7 @@ mod tape;
 mod values;
 
 pub use tape::Tape;
+pub(crate) use tape::width;
 
 /// What to differentiate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,6 +61,9 @@ pub struct AdjointOptions<'a> {
     pub active: Option<&'a [usize]>,
     /// Whether gradients may overlap, or have elements at one address (a stride of 0): then all are added to by atomics.
     pub overlapping: bool,
+    /// Whether long loops keep what they carry at some runs only, and are run again between these: less tape, more time. It is
+    /// for launches whose tape would be too large.
+    pub checkpoints: bool,
 }
 
 /// What the adjoint of a kernel wants of an argument.
@@ -59,6 +73,8 @@ pub enum Use {
     Unchanged,
     /// A copy of what it held when the kernel was launched; it is written to.
     Scratch,
+    /// What the kernel left in it; it is read only. Of arrays that replay functions read.
+    Left,
     /// Its shape only.
     Shape,
 }
@@ -83,30 +99,48 @@ pub struct Adjoint {
 pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, Vec<Diagnostic>> {
     let active = active_params(kernel, options)?;
     let mut primal = kernel.clone();
-    let memory = memory::prepare(&mut primal, &active)?;
+    let left = custom::prepare(&mut primal)?;
+    let arrays = differentiated(&primal, &active);
+    let memory = memory::prepare(&mut primal, &arrays)?;
     reverse::count_runs(&mut primal);
-    let activity = activity::analyze(&primal, &active);
-    let mut new = Kernel::new(&format!("{}_adjoint", kernel.name), kernel.grid);
-    let map = parameters(&primal, &mut new);
-    let gradients = gradients(&primal, &mut new, &active);
-    let reverse = reverse::Reverse::new(
-        primal,
-        Builder::new(new),
-        activity,
-        &memory,
-        gradients,
-        map,
-        options.overlapping,
-    );
-    let mut adjoint = reverse.run()?;
+    let mut made = None;
+    if options.checkpoints {
+        let mut cut = primal.clone();
+        let segments = checkpoint::cut(&mut cut, &memory);
+        // Where the room of a segment cannot be known, all is kept.
+        made = differentiate(cut, &arrays, &active, &memory, options, segments)?;
+    }
+    let made = match made {
+        Some(made) => Some(made),
+        None => differentiate(primal, &arrays, &active, &memory, options, Default::default())?,
+    };
+    let Some(mut adjoint) = made else { return Err(vec![]) };
     passes::clean(&mut adjoint);
-    let uses = uses(kernel, &adjoint, &memory);
+    let uses = uses(kernel, &adjoint, &memory, &left);
     let tape = Tape::of(&adjoint);
     Ok(Adjoint { kernel: adjoint, uses, active, tape })
 }
 
+/// The adjoint of a kernel that was prepared; `None` if the room for its segments cannot be known.
+fn differentiate(
+    primal: Kernel,
+    arrays: &[Value],
+    active: &[usize],
+    memory: &memory::Memory,
+    options: AdjointOptions<'_>,
+    segments: checkpoint::Segments,
+) -> Result<Option<Kernel>, Vec<Diagnostic>> {
+    let activity = activity::analyze(&primal, arrays);
+    let mut new = Kernel::new(&format!("{}_adjoint", primal.name), primal.grid);
+    let map = parameters(&primal, &mut new);
+    let gradients = gradients(&primal, &mut new, active);
+    let builder = Builder::new(new);
+    reverse::Reverse::new(primal, builder, activity, memory, gradients, map, options.overlapping)
+        .run(segments)
+}
+
 /// What is wanted of each argument: less than `memory` says, where nothing that was loaded is needed.
-fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> {
+fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory, left: &[Value]) -> Vec<Use> {
     let mut touched = vec![false; adjoint.params.len()];
     for inst in adjoint.instructions() {
         if let Some(Def::Param(number)) = array_of(adjoint, inst).map(|array| adjoint.value(array).def) {
@@ -114,7 +148,26 @@ fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> 
         }
     }
     let wanted = kernel.params.iter().zip(touched);
-    wanted.map(|(&param, touched)| if touched { memory.use_of(param) } else { Use::Shape }).collect()
+    wanted
+        .map(|(&param, touched)| match touched {
+            true if left.contains(&param) => Use::Left,
+            true => memory.use_of(param),
+            false => Use::Shape,
+        })
+        .collect()
+}
+
+/// What gradients flow through: the active parameters, and the floats that a thread keeps in arrays of its own.
+fn differentiated(kernel: &Kernel, active: &[usize]) -> Vec<Value> {
+    let params = active.iter().map(|&i| kernel.params[i]);
+    let own =
+        kernel.block(kernel.body).insts.iter().flat_map(|&inst| kernel.inst(inst).results.iter().copied());
+    params.chain(own.filter(|&value| is_local(kernel, value) && kernel.dtype(value).is_float())).collect()
+}
+
+/// Whether a value is an array that no other thread sees.
+fn is_local(kernel: &Kernel, value: Value) -> bool {
+    kernel.ty(value).array().is_some_and(|array| array.space == Space::Local)
 }
 
 /// The parameters that get gradients.
@@ -149,7 +202,7 @@ fn gradients(from: &Kernel, new: &mut Kernel, active: &[usize]) -> Vec<(Value, V
         let param = from.params[i];
         let ty = match from.ty(param) {
             Type::Array(array) => array,
-            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, ndim: 1, space: Space::Global },
+            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, pitch: 1, ndim: 1, space: Space::Global },
         };
         let name = format!("adj_{}", from.name_of(param).unwrap_or("x"));
         (param, new.param(&name, Type::Array(ty)))

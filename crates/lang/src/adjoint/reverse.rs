@@ -10,11 +10,14 @@ use bullet_ops::DType;
 use smallvec::smallvec;
 
 use super::activity::Activity;
+use super::checkpoint::{self, Segments};
+use super::custom::inside;
 use super::memory::Memory;
-use super::{I32, array_of};
+use super::{I32, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{
-    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Unary, Value, ValueMap, Values,
+    Atomic, Binary, Block, Builder, Compare, Const, Def, Inst, Kernel, Op, Type, Unary, Value, ValueMap,
+    Values,
 };
 
 /// A block of the kernel, on the way back.
@@ -59,6 +62,10 @@ pub(super) struct Reverse<'a> {
     masked: Vec<bool>,
     overlapping: bool,
     pub(super) errors: Vec<Diagnostic>,
+    /// Loops over the runs of a segment, which the way back runs again.
+    segments: Segments,
+    /// Those that it ran again: the copy of the loop, and the length of a segment.
+    replays: Vec<(Inst, Value)>,
 }
 
 /// The name of the count of a `while` loop's runs, which is its last carried value.
@@ -113,14 +120,18 @@ impl<'a> Reverse<'a> {
             masked: vec![],
             overlapping,
             errors: vec![],
+            segments: Segments::default(),
+            replays: vec![],
         }
     }
 
     /// Both sweeps.
-    pub(super) fn run(mut self) -> Result<Kernel, Vec<Diagnostic>> {
+    pub(super) fn run(mut self, segments: Segments) -> Result<Option<Kernel>, Vec<Diagnostic>> {
+        self.segments = segments;
         let (body, to) = (self.f.body, self.b.block);
         self.sweep(body, to);
-        self.b.emit(Op::Turn, smallvec![], &[]);
+        let turn = self.b.emit(Op::Turn, smallvec![], &[]);
+        self.own_gradients(body);
         self.enter(body, to, None);
         self.way_back(body);
         for (param, gradient) in self.params.clone() {
@@ -131,44 +142,90 @@ impl<'a> Reverse<'a> {
                 self.b.atomic(Atomic::Add, gradient, &[zero], &[g]);
             }
         }
-        if self.errors.is_empty() { Ok(self.b.kernel) } else { Err(self.errors) }
+        let has_room = self.make_room(turn);
+        match self.errors.is_empty() {
+            true => Ok(has_room.then_some(self.b.kernel)),
+            false => Err(self.errors),
+        }
+    }
+
+    /// A gradient of zeros for each array of floats that the thread has for itself.
+    fn own_gradients(&mut self, body: Block) {
+        for inst in self.f.block(body).insts.clone() {
+            let data = self.f.inst(inst).clone();
+            let (Op::Alloc(count), Some(ty)) = (data.op, data.results.first().map(|&array| self.f.ty(array)))
+            else {
+                continue;
+            };
+            let (array, Type::Array(array_ty)) = (data.results[0], ty) else { continue };
+            if !array_ty.dtype.is_float() {
+                continue;
+            }
+            let made = self.b.emit(data.op, smallvec![], &[ty]);
+            let gradient = self.b.kernel.inst(made).results[0];
+            let name = format!("adj_{}", self.f.name_of(array).unwrap_or("local"));
+            self.b.kernel.set_name(gradient, &name);
+            self.params.push((array, gradient));
+            let (outer, block) = (self.b.block, self.b.kernel.new_block());
+            let index = self.b.kernel.block_arg(block, I32);
+            let zero = self.b.zero(array_ty.dtype);
+            self.b.block = block;
+            self.b.store(gradient, &[index], &Values::from_elem(zero, array_ty.lanes.into()));
+            self.b.block = outer;
+            let bounds = [0, count.into(), 1].map(|bound| self.b.int(DType::I32, bound));
+            self.b.region(Op::For, bounds.into_iter().collect(), &[block]);
+        }
     }
 
     /// Writes the primal sweep of a block: all but the stores that nothing reads.
     fn sweep(&mut self, block: Block, to: Block) {
         self.blocks.insert(block, to);
         for inst in self.f.block(block).insts.clone() {
-            let data = self.f.inst(inst).clone();
-            match data.op {
-                Op::Store if self.memory.is_replayed(data.args[0]) => {}
-                Op::Store | Op::Atomic(_) | Op::CompareExchange => continue,
-                _ => {}
-            }
-            if !data.op.has_blocks() {
-                self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
-                continue;
-            }
-            let args: Values = data.args.iter().map(|&value| self.there(value)).collect();
-            let types: Vec<_> = data.results.iter().map(|&value| self.f.ty(value)).collect();
-            let region = self.b.kernel.new_inst(data.op, args, &types, data.span);
-            self.b.kernel.blocks[to.index()].insts.push(region);
-            self.regions.insert(inst, region);
-            for &inner in &data.blocks {
-                let copy = self.b.kernel.new_block();
-                self.b.kernel.insts[region.index()].blocks.push(copy);
-                for arg in self.f.block(inner).args.clone() {
-                    let new = self.b.kernel.block_arg(copy, self.f.ty(arg));
-                    self.known(arg, new);
-                }
-                self.sweep(inner, copy);
-                let yields = self.f.block(inner).yields.clone();
-                self.b.kernel.blocks[copy.index()].yields =
-                    yields.into_iter().map(|value| self.there(value)).collect();
-            }
+            self.sweep_inst(inst, to);
+        }
+    }
+
+    fn sweep_inst(&mut self, inst: Inst, to: Block) {
+        let data = self.f.inst(inst).clone();
+        match data.op {
+            Op::Store if self.memory.is_replayed(data.args[0]) => {}
+            Op::Store | Op::Atomic(_) | Op::CompareExchange => return,
+            _ => {}
+        }
+        if let Op::Custom(_) = data.op {
+            // Nobody asks for what is inside.
+            self.sweep(data.blocks[0], to);
             for (i, &result) in data.results.iter().enumerate() {
-                let new = self.b.kernel.inst(region).results[i];
-                self.known(result, new);
+                let yielded = self.f.block(data.blocks[0]).yields[i];
+                let new = self.there(yielded);
+                self.primal.insert(result, new);
             }
+            return;
+        }
+        if !data.op.has_blocks() {
+            self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
+            return;
+        }
+        let args: Values = data.args.iter().map(|&value| self.there(value)).collect();
+        let types: Vec<_> = data.results.iter().map(|&value| self.f.ty(value)).collect();
+        let region = self.b.kernel.new_inst(data.op, args, &types, data.span);
+        self.b.kernel.blocks[to.index()].insts.push(region);
+        self.regions.insert(inst, region);
+        for &inner in &data.blocks {
+            let copy = self.b.kernel.new_block();
+            self.b.kernel.insts[region.index()].blocks.push(copy);
+            for arg in self.f.block(inner).args.clone() {
+                let new = self.b.kernel.block_arg(copy, self.f.ty(arg));
+                self.known(arg, new);
+            }
+            self.sweep(inner, copy);
+            let yields = self.f.block(inner).yields.clone();
+            self.b.kernel.blocks[copy.index()].yields =
+                yields.into_iter().map(|value| self.there(value)).collect();
+        }
+        for (i, &result) in data.results.iter().enumerate() {
+            let new = self.b.kernel.inst(region).results[i];
+            self.known(result, new);
         }
     }
 
@@ -281,6 +338,7 @@ impl<'a> Reverse<'a> {
                 Op::Store | Op::Atomic(Atomic::Add) => self.write(inst),
                 Op::If => self.branch(inst),
                 Op::For | Op::While => self.repeat(inst),
+                Op::Custom(_) => self.custom(inst),
                 op if op.is_pure() => {
                     if let Some(gradient) = self.take(data.results[0]) {
                         self.rule(op, &data.args, data.results[0], gradient);
@@ -288,6 +346,32 @@ impl<'a> Reverse<'a> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a gradient function says, in its place.
+    fn custom(&mut self, inst: Inst) {
+        let data = self.f.inst(inst).clone();
+        let given: Vec<Option<Value>> = data.results.iter().map(|&result| self.take(result)).collect();
+        if given.iter().all(Option::is_none) {
+            return;
+        }
+        let block = data.blocks[1];
+        let mut map = ValueMap::new(&self.f);
+        for (i, given) in given.into_iter().enumerate() {
+            let arg = self.f.block(block).args[i];
+            let zero = self.b.zero(self.f.dtype(arg));
+            map.insert(arg, given.unwrap_or(zero));
+        }
+        for value in free(&self.f, block) {
+            let here = self.obtain(value);
+            map.insert(value, here);
+        }
+        let to = self.b.block;
+        let gradients = self.b.kernel.copy_block(&self.f, block, to, &mut map);
+        for (&arg, gradient) in data.args.iter().zip(gradients) {
+            let gradient = self.mask(gradient);
+            self.give(arg, gradient);
         }
     }
 
@@ -311,7 +395,8 @@ impl<'a> Reverse<'a> {
         let Some((gradient, indices, _)) = self.slot(inst) else { return };
         let zero = self.b.zero(self.f.dtype(results[0]));
         let lanes: Values = lanes.into_iter().map(|lane| lane.unwrap_or(zero)).collect();
-        if self.memory.is_own(self.f.inst(inst).args[0]) && !self.overlapping {
+        let array = self.f.inst(inst).args[0];
+        if is_local(&self.f, array) || (self.memory.is_own(array) && !self.overlapping) {
             let before = self.b.load(gradient, &indices);
             let sums: Values = before.iter().zip(&lanes).map(|(&a, &b)| self.b.add(a, b)).collect();
             self.b.store(gradient, &indices, &sums);
@@ -405,6 +490,9 @@ impl<'a> Reverse<'a> {
         if active.is_empty() && !self.matters(block) {
             return;
         }
+        if let Some(&length) = self.segments.get(&inst) {
+            self.run_again(inst, length);
+        }
         // What comes in as it is stays so, if nothing in the body can leave a 0.
         let is_plain = !self.has_choices(block);
         let stays = |number: &usize| is_plain && seeds[*number].is_some_and(|seed| !self.is_masked(seed));
@@ -468,6 +556,60 @@ impl<'a> Reverse<'a> {
         }
     }
 
+    /// Runs a segment once more, for its own tape, from what it began with.
+    fn run_again(&mut self, inst: Inst, length: Value) {
+        let data = self.f.inst(inst).clone();
+        let mut outside = free(&self.f, data.blocks[0]);
+        outside.extend(data.args.iter().filter(|&&value| self.f.as_const(value).is_none()));
+        outside.sort();
+        outside.dedup();
+        let here: Vec<Value> = outside.iter().map(|&value| self.obtain(value)).collect();
+        let all: Vec<Value> = outside.iter().chain(&data.results).copied().collect();
+        let before: Vec<Option<Value>> = all.iter().map(|&value| self.primal.get(value)).collect();
+        for (&value, here) in outside.iter().zip(here) {
+            self.primal.insert(value, here);
+        }
+        let to = self.b.block;
+        self.sweep_inst(inst, to);
+        self.replays.push((self.regions[&inst], length));
+        for (value, before) in all.into_iter().zip(before) {
+            match before {
+                Some(before) => self.primal.insert(value, before),
+                None => self.primal.remove(value),
+            }
+        }
+    }
+
+    /// Tells the turn how many words more than are on the tape there the way back needs; whether that can be known there.
+    fn make_room(&mut self, turn: Inst) -> bool {
+        let body = self.b.kernel.body;
+        let insts = &self.b.kernel.block(body).insts;
+        let Some(at) = insts.iter().position(|&inst| inst == turn) else { return false };
+        let mut before = vec![false; self.b.kernel.insts.len()];
+        insts[..at].iter().for_each(|inst| before[inst.index()] = true);
+        let known = |kernel: &Kernel, value: Value| match kernel.value(value).def {
+            Def::Const(_) | Def::Param(_) => true,
+            Def::Inst(inst, _) => before.get(inst.index()).copied().unwrap_or(false),
+            Def::Arg(..) => false,
+        };
+        self.b.block = self.b.kernel.new_block();
+        let mut most = self.b.int(DType::I64, 0);
+        for (region, length) in std::mem::take(&mut self.replays) {
+            let block = self.b.kernel.inst(region).blocks[0];
+            let Some(words) = checkpoint::room(&mut self.b, block, &known) else { return false };
+            let length = self.there(length);
+            let length = self.b.cast(DType::I64, length);
+            let words = self.b.mul(length, words);
+            most = self.b.binary(Binary::Max, most, words);
+        }
+        let added = std::mem::take(&mut self.b.kernel.blocks[self.b.block.index()].insts);
+        self.b.kernel.blocks[body.index()].insts.splice(at..at, added);
+        if !self.b.kernel.as_const(most).is_some_and(|words| words.is(0)) {
+            self.b.kernel.insts[turn.index()].args.push(most);
+        }
+        true
+    }
+
     /// Whether a block holds what may give one of its operands nothing.
     fn has_choices(&self, block: Block) -> bool {
         let mut insts = vec![];
@@ -475,7 +617,12 @@ impl<'a> Reverse<'a> {
         insts.iter().any(|&inst| {
             let data = self.f.inst(inst);
             match data.op {
-                Op::If | Op::For | Op::While | Op::Select | Op::Binary(Binary::Min | Binary::Max) => true,
+                Op::If
+                | Op::For
+                | Op::While
+                | Op::Custom(_)
+                | Op::Select
+                | Op::Binary(Binary::Min | Binary::Max) => true,
                 Op::Store => self.memory.is_overwritten(data.args[0]),
                 _ => false,
             }
@@ -516,6 +663,27 @@ impl<'a> Reverse<'a> {
         let (last, end) = (self.b.add(low, way), self.b.sub(low, step));
         [last, end, self.b.neg(step)]
     }
+}
+
+/// What a block uses that comes from outside of it, but for constants.
+fn free(kernel: &Kernel, block: Block) -> Vec<Value> {
+    let insts = inside(kernel, block);
+    let mut blocks = vec![block];
+    insts.iter().for_each(|&inst| blocks.extend(&kernel.inst(inst).blocks));
+    let (mut known, mut used) = (vec![], vec![]);
+    for &block in &blocks {
+        known.extend(&kernel.block(block).args);
+        used.extend(&kernel.block(block).yields);
+    }
+    for &inst in &insts {
+        known.extend(&kernel.inst(inst).results);
+        used.extend(&kernel.inst(inst).args);
+    }
+    used.sort();
+    used.dedup();
+    known.sort();
+    used.retain(|value| kernel.as_const(*value).is_none() && known.binary_search(value).is_err());
+    used
 }
 
 /// Where each instruction is.

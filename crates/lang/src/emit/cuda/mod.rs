@@ -8,7 +8,8 @@
 //!
 //! # Arrays
 //! `ArrayN<T>` holds a pointer, N lengths, and with [`Layout::Strided`] N strides, in scalars; C++ lays it out as a pointer,
-//! `int[N]` and `long long[N]`. An element of several lanes is that many scalars side by side.
+//! `int[N]` and `long long[N]`. An element of several lanes is that many scalars side by side. Arrays and parameters of f16 and
+//! bf16 hold their 16 bits; the text computes with floats, and rounds them behind each operation.
 //!
 //! # Tape
 //! Three arguments: `unsigned* tape_words, unsigned tape_size, unsigned* tape_need`. Word w of thread t is at
@@ -19,15 +20,16 @@
 //! Pure operations that are used once become part of the expression that uses them; everything else is a `const` variable
 //! with the source's name, where it has one. What loops carry and branches give are variables that are assigned.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 
 use bullet_ops::DType;
+use rustc_hash::FxHashSet;
 
 use crate::adjoint::Tape;
 use crate::ir::{Block, Kernel, Op, Type, Value};
 
 mod expr;
+mod half;
 mod names;
 mod prelude;
 mod standalone;
@@ -52,6 +54,9 @@ pub struct CudaOptions {
     /// Of every array.
     pub layout: Layout,
 }
+
+/// Bytes of text for each value, more or less.
+const TYPICAL_LINE: usize = 24;
 
 /// The most words of a tape that a thread holds itself.
 const OWN_TAPE: u64 = 64;
@@ -87,6 +92,7 @@ pub fn source(kernels: &[&Kernel], options: CudaOptions) -> String {
     let mut needs = prelude::Needs::default();
     for kernel in kernels {
         functions.push('\n');
+        let kernel = &*kernel.plain();
         let emitter = Emitter::new(kernel, &mut needs);
         functions += &emitter.function();
     }
@@ -95,7 +101,7 @@ pub fn source(kernels: &[&Kernel], options: CudaOptions) -> String {
     out + &functions
 }
 
-/// The C++ type of a dtype.
+/// The C++ type of a value of a dtype.
 pub(crate) fn type_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
@@ -107,10 +113,8 @@ pub(crate) fn type_name(dtype: DType) -> &'static str {
         DType::I16 => "short",
         DType::I32 => "int",
         DType::I64 => "long long",
-        // No value of these is made by the front: it refuses them.
-        DType::F16 => "__half",
-        DType::BF16 => "__nv_bfloat16",
-        DType::F32 => "float",
+        // Values are computed with as floats; `half::storage` is what memory holds.
+        DType::F16 | DType::BF16 | DType::F32 => "float",
         DType::F64 => "double",
     }
 }
@@ -132,7 +136,7 @@ struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, needs: &'a mut prelude::Needs) -> Emitter<'a> {
         let mut user = vec![None; kernel.value_count()];
-        let mut shared = HashSet::new();
+        let mut shared = FxHashSet::default();
         users(kernel, kernel.body, &mut user, &mut shared);
         for value in shared {
             user[value] = None;
@@ -145,21 +149,27 @@ impl<'a> Emitter<'a> {
             texts: vec![None; kernel.value_count()],
             uses: kernel.use_counts(),
             user,
-            out: String::new(),
+            out: String::with_capacity(TYPICAL_LINE * kernel.value_count()),
             depth: 1,
         }
     }
 
     fn function(mut self) -> String {
         let kernel = self.kernel;
+        let mut halves = vec![];
         let mut params: Vec<String> = (0..kernel.grid).map(|axis| format!("int dim{axis}")).collect();
         for &param in &kernel.params {
             let name = self.names.unique(kernel.name_of(param).unwrap_or("arg"));
             params.push(match kernel.ty(param) {
+                Type::Scalar(dtype) if half::is_half(dtype) => {
+                    let bits = self.names.unique(&format!("{name}_bits"));
+                    halves.push((name.clone(), bits.clone()));
+                    format!("{} {bits}", self.storage(dtype))
+                }
                 Type::Scalar(dtype) => format!("{} {name}", type_name(dtype)),
                 Type::Array(array) => {
                     self.needs.arrays.insert(array.ndim);
-                    format!("Array{}<{}> {name}", array.ndim, type_name(array.dtype))
+                    format!("Array{}<{}> {name}", array.ndim, self.storage(array.dtype))
                 }
             });
             self.texts[param.index()] = Some(expr::Text::variable(name));
@@ -173,6 +183,9 @@ impl<'a> Emitter<'a> {
         let params = wrap(&params, &format!("extern \"C\" __global__ void {name}("), ")");
         let _ = writeln!(self.out, "{params} {{");
         self.place();
+        for (name, bits) in halves {
+            self.line(&format!("const float {name} = {bits};"));
+        }
         self.block(kernel.body);
         self.out.push_str("}\n");
         self.out
@@ -221,20 +234,31 @@ impl<'a> Emitter<'a> {
     }
 
     fn line(&mut self, text: &str) {
+        self.line_of(&[text]);
+    }
+
+    /// A line of these parts.
+    fn line_of(&mut self, parts: &[&str]) {
         for _ in 0..self.depth {
             self.out.push_str("    ");
         }
-        self.out.push_str(text);
+        parts.iter().for_each(|part| self.out.push_str(part));
         self.out.push('\n');
     }
 
     fn ty(&self, value: Value) -> &'static str {
         type_name(self.kernel.dtype(value))
     }
+
+    /// The type of a dtype in memory.
+    fn storage(&mut self, dtype: DType) -> &'static str {
+        self.needs.halves.extend(half::is_half(dtype).then_some(dtype));
+        half::storage(dtype)
+    }
 }
 
 /// The one block that uses each value; those that several use are `shared`.
-fn users(kernel: &Kernel, block: Block, user: &mut [Option<Block>], shared: &mut HashSet<usize>) {
+fn users(kernel: &Kernel, block: Block, user: &mut [Option<Block>], shared: &mut FxHashSet<usize>) {
     let mut note = |value: Value| {
         match user[value.index()] {
             None => user[value.index()] = Some(block),
