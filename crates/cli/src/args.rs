@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::compile::{Arch, Emit, arch};
 use crate::numbers;
 use crate::settings::Settings;
 
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     /// Convert between .bullet and .safetensors
     Convert(ConvertArgs),
+    /// Compile kernels of a Python file: IR, CUDA C++, PTX, machine code, CPU code; needs no GPU
+    Compile(CompileArgs),
 }
 
 /// Arguments of `bullet demo`.
@@ -270,4 +273,52 @@ pub(crate) struct ConvertArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `bullet compile`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+  bullet compile kernels.py --emit cuda --adjoint
+  bullet compile kernels.py --kernel step --emit ptx,cubin --arch sm_90 --out build
+  bullet compile kernels.py --diff cpu,cuda
+
+Kernels are functions with `@wp.kernel`; docs/kernel-language.md says what they may hold. The file is read, not run.")]
+pub(crate) struct CompileArgs {
+    /// A Python file with kernels
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// What to make, several with commas between them
+    #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "cuda")]
+    pub(crate) emit: Vec<Emit>,
+
+    /// The GPU that ptx and cubin are for, from sm_35 to sm_121; PTX is for its virtual architecture
+    #[arg(long, value_name = "ARCH", default_value = "sm_80", value_parser = arch)]
+    pub(crate) arch: Arch,
+
+    /// Each kernel with its adjoint
+    #[arg(long)]
+    pub(crate) adjoint: bool,
+
+    /// Only the kernel of this name; may be given again
+    #[arg(long = "kernel", value_name = "NAME")]
+    pub(crate) kernels: Vec<String>,
+
+    /// Write files to this folder, NAME.ir, NAME.cuda.cu, NAME.cu, NAME.ptx, NAME.cubin, NAME.clif, NAME.s, instead of to standard output
+    #[arg(long, value_name = "FOLDER", conflicts_with = "diff")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Show two kinds in columns side by side
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        conflicts_with = "emit",
+        hide_possible_values = true
+    )]
+    pub(crate) diff: Vec<Emit>,
+
+    /// Say on standard error what each part took; ptx and cubin are compiled anew
+    #[arg(long)]
+    pub(crate) time: bool,
 }

@@ -19,6 +19,8 @@ pub(crate) enum Failure {
         /// The exit code.
         code: u8,
     },
+    /// Something is wrong, and the user was told.
+    Told,
     /// Ctrl-C; what there is to say was said.
     Interrupted,
     /// Whoever read standard output has gone, as `head` does: nothing is wrong.
@@ -61,6 +63,7 @@ impl Failure {
                 }
                 code
             }
+            Failure::Told => FAILED,
             Failure::Interrupted => INTERRUPTED,
             Failure::NobodyReads => 0,
         }

@@ -53,6 +53,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Info(args) => commands::info::run(&args),
         Command::Devices(args) => commands::devices::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
+        Command::Compile(args) => commands::compile::run(&args),
     }
 }
 

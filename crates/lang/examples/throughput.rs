@@ -1,44 +1,99 @@
-//! How many kernels a second go from Python source to CUDA C++ with their adjoints, on one core:
-//! `cargo run --release -p bullet-lang --example throughput FILE.py...`
+//! How many kernels a second go from Python source to CUDA C++ with their adjoints, on one core, and what each part takes:
+//! `cargo run --release -p bullet-lang --example throughput [--json] FILE.py...`
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
 use bullet_lang::emit::cuda::{CudaOptions, source};
-use bullet_lang::{Options, compile};
+use bullet_lang::{Options, compile, optimize};
 
-/// One file through everything; how many kernels it has, and how many bytes the text.
-fn once(file: &str, text: &str) -> Result<(usize, usize), String> {
-    let kernels = compile(file, text, Options::default()).map_err(|e| e.to_string())?;
-    let mut bytes = 0;
-    for kernel in &kernels {
-        let made = adjoint(kernel, AdjointOptions::default()).map_err(|e| format!("{e:?}"))?;
-        bytes += source(&[kernel, &made.kernel], CudaOptions::default()).len();
+/// For how long a file is measured.
+const SECONDS: f64 = 1.0;
+
+/// Of one file.
+#[derive(Default)]
+struct Run {
+    kernels: usize,
+    /// Of CUDA C++.
+    bytes: usize,
+    /// Front, passes, adjoint, CUDA C++; all kernels together.
+    parts: [Duration; 4],
+}
+
+/// One file through everything.
+fn once(file: &str, text: &str) -> Result<Run, String> {
+    let mut run = Run::default();
+    let mut last = Instant::now();
+    let mut lap = |part: &mut Duration| {
+        let now = Instant::now();
+        *part += now - last;
+        last = now;
+    };
+    let kernels = compile(file, text, Options { optimize: false }).map_err(|e| e.to_string())?;
+    lap(&mut run.parts[0]);
+    for mut kernel in kernels {
+        optimize(&mut kernel);
+        lap(&mut run.parts[1]);
+        let made = adjoint(&kernel, AdjointOptions::default()).map_err(|e| format!("{e:?}"))?;
+        lap(&mut run.parts[2]);
+        run.bytes += source(&[&kernel, &made.kernel], CudaOptions::default()).len();
+        lap(&mut run.parts[3]);
+        run.kernels += 1;
     }
-    Ok((kernels.len(), bytes))
+    Ok(run)
+}
+
+/// What a kernel of a file takes, in microseconds: all, and the parts.
+struct Rate {
+    all: f64,
+    parts: [f64; 4],
+}
+
+/// Medians of single runs, each shorter than what a busy machine lets a program run for, so that others' work is not in them.
+fn measure(file: &str, text: &str) -> Result<Rate, String> {
+    let mut times: [Vec<f64>; 5] = Default::default();
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < SECONDS {
+        let begin = Instant::now();
+        let run = once(file, text)?;
+        let all = begin.elapsed();
+        for (times, time) in times.iter_mut().zip(run.parts.into_iter().chain([all])) {
+            times.push(1e6 * time.as_secs_f64() / run.kernels as f64);
+        }
+    }
+    let [front, passes, adjoint, cuda, all] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    });
+    Ok(Rate { all, parts: [front, passes, adjoint, cuda] })
 }
 
 fn main() -> Result<(), String> {
-    let (mut rates, mut files) = (0.0, 0.0);
-    for file in std::env::args().skip(1) {
-        let text = std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
-        let (count, bytes) = once(&file, &text)?;
-        // The median of runs of a tenth of a second each.
-        let mut times: Vec<f64> = (0..7)
-            .map(|_| {
-                let (start, mut runs) = (Instant::now(), 0);
-                while start.elapsed().as_secs_f64() < 0.1 {
-                    let _ = once(&file, &text);
-                    runs += count;
-                }
-                start.elapsed().as_secs_f64() / runs as f64
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        println!("{file}: {:.0} us, {:.0} kernels/s, {bytes} bytes of CUDA", 1e6 * times[3], 1.0 / times[3]);
-        rates += times[3];
-        files += 1.0;
+    let (json, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|argument| argument == "--json");
+    let mut sum = 0.0;
+    for file in &files {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+        let run = once(file, &text)?;
+        if run.kernels == 0 {
+            return Err(format!("{file} has no kernel"));
+        }
+        let Rate { all, parts: [front, passes, adjoint, cuda] } = measure(file, &text)?;
+        let bytes = run.bytes / run.kernels;
+        if json.is_empty() {
+            println!(
+                "{file}: {all:.0} us a kernel (front {front:.0}, passes {passes:.0}, adjoint {adjoint:.0}, CUDA {cuda:.0}), {bytes} bytes \
+                 of CUDA"
+            );
+        } else {
+            println!(
+                "{{\"file\": {file:?}, \"us\": {all:.1}, \"front_us\": {front:.1}, \"passes_us\": {passes:.1}, \"adjoint_us\": \
+                 {adjoint:.1}, \"cuda_us\": {cuda:.1}, \"cuda_bytes\": {bytes}}}"
+            );
+        }
+        sum += all;
     }
-    println!("all, equally often: {:.0} kernels/s", files / rates);
+    if json.is_empty() && !files.is_empty() {
+        println!("all, equally often: {:.0} kernels/s", 1e6 * files.len() as f64 / sum);
+    }
     Ok(())
 }

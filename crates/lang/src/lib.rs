@@ -35,12 +35,13 @@ mod syntax;
 
 pub use diag::Diagnostics;
 pub use lower::value::dtype_name;
+pub use passes::optimize;
 pub use signature::{Element, ParamType, Signature, Slot};
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Whether passes run on what was lowered.
+    /// Whether passes run on what was lowered; [`optimize`] runs them later.
     pub optimize: bool,
 }
 

@@ -134,8 +134,8 @@ fn emitted_sources_compile() {
         return;
     };
     let mut sources = vec![];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for entry in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
+    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
         for layout in [Layout::Contiguous, Layout::Strided] {
             sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));

@@ -10,9 +10,15 @@ use crate::{command, tidy};
 /// Crates whose results depend on the instruction set that kernels choose.
 const ISA_PACKAGES: &[&str] = &["bullet-kernels", "bullet-tensor"];
 
-/// Package and target of the tests that compile device sources.
-const CUDA_TESTS: &[(&str, &str)] =
-    &[("bullet-kernels", "tests/cuda_compile"), ("bullet-lang", "tests/cuda")];
+/// Package, target and filter of the tests that compile device sources with NVRTC.
+const NVRTC_TESTS: &[(&str, &str, &str)] = &[
+    ("bullet-kernels", "tests/cuda_compile", ""),
+    ("bullet-lang", "tests/cuda", ""),
+    ("bullet", "tests/cli", "nvrtc"),
+];
+
+/// As above, with nvcc.
+const NVCC_TEST: (&str, &str, &str) = ("bullet-lang", "tests/nvcc", "");
 
 /// How long each fuzz test of the fuzz stage runs.
 const FUZZ_SECONDS: &str = "10";
@@ -140,13 +146,20 @@ fn cuda(session: &mut Session) -> Result<(), String> {
     let all = session.binaries()?;
     let own = wheels::variables()?;
     let variables = own.iter().map(|(name, value)| (*name, value.as_str()));
-    let variables: Vec<_> = variables.chain([("RUST_TEST_NOCAPTURE", "1")]).collect();
+    let mut variables: Vec<_> = variables.chain([("RUST_TEST_NOCAPTURE", "1")]).collect();
+    let mut tests = NVRTC_TESTS.to_vec();
+    let nvcc = wheels::nvcc()?.map(|path| path.display().to_string());
+    let programs = wheels::programs()?.display().to_string();
+    if let Some(nvcc) = &nvcc {
+        tests.push(NVCC_TEST);
+        variables.extend([("BULLET_NVCC", nvcc.as_str()), ("BULLET_NVCC_OUT", programs.as_str())]);
+    }
     let mut failures = Vec::new();
-    for (package, target) in CUDA_TESTS {
-        let is_it = |binary: &&Binary| binary.package == *package && binary.target == *target;
+    for (package, target, filter) in tests {
+        let is_it = |binary: &&Binary| binary.package == package && binary.target == target;
         let binary =
             all.iter().find(is_it).ok_or_else(|| format!("no test program {target} of {package}"))?;
-        let outcome = binary.run("", &variables);
+        let outcome = binary.run(filter, &variables);
         session.counts += outcome.counts;
         let lines = outcome.output.lines().filter(|line| line.starts_with("sm_"));
         lines.for_each(|line| println!("{line}"));

@@ -1,4 +1,4 @@
-//! NVRTC for the stage that compiles device sources: NVIDIA's compilers from Python wheels, in cargo's target folder.
+//! NVRTC and nvcc for the stage that compiles device sources: NVIDIA's compilers from Python wheels, in cargo's target folder.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,6 +13,14 @@ pub(super) const SKIP: &str = "BULLET_SKIP_CUDA_COMPILE";
 const WHEELS: &[&str] =
     &["nvidia-cuda-nvrtc-cu11==11.8.89", "nvidia-cuda-nvrtc-cu12==12.9.86", "nvidia-cuda-nvrtc==13.0.88"];
 
+/// nvcc, and what it calls and includes. No wheel of CUDA 11 or 12 has the program itself.
+const NVCC: &[&str] = &[
+    "nvidia-cuda-nvcc==13.0.88",
+    "nvidia-nvvm==13.0.88",
+    "nvidia-cuda-crt==13.0.88",
+    "nvidia-cuda-runtime==13.0.96",
+];
+
 /// Whether the user does without.
 pub(super) fn skipped() -> bool {
     command::is_set(SKIP)
@@ -26,7 +34,7 @@ pub(super) fn install() -> Result<(), String> {
     }
     let folder = folder()?;
     for wheel in WHEELS {
-        install_one(&folder, wheel).map_err(|error| {
+        install_together(&folder, wheel, &[wheel]).map_err(|error| {
             format!(
                 "{error}\ndevice sources are compiled with the wheel {wheel}, which needs python3 with pip and a \
                  network; {SKIP}=1 does without"
@@ -36,16 +44,37 @@ pub(super) fn install() -> Result<(), String> {
     Ok(())
 }
 
-fn install_one(folder: &Path, wheel: &str) -> Result<(), String> {
-    let place = folder.join(wheel);
+/// nvcc, downloaded at the first use; none, with a warning, where it cannot be had. What it compiles is checked with NVRTC
+/// all the same.
+pub(super) fn nvcc() -> Result<Option<PathBuf>, String> {
+    let (folder, name) = (folder()?, NVCC[0]);
+    let ready = match command::find_on_path("g++") {
+        Some(_) => install_together(&folder, name, NVCC),
+        None => Err("it needs g++ on the PATH".into()),
+    };
+    if let Err(error) = ready {
+        println!("WARNING: nvcc was NOT run on the programs of the kernel language: {error}");
+        return Ok(None);
+    }
+    Ok(Some(folder.join(name).join("nvidia/cu13/bin/nvcc")))
+}
+
+/// Where nvcc's programs go.
+pub(super) fn programs() -> Result<PathBuf, String> {
+    Ok(folder()?.join("programs"))
+}
+
+/// Wheels in one folder, which is there whole or not at all.
+fn install_together(folder: &Path, name: &str, wheels: &[&str]) -> Result<(), String> {
+    let place = folder.join(name);
     if place.is_dir() {
         return Ok(());
     }
     let text = |error: std::io::Error| format!("{}: {error}", place.display());
     // Installed beside and renamed, so that what is here is whole.
-    let partial = folder.join(format!("{wheel}.partial-{}", std::process::id()));
+    let partial = folder.join(format!("{name}.partial-{}", std::process::id()));
     let mut pip = command::pip_install(Path::new("python3"));
-    pip.args(["--no-deps", "--only-binary", ":all:", "--target"]).arg(&partial).arg(wheel);
+    pip.args(["--no-deps", "--only-binary", ":all:", "--target"]).arg(&partial).args(wheels);
     let done = command::run(&mut pip).and_then(|()| fs::rename(&partial, &place).map_err(text));
     if done.is_err() {
         let _ = fs::remove_dir_all(&partial); // The error of the installation says more.

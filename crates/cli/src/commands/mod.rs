@@ -1,5 +1,6 @@
 //! The commands, a module each, and what several of them do.
 
+pub(crate) mod compile;
 pub(crate) mod convert;
 pub(crate) mod devices;
 pub(crate) mod eval;

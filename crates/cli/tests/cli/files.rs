@@ -116,7 +116,7 @@ fn help_and_version() {
     let place = Place::new("help");
     assert!(place.ok("--version").starts_with("bullet "));
     let help = place.ok("--help");
-    for command in ["demo", "train", "generate", "eval", "info", "devices", "convert"] {
+    for command in ["demo", "train", "generate", "eval", "info", "devices", "convert", "compile"] {
         assert!(help.contains(&format!("\n  {command} ")), "no {command} in {help}");
         assert!(place.ok(&format!("{command} --help")).contains("Usage:"));
     }

@@ -1,5 +1,7 @@
 //! Walking and copying the tree of blocks.
 
+use smallvec::SmallVec;
+
 use super::{Block, Def, Inst, Kernel, Op, Value, Values};
 
 /// What values of one kernel are in another.
@@ -76,7 +78,7 @@ impl Kernel {
     pub(crate) fn copy_inst(&mut self, from: &Kernel, inst: Inst, to: Block, map: &mut ValueMap) -> Inst {
         let data = from.inst(inst);
         let args: Values = data.args.iter().map(|&value| self.mapped(from, value, map)).collect();
-        let types: Vec<_> = data.results.iter().map(|&value| from.ty(value)).collect();
+        let types: SmallVec<[_; 4]> = data.results.iter().map(|&value| from.ty(value)).collect();
         let op = match data.op {
             Op::Print(text) => Op::Print(self.add_text(from.text(text))),
             Op::Assert(text) => Op::Assert(self.add_text(from.text(text))),
@@ -155,6 +157,8 @@ impl Kernel {
     /// The same kernel without what passes dropped, its values numbered in program order.
     pub(crate) fn compact(&self) -> Kernel {
         let mut new = Kernel::new(&self.name, self.grid);
+        new.insts.reserve(self.insts.len());
+        new.values.reserve(self.values.len());
         let mut map = ValueMap::new(self);
         for &param in &self.params {
             let copy = new.param(self.name_of(param).unwrap_or(""), self.ty(param));

@@ -9,7 +9,7 @@ mod unroll;
 pub(crate) use dead::eliminate;
 
 /// The pipeline that runs on every kernel, before its adjoint is made and behind it.
-pub(crate) fn optimize(kernel: &mut Kernel) {
+pub fn optimize(kernel: &mut Kernel) {
     simplify::simplify(kernel);
     dead::eliminate(kernel);
     if unroll::has_short_loops(kernel) {

@@ -227,7 +227,7 @@ impl Emitter<'_> {
     }
 
     fn unary(&mut self, op: Unary, dtype: DType, x: &Text) -> Text {
-        let zero = literal(Const::zero(dtype));
+        let zero = || literal(Const::zero(dtype));
         let number =
             |n: i64| if dtype.is_float() { Const::float(dtype, n as f64) } else { Const::int(dtype, n) };
         let choose = |test: Text, a: i64, b: i64| ternary(&test, &literal(number(a)), &literal(number(b)));
@@ -246,9 +246,9 @@ impl Emitter<'_> {
             Unary::Abs if !dtype.is_float() => Text::call("abs", &[x]),
             Unary::Sign if dtype.is_unsigned() => literal(number(1)),
             Unary::Step if dtype.is_unsigned() => literal(number(0)),
-            Unary::Sign => choose(infix(x, "<", &zero, Level::Order), -1, 1),
-            Unary::Step => choose(infix(x, "<", &zero, Level::Order), 1, 0),
-            Unary::Nonzero => choose(infix(x, "==", &zero, Level::Equality), 0, 1),
+            Unary::Sign => choose(infix(x, "<", &zero(), Level::Order), -1, 1),
+            Unary::Step => choose(infix(x, "<", &zero(), Level::Order), 1, 0),
+            Unary::Nonzero => choose(infix(x, "==", &zero(), Level::Equality), 0, 1),
             Unary::IsNan | Unary::IsInf | Unary::IsFinite => Text::call(op.name(), &[x]),
             _ => {
                 let name = if op == Unary::Abs { "fabs" } else { op.name() };

@@ -20,10 +20,10 @@
 //! Pure operations that are used once become part of the expression that uses them; everything else is a `const` variable
 //! with the source's name, where it has one. What loops carry and branches give are variables that are assigned.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 
 use bullet_ops::DType;
+use rustc_hash::FxHashSet;
 
 use crate::adjoint::Tape;
 use crate::ir::{Block, Kernel, Op, Type, Value};
@@ -54,6 +54,9 @@ pub struct CudaOptions {
     /// Of every array.
     pub layout: Layout,
 }
+
+/// Bytes of text for each value, more or less.
+const TYPICAL_LINE: usize = 24;
 
 /// The most words of a tape that a thread holds itself.
 const OWN_TAPE: u64 = 64;
@@ -133,7 +136,7 @@ struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, needs: &'a mut prelude::Needs) -> Emitter<'a> {
         let mut user = vec![None; kernel.value_count()];
-        let mut shared = HashSet::new();
+        let mut shared = FxHashSet::default();
         users(kernel, kernel.body, &mut user, &mut shared);
         for value in shared {
             user[value] = None;
@@ -146,7 +149,7 @@ impl<'a> Emitter<'a> {
             texts: vec![None; kernel.value_count()],
             uses: kernel.use_counts(),
             user,
-            out: String::new(),
+            out: String::with_capacity(TYPICAL_LINE * kernel.value_count()),
             depth: 1,
         }
     }
@@ -231,10 +234,15 @@ impl<'a> Emitter<'a> {
     }
 
     fn line(&mut self, text: &str) {
+        self.line_of(&[text]);
+    }
+
+    /// A line of these parts.
+    fn line_of(&mut self, parts: &[&str]) {
         for _ in 0..self.depth {
             self.out.push_str("    ");
         }
-        self.out.push_str(text);
+        parts.iter().for_each(|part| self.out.push_str(part));
         self.out.push('\n');
     }
 
@@ -250,7 +258,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// The one block that uses each value; those that several use are `shared`.
-fn users(kernel: &Kernel, block: Block, user: &mut [Option<Block>], shared: &mut HashSet<usize>) {
+fn users(kernel: &Kernel, block: Block, user: &mut [Option<Block>], shared: &mut FxHashSet<usize>) {
     let mut note = |value: Value| {
         match user[value.index()] {
             None => user[value.index()] = Some(block),

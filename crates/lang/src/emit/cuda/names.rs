@@ -1,5 +1,8 @@
 //! C++ identifiers for values.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use rustc_hash::FxHashMap;
 
 /// Words that values cannot be called: C++'s, CUDA's, and those that the emitter uses itself.
@@ -178,26 +181,34 @@ impl Names {
     /// An identifier like `hint` that is not taken yet.
     pub(super) fn unique(&mut self, hint: &str) -> String {
         let is_good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let mut stem: String = hint.chars().map(|c| if is_good(c) { c } else { '_' }).collect();
-        if stem.is_empty() || stem.starts_with(|c: char| c.is_ascii_digit()) {
-            stem.insert(0, 'v');
-        }
-        let mut count = self.taken.get(&*stem).copied().unwrap_or(0);
-        loop {
-            count += 1;
-            if count == 1 {
-                if !RESERVED.contains(&&*stem) {
-                    self.taken.insert(stem.clone().into(), 1);
-                    return stem;
-                }
-                continue;
+        let headless = hint.is_empty() || hint.starts_with(|c: char| c.is_ascii_digit());
+        let stem: Cow<'_, str> = match !headless && hint.chars().all(is_good) {
+            true => hint.into(),
+            false => {
+                let head = if headless { "v" } else { "" };
+                head.chars().chain(hint.chars().map(|c| if is_good(c) { c } else { '_' })).collect()
             }
-            let numbered = format!("{stem}_{count}");
-            if !self.taken.contains_key(&*numbered) {
-                self.taken.insert(stem.into(), count);
-                self.taken.insert(numbered.clone().into(), 1);
-                return numbered;
+        };
+        let count = match self.taken.get_mut(&*stem) {
+            Some(count) => *count,
+            None if RESERVED.contains(&&*stem) => 1,
+            None => {
+                self.taken.insert((*stem).into(), 1);
+                return stem.into_owned();
             }
+        };
+        let mut name = String::with_capacity(stem.len() + 4);
+        let mut number = count;
+        while name.is_empty() || self.taken.contains_key(&*name) {
+            number += 1;
+            name.clear();
+            let _ = write!(name, "{stem}_{number}");
         }
+        match self.taken.get_mut(&*stem) {
+            Some(count) => *count = number,
+            None => drop(self.taken.insert((*stem).into(), number)),
+        }
+        self.taken.insert(name.as_str().into(), 1);
+        name
     }
 }

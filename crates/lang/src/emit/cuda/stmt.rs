@@ -20,8 +20,7 @@ impl Emitter<'_> {
 
     /// A new variable of a value, not yet declared.
     fn variable(&mut self, value: Value) -> String {
-        let hint = self.kernel.name_of(value).unwrap_or("v").to_string();
-        let name = self.names.unique(&hint);
+        let name = self.names.unique(self.kernel.name_of(value).unwrap_or("v"));
         self.texts[value.index()] = Some(Text::variable(name.clone()));
         name
     }
@@ -38,7 +37,7 @@ impl Emitter<'_> {
                     self.texts[result.index()] = Some(text);
                 } else {
                     let (ty, name) = (self.ty(result), self.variable(result));
-                    self.line(&format!("const {ty} {name} = {};", text.text));
+                    self.line_of(&["const ", ty, " ", &name, " = ", &text.text, ";"]);
                 }
             }
             Op::Load => self.load(inst),

@@ -1,6 +1,6 @@
 """Rotations: interpolated, of angles and of matrices; spatial vectors; vectors and matrices made by name."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel
