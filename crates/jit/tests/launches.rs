@@ -49,12 +49,17 @@ fn inputs(kernel: &Kernel, length: usize, counter: &mut u64) -> (Vec<Given<f64>>
     (args.collect(), arrays)
 }
 
-/// Floats of f32 may differ by what functions, and sums in another order, are off.
+/// Floats may differ by what functions, and sums in another order, are off.
 fn assert_near(found: &[Array<f64>], expected: &[Array<f64>], context: &str) {
     for (found, expected) in found.iter().zip(expected) {
         assert_eq!(found.as_ints(), expected.as_ints(), "{context}");
+        let tolerance = match found.dtype {
+            DType::F16 => 0.03,
+            DType::BF16 => 0.2,
+            _ => 2e-5,
+        };
         for (a, b) in found.as_floats().iter().zip(expected.as_floats()) {
-            let near = (a - b).abs() <= 2e-5 * (1.0 + b.abs()) || (a.is_nan() && b.is_nan()) || a == b;
+            let near = (a - b).abs() <= tolerance * (1.0 + b.abs()) || (a.is_nan() && b.is_nan()) || a == b;
             assert!(near, "{a}, not {b}: {context}");
         }
     }
