@@ -2,6 +2,7 @@
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,6 +181,100 @@ def test_a_grid_may_have_more_dimensions_than_the_kernel_asks_for():
     assert x.list() == list(range(24))
 
 
+@wp.struct
+class Particle:
+    id: wp.uint8
+    position: wp.vec3
+    mass: wp.float64
+    body: wp.mat22
+
+
+@wp.kernel
+def move(p: wp.array(dtype=Particle), t: float):
+    i = wp.tid()
+    p[i].position += p[i].position * t
+    if p[i].id == wp.uint8(1):
+        q = Particle()
+        q.mass = p[i].mass + wp.float64(1.0)
+        p[i] = q
+
+
+def test_arrays_may_hold_structs():
+    dtype = Particle.numpy_dtype()
+    assert dtype.itemsize == 40 and dtype.fields["position"][1] == 4
+    data = np.zeros(5, dtype)
+    data["id"], data["position"], data["mass"] = np.arange(5), np.arange(15).reshape(5, 3), 2.5
+    expected = data.copy()
+    expected["position"] *= 3
+    expected[1] = (0, (0, 0, 0), 3.5, ((0, 0), (0, 0)))
+    for made in (data.copy(), wp.array(data, dtype=Particle), np.repeat(data, 2)[::2]):
+        wp.launch(move, 5, [made, 2.0])
+        np.testing.assert_array_equal(np.asarray(made), expected)
+    a = wp.array([Particle(mass=1.0), Particle(id=3, position=wp.vec3(1.0, 2.0, 3.0))], dtype=Particle)
+    assert a[1].position == wp.vec3(1.0, 2.0, 3.0) and a.list()[0].mass == 1.0 and a[1:].shape == (1,)
+    a.fill_(Particle(id=2))
+    assert a[0] == a[1] == Particle(id=2) and wp.zeros(2, dtype=Particle)[1] == Particle()
+    for wrong in (np.zeros(5, np.float32), wp.zeros(5), np.zeros(5, [("id", "u1"), ("position", "3f4")])):
+        with pytest.raises((TypeError, ValueError), match="Particle|record"):
+            wp.launch(move, 5, [wrong, 2.0])
+    with pytest.raises(TypeError, match="takes a list of them"):
+        wp.array([1.0, 2.0], dtype=Particle)
+
+
+@wp.kernel
+def add_any(a: wp.array(dtype=Any), b: Any, out: wp.array(dtype=Any)):
+    i = wp.tid()
+    out[i] = a[i] + b
+
+
+def test_kernels_of_generic_types():
+    for a, b, expected in [
+        (np.arange(3), np.int64(2), [2, 3, 4]),
+        (np.arange(3, dtype=np.float32), 0.5, [0.5, 1.5, 2.5]),
+        (bc.ones((3, 2)), wp.vec2(1.0, 2.0), [[2, 3]] * 3),
+        (wp.ones(3, dtype=wp.mat22d), wp.mat22d(1.0), [[[2, 2], [2, 2]]] * 3),
+    ]:
+        out = np.zeros_like(np.asarray(a))
+        wp.launch(add_any, 3, [a, b, out])
+        np.testing.assert_array_equal(out, expected)
+    with pytest.raises(wp.CompileError, match="cannot be applied"):
+        wp.launch(add_any, 3, [np.zeros(3), 1, np.zeros(3)])
+    with pytest.raises(TypeError, match="takes 3 arguments"):
+        wp.launch(add_any, 3, [np.zeros(3)])
+    with pytest.raises(TypeError, match="is none that kernels know"):
+        wp.launch(add_any, 3, [np.zeros(3), "b", np.zeros(3)])
+    wp.overload(add_any, [wp.array(dtype=wp.int8), wp.int8, wp.array(dtype=wp.int8)])
+    with pytest.raises(TypeError, match="no parameters of any type"):
+        wp.overload(add_index, [wp.array(dtype=float)])
+
+
+@wp.kernel
+def uses_own_array(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    window = wp.zeros(shape=4, dtype=float)
+    for k in range(4):
+        window[k] = x[i] * float(k)
+    out[i] = window[i % 4]
+
+
+@wp.kernel
+def in_half(x: wp.array(dtype=wp.float16), y: wp.array(dtype=wp.bfloat16)):
+    i = wp.tid()
+    x[i] = x[i] * x[i] + wp.float16(0.1)
+    y[i] = wp.bfloat16(x[i])
+
+
+def test_arrays_of_a_thread_and_halves():
+    x, out = np.arange(1, 9, dtype=np.float32), np.zeros(8, np.float32)
+    wp.launch(uses_own_array, 8, [x, out])
+    np.testing.assert_array_equal(out, x * (np.arange(8) % 4))
+    x, y = np.array([1.0, 2.5], np.float16), bc.zeros(2, dtype=bc.bfloat16)
+    expected = x * x + np.float16(0.1)
+    wp.launch(in_half, 2, [x, y])
+    np.testing.assert_array_equal(x, expected)
+    assert y.to(bc.float32).tolist() == bc.asarray(expected).to(bc.bfloat16).to(bc.float32).tolist()
+
+
 def test_versions_of_tensors_grow():
     t = bc.zeros(3)
     x = bc.ones(3)
@@ -270,7 +365,7 @@ def test_builtins_that_are_named_are_known_to_the_compiler():
     """Each gives another error than that of a function that kernels do not know."""
     from bullet_core.lang._builtins import NAMES
 
-    for name in sorted(NAMES - {"static", "tid", "print", "printf", "len"}):
+    for name in sorted(NAMES - {"static", "tid", "print", "printf", "len", "grad", "adjoint"}):
         builtin = getattr(wp, name)
 
         texts = []

@@ -179,6 +179,61 @@ def test_a_training_loop_learns():
     np.testing.assert_allclose(w.numpy(), [3, -0.5], atol=1e-3)
 
 
+@wp.struct
+class Point:
+    tag: int
+    at: wp.vec2
+    weight: float
+
+
+@wp.kernel
+def pull(p: wp.array(dtype=Point), out: wp.array(dtype=float)):
+    i = wp.tid()
+    p[i].at = p[i].at * p[i].weight
+    wp.atomic_add(out, 0, wp.dot(p[i].at, p[i].at))
+
+
+def test_arrays_of_structs_have_gradients_in_their_fields():
+    data = np.zeros(3, Point.numpy_dtype())
+    data["at"], data["weight"] = [[1, 2], [3, 4], [5, 6]], [1, 2, 3]
+    p, loss = wp.array(data, dtype=Point, requires_grad=True), wp.zeros(1)
+    before = wp.zeros(3, dtype=Point, requires_grad=True)
+    before.assign(p)
+
+    @wp.kernel
+    def copied(a: wp.array(dtype=Point), b: wp.array(dtype=Point)):
+        b[wp.tid()] = a[wp.tid()]
+
+    between = wp.zeros(3, dtype=Point)
+    run((copied, 3, [p, between]), (pull, 3, [between, loss])).backward(loss)
+    gradient = p.grad.numpy()
+    at, weight = data["at"], data["weight"][:, None]
+    np.testing.assert_allclose(gradient["at"], 2 * at * weight**2)
+    np.testing.assert_allclose(gradient["weight"], (2 * weight * at**2).sum(axis=1))
+
+
+@wp.func
+def clipped(x: float):
+    return wp.min(x, 1.0)
+
+
+@wp.func_grad(clipped)
+def clipped_gradient(x: float, result: float):
+    wp.adjoint[x] += 2.0 * result
+
+
+@wp.kernel
+def uses_clipped(x: wp.array(dtype=float), y: wp.array(dtype=float)):
+    i = wp.tid()
+    y[i] = clipped(x[i]) + wp.grad(clipped)(x[i])
+
+
+def test_gradients_of_ones_own():
+    x, y = wp.array([0.5, 3.0], dtype=float, requires_grad=True), wp.zeros(2)
+    run((uses_clipped, 2, [x, y])).backward(grads={y: [1.0, 10.0]})
+    assert (y.list(), x.grad.list()) == ([2.5, 3.0], [2.0, 20.0])
+
+
 def test_wrong_uses_are_refused():
     x = wp.ones(3, requires_grad=True)
     with pytest.raises(ValueError, match="the loss is an array of one number"):

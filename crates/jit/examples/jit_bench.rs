@@ -1,4 +1,4 @@
-//! What the CPU backend costs: `cargo run --release -p bullet-jit --example jit_bench [runs]`.
+//! What the CPU backend costs: `cargo run --release -p bullet-jit --example jit_bench [runs] [kind]`.
 //!
 //! Times from Python source to code, forward and adjoint, of the kinds in `crates/lang/tests/kernels`; of launches of one thread and of
 //! 2^20. The best of several runs each, as the machine may be shared.
@@ -123,13 +123,15 @@ fn cold(name: &str, text: &str, runs: usize) -> Result<(f64, f64, usize), String
         both.iter().map(|program| program.as_ref().map_or(0, Program::code_bytes)).sum::<usize>()
     };
     let kernels = parts()?;
-    let all = best(runs, || drop(parts().map(|kernels| code(&kernels))));
-    let back = best(runs, || drop(code(&kernels)));
+    let all = best(runs, || _ = parts().map(|kernels| code(&kernels)));
+    let back = best(runs, || _ = code(&kernels));
     Ok((all, back, code(&kernels)))
 }
 
 fn main() -> Result<(), String> {
     let runs = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10);
+    let only = std::env::args().nth(2);
+    let is_wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lang/tests/kernels");
     let mut files: Vec<_> =
         std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten().map(|file| file.path()).collect();
@@ -140,6 +142,9 @@ fn main() -> Result<(), String> {
     );
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !is_wanted(&name) {
+            continue;
+        }
         let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
         let (all, back, bytes) = cold(&name, &text, runs)?;
         let kernels = compile(&name, &text, Front::default()).map_err(|e| e.to_string())?;
@@ -159,6 +164,9 @@ fn main() -> Result<(), String> {
         );
     }
     for kernel in compile("loop.py", LOOP, Front::default()).map_err(|e| e.to_string())? {
+        if !is_wanted(&kernel.name) {
+            continue;
+        }
         let made = adjoint(&kernel, AdjointOptions::default()).map_err(|e| format!("{e:?}"))?;
         let (forward, back) = (launches(&kernel, 100, runs)?, launches(&made.kernel, 100, runs)?);
         println!("{:<54}{:>12.2}{:>12.2}", format!("{}, 100 steps", kernel.name), forward * 1e3, back * 1e3);

@@ -1,10 +1,13 @@
 //! What compiled code and this crate know of each other: the layout of arguments, of a worker's context, and the table of
-//! functions that code calls. A change of any of it is a change of [`VERSION`].
+//! functions that code calls. A change of any of it, or of the code that is made, is a change of [`VERSION`].
 
 use crate::host;
 
 /// Of everything here and of what code expects; kept code of another version is not loaded.
 pub(crate) const VERSION: u32 = 1;
+
+/// Threads that run side by side, where a kernel can.
+pub(crate) const LANES: usize = 8;
 
 /// One argument of a launch, laid out as compiled code reads it.
 ///
@@ -67,8 +70,18 @@ impl Context {
 /// Compiled code: runs the threads `start..end` of the grid, in order; 0, or 1 behind a fault.
 pub(crate) type Entry = unsafe extern "C" fn(context: *mut Context, start: i64, end: i64) -> i32;
 
-/// Addresses of functions, by [`Function`].
-pub(crate) type Table = [usize; Function::COUNT];
+/// Addresses of functions, by [`Slot`].
+pub(crate) type Table = [usize; Function::COUNT + Function::NUMBERS];
+
+/// A place in the [`Table`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slot(pub(crate) usize);
+
+impl From<Function> for Slot {
+    fn from(function: Function) -> Slot {
+        Slot(function as usize)
+    }
+}
 
 macro_rules! functions {
     ($($name:ident,)*) => {
@@ -80,6 +93,13 @@ macro_rules! functions {
         impl Function {
             pub(crate) const ALL: &[Function] = &[$(Function::$name,)*];
             pub(crate) const COUNT: usize = Function::ALL.len();
+            /// Those of numbers alone, which stand last.
+            pub(crate) const NUMBERS: usize = Function::COUNT - Function::Cbrt32 as usize;
+
+            /// The same function of [`LANES`] numbers: it takes where the results go, then the operands in registers of 128 bits.
+            pub(crate) fn of_lanes(self) -> Slot {
+                Slot(Function::COUNT + self as usize - Function::Cbrt32 as usize)
+            }
         }
     };
 }

@@ -67,10 +67,24 @@ fn find_target() -> Result<OwnedTargetIsa, Error> {
     builder.finish(settings::Flags::new(flags)).map_err(|e| failed(&e))
 }
 
+/// The compiler, and all of this machine that code depends on.
+pub(crate) fn target_name() -> Result<String, Error> {
+    static NAME: OnceLock<String> = OnceLock::new();
+    let target = target()?;
+    let flags = || {
+        let set = target.isa_flags().into_iter().filter(|flag| flag.as_bool() != Some(false));
+        set.map(|flag| format!(" {flag}")).collect::<String>()
+    };
+    let name = NAME
+        .get_or_init(|| format!("cranelift {}, {}{}", cranelift_codegen::VERSION, target.triple(), flags()));
+    Ok(name.clone())
+}
+
 /// A kernel compiled; with its text if it is asked for.
 fn compiled(kernel: &Kernel, options: Options, text: bool) -> Result<(Emitted, Context), Error> {
     kernel.verify().map_err(|e| Error::new(format!("kernel `{}` is malformed: {e}", kernel.name)))?;
     let target = target()?;
+    let kernel = &*kernel.plain();
     let mut emitted = emit(kernel, options, &**target)?;
     let mut context = Context::for_function(std::mem::replace(&mut emitted.function, Function::new()));
     context.set_disasm(text);

@@ -193,8 +193,33 @@ fn address(function: Function) -> usize {
     }
 }
 
+/// The address of a function of as many numbers as threads run side by side.
+fn of_lanes(function: Function) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    let address = crate::lanes::address(function);
+    // Never called: there is no code.
+    #[cfg(not(target_arch = "x86_64"))]
+    let address = address(function);
+    address
+}
+
+/// The address of a function of single numbers; those of f32 give what lanes give.
+fn single(function: Function) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(address) = crate::lanes::single(function) {
+        return address;
+    }
+    address(function)
+}
+
 /// The table of this process.
 pub(crate) fn table() -> &'static Table {
     static TABLE: std::sync::OnceLock<Table> = std::sync::OnceLock::new();
-    TABLE.get_or_init(|| std::array::from_fn(|i| address(Function::ALL[i])))
+    TABLE.get_or_init(|| {
+        let first = Function::COUNT - Function::NUMBERS;
+        std::array::from_fn(|i| match Function::ALL.get(i) {
+            Some(&function) => single(function),
+            None => of_lanes(Function::ALL[first + i - Function::COUNT]),
+        })
+    })
 }

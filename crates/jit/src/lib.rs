@@ -6,6 +6,7 @@
 //!   compile   Cranelift -> bytes that may lie anywhere -> executable memory
 //!   program   launches: the grid in parts over the pool of bullet-kernels; faults in words
 //!   host      what code calls: mathematics, faults, the tape, printing
+//!   image     programs as bytes, kept on disk
 //!   abi       what code and host know of each other
 //! ```
 //!
@@ -30,9 +31,12 @@ mod abi;
 mod compile;
 mod emit;
 mod host;
+mod image;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod print;
 mod program;
 
 pub use abi::Arg;
 pub use compile::{asm, clif};
-pub use program::{Error, Fault, FaultKind, Options, Program};
+pub use program::{Error, Fault, FaultKind, Lanes, Options, Program};

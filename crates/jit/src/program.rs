@@ -14,18 +14,32 @@ use crate::abi::{Arg, Context};
 use crate::compile::{self, Code};
 use crate::host::{self, Call, Print, RawFault, TAPE_SITE};
 
+/// Whether threads run side by side in vectors. What a thread computes is the same; the order of atomics is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lanes {
+    /// Never: one after the other.
+    Off,
+    /// Where that is expected to be at least twice as fast.
+    #[default]
+    Auto,
+    /// Wherever a kernel can.
+    Always,
+}
+
 /// How a kernel is compiled and run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Whether indices are checked. Without, one that is out of range reads or writes memory that is not the array's.
     pub check: bool,
-    /// The most bytes of tape that a worker may have, for the thread that needs most.
+    /// Whether threads run side by side in vectors.
+    pub lanes: Lanes,
+    /// The most bytes of tape that a worker may have, for the threads that it runs side by side.
     pub tape_limit: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check: true, tape_limit: 1 << 30 }
+        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30 }
     }
 }
 

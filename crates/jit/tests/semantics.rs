@@ -3,6 +3,7 @@
 
 mod common;
 
+use bullet_jit::Lanes;
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Atomic, Binary, Compare, Kernel, Unary};
 use bullet_ops::DType;
@@ -128,8 +129,10 @@ fn check(text: &str, arrays: &[Array<f64>], tolerance: f64) {
     let mut after = arrays.to_vec();
     let threads = arrays[0].shape[0];
     run(&kernel, &[threads], &args, &mut after, Run::default()).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    for layout in [Layout::Contiguous, Layout::Strided] {
-        let found = launch(&program(&kernel), &kernel, &[threads as u32], &args, arrays, layout)
+    let [alone, beside] = &[Lanes::Off, Lanes::Always].map(|lanes| program(&kernel, lanes));
+    let contiguous = Layout::Contiguous;
+    for (program, layout) in [(alone, contiguous), (beside, contiguous), (beside, Layout::Strided)] {
+        let found = launch(program, &kernel, &[threads as u32], &args, arrays, layout)
             .unwrap_or_else(|e| panic!("{e}\n{text}"));
         for (found, after) in found.iter().zip(&after) {
             assert_eq!(found.as_ints(), after.as_ints(), "{text}\n{:?}", &arrays[..arrays.len() - 1]);
@@ -300,10 +303,13 @@ fn many_threads_meet_in_a_cell() {
         Array::zeros(DType::F64, &[2], 3),
     ];
     let args = [Arg::Array(0), Arg::Array(1), Arg::Array(2)];
-    let found = launch(&program(&kernel), &kernel, &[1000, 777], &args, &arrays, Layout::Contiguous)
-        .unwrap_or_else(|e| panic!("{e}"));
-    let threads = 777_000.0;
-    assert_eq!(found[0].as_floats(), [threads]);
-    assert_eq!(found[1].as_ints(), [777 * 999 * 1000 / 2, 776]);
-    assert_eq!(found[2].as_floats(), [0.0, 0.0, 0.0, threads, 2.0 * threads, 0.5 * threads]);
+    for lanes in [Lanes::Off, Lanes::Always] {
+        let found =
+            launch(&program(&kernel, lanes), &kernel, &[1000, 777], &args, &arrays, Layout::Contiguous)
+                .unwrap_or_else(|e| panic!("{e}"));
+        let threads = 777_000.0;
+        assert_eq!(found[0].as_floats(), [threads]);
+        assert_eq!(found[1].as_ints(), [777 * 999 * 1000 / 2, 776]);
+        assert_eq!(found[2].as_floats(), [0.0, 0.0, 0.0, threads, 2.0 * threads, 0.5 * threads]);
+    }
 }

@@ -36,7 +36,7 @@ mod syntax;
 pub use diag::Diagnostics;
 pub use lower::value::dtype_name;
 pub use passes::optimize;
-pub use signature::{Element, ParamType, Signature};
+pub use signature::{Element, ParamType, Signature, Slot};
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,14 +67,43 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
     }
 }
 
+/// One kernel of a Python source, with its parameters: for these types if they are given, which must be those of its
+/// annotations or fill what they leave open (`Any`, `wp.array(dtype=Any)`). The name of a kernel of generic types then holds
+/// them, so that with the source and the options it is a key for caches.
+///
+/// # Errors
+/// Everything that is wrong with the kernel and what it calls; that there is no such kernel; types that do not fit.
+pub fn compile_kernel(
+    file: &str,
+    text: &str,
+    name: &str,
+    types: Option<&[ParamType]>,
+    options: Options,
+) -> Result<(ir::Kernel, Signature), Diagnostics> {
+    let (module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
+    let fail = |errors| Err(Diagnostics::new(file, text, errors));
+    if !errors.is_empty() {
+        return fail(errors);
+    }
+    let mut program = lower::Program::new(&module);
+    let missing = || vec![diag::Diagnostic::new(Default::default(), format!("there is no kernel `{name}`"))];
+    if !program.only(name, types) {
+        return fail(missing());
+    }
+    match lower_all(&program, options) {
+        Ok(kernels) => kernels.into_iter().next().map_or_else(|| fail(missing()), Ok),
+        Err(errors) => fail(errors),
+    }
+}
+
 /// The kernels of a program with their parameters, or what is wrong with them.
 fn lower_all(
     program: &lower::Program<'_>,
     options: Options,
 ) -> Result<Vec<(ir::Kernel, Signature)>, Vec<diag::Diagnostic>> {
     let (mut kernels, mut errors) = (vec![], vec![]);
-    for function in program.kernels() {
-        let (mut kernel, signature, mut found) = lower::lower(program, function);
+    for instance in program.kernels() {
+        let (mut kernel, signature, mut found) = lower::lower(program, instance);
         if found.is_empty() {
             if options.optimize {
                 passes::optimize(&mut kernel);

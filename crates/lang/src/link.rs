@@ -10,7 +10,7 @@ use crate::diag::{Diagnostic, Origin, Span};
 use crate::lower::{Named, Program, Scope};
 use crate::syntax::ast::{Class, Function, Module, Names};
 use crate::syntax::{parse_definitions, parse_expression};
-use crate::{Diagnostics, Options, Signature, ir};
+use crate::{Diagnostics, Options, ParamType, Signature, ir};
 
 /// What a definition is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +19,10 @@ pub enum Kind {
     Kernel,
     /// A function that others call.
     Function,
+    /// The `@wp.func_grad` of the function at this place among the definitions.
+    Gradient(usize),
+    /// The `@wp.func_replay` of the function at this place among the definitions.
+    Replay(usize),
     /// A struct; its text is the class.
     Struct,
 }
@@ -80,6 +84,19 @@ impl Linked {
 /// # Errors
 /// Everything that is wrong with their source.
 pub fn link(definitions: &[Definition], options: Options) -> Result<Linked, Diagnostics> {
+    link_for(definitions, None, options)
+}
+
+/// The first kernel among these definitions, for these types of its parameters: those of its annotations, or what fills what
+/// they leave open (`Any`, `wp.array(dtype=Any)`). Without types, all kernels.
+///
+/// # Errors
+/// Everything that is wrong with their source; types that do not fit.
+pub fn link_for(
+    definitions: &[Definition],
+    types: Option<&[ParamType]>,
+    options: Options,
+) -> Result<Linked, Diagnostics> {
     let (text, origins) = put_together(definitions);
     let mut names = Names::default();
     for name in Program::HIDDEN {
@@ -99,7 +116,20 @@ pub fn link(definitions: &[Definition], options: Options) -> Result<Linked, Diag
         functions.filter(move |function| definitions[function.scope as usize].kind == kind)
     };
     let kernels = of_kind(Kind::Kernel).collect();
-    let program = Program::with_scopes(&names, kernels, module.classes.iter().collect(), scopes);
+    let mut program = Program::with_scopes(&names, kernels, module.classes.iter().collect(), scopes);
+    for function in &module.functions {
+        let (of, is_gradient) = match definitions[function.scope as usize].kind {
+            Kind::Gradient(of) => (of, true),
+            Kind::Replay(of) => (of, false),
+            Kind::Kernel | Kind::Function | Kind::Struct => continue,
+        };
+        if let Some(of) = module.functions.iter().find(|known| known.scope as usize == of) {
+            program.set_custom(of, function, is_gradient);
+        }
+    }
+    if let Some(types) = types {
+        program.only_first(types);
+    }
     match crate::lower_all(&program, options) {
         Ok(kernels) => Ok(Linked { kernels, origins, text }),
         Err(errors) => Err(Diagnostics::of_parts(origins, text, errors)),

@@ -131,15 +131,21 @@ fn emitted_sources_compile() {
     };
     let mut sources = vec![];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for (i, entry) in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten().enumerate() {
+    for entry in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
-        let layout = if i % 2 == 0 { Layout::Contiguous } else { Layout::Strided };
-        sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+        for layout in [Layout::Contiguous, Layout::Strided] {
+            sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+        }
     }
     for seed in 1..=12 {
-        // Half of them in f32.
+        // Of every width.
         let text = generate::module(seed);
-        let text = if seed % 2 == 0 { text.replace("wp.float64", "float") } else { text };
+        let text = match seed % 6 {
+            0 | 2 => text.replace("wp.float64", "float"),
+            1 => text.replace("wp.float64", "wp.float16"),
+            3 => text.replace("wp.float64", "wp.bfloat16"),
+            _ => text,
+        };
         sources.push(emitted("random.py", &text, Layout::Contiguous));
     }
     let mut compiled = 0;

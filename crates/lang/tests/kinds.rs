@@ -130,8 +130,10 @@ fn gradients_are_exact() {
             let mut all: Vec<Array<f64>> = arrays.clone();
             let mut all_args = args.clone();
             for (arg, usage) in args.iter().zip(&adjoint.uses) {
-                if let (Arg::Array(i), Use::Shape) = (arg, usage) {
-                    all[*i] = map(&all[*i], |_, _| f64::NAN);
+                match (arg, usage) {
+                    (Arg::Array(i), Use::Shape) => all[*i] = map(&all[*i], |_, _| f64::NAN),
+                    (Arg::Array(i), Use::Left) => all[*i].cells = Cells::Int(duals[*i].as_ints().to_vec()),
+                    _ => {}
                 }
             }
             for &param in &adjoint.active {

@@ -13,7 +13,7 @@ pub(crate) struct Program(bullet_jit::Program);
 
 impl Program {
     pub(crate) fn new(kernel: &ir::Kernel) -> Result<Program> {
-        let program = bullet_jit::Program::new(kernel, bullet_jit::Options::default());
+        let program = bullet_jit::Program::cached(kernel, bullet_jit::Options::default());
         program.map(Program).map_err(|error| Error::Unsupported(error.to_string()))
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bullet_lang::adjoint::{Adjoint, AdjointOptions, adjoint};
 use bullet_lang::ir::{self, Effect, Type};
 use bullet_lang::link::Linked;
-use bullet_lang::{Element, ParamType, Signature, dtype_name};
+use bullet_lang::{Element, ParamType, Signature, Slot, dtype_name};
 use bullet_tensor::{Device, Tensor, access};
 use smallvec::SmallVec;
 
@@ -266,9 +266,28 @@ fn flatten(path: &str, ty: &ParamType, params: &mut Vec<Param>) {
                 ndim: None,
             }));
         }
+        ParamType::StructArray(record, _) => {
+            for (slot, name) in ty.slots().into_iter().zip(fields(record, path)) {
+                let Slot::Array { dtype, lanes, ndim, .. } = slot else { continue };
+                let dims = if lanes == 1 { SmallVec::new() } else { SmallVec::from_slice(&[lanes as u16]) };
+                let element = Element { dtype, dims, name: dtype_name(dtype).into() };
+                params.push(Param { path: name, element, ndim: Some(ndim) });
+            }
+        }
         ParamType::Struct(_, fields) => {
             fields.iter().for_each(|(name, ty)| flatten(&format!("{path}.{name}"), ty, params));
         }
+    }
+}
+
+/// The paths of the numbers of a record.
+fn fields(record: &ParamType, path: &str) -> Vec<String> {
+    match record {
+        ParamType::Struct(_, fields) => {
+            fields.iter().flat_map(|(name, ty)| self::fields(ty, &format!("{path}.{name}"))).collect()
+        }
+        ParamType::Value(_) => vec![path.into()],
+        ParamType::Array(..) | ParamType::StructArray(..) => vec![],
     }
 }
 

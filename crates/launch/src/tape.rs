@@ -7,8 +7,8 @@
 //! that a later launch of the tape overwrites is copied then, just before. What is changed behind the tape's back is
 //! noticed by its version, and is an error.
 //!
-//! **Gradients while going back** lie flat, one for the whole memory that views of an array share, so that a slice and the
-//! array it is of have one gradient. What a launch overwrote has lost its gradient behind it: what it held before does not
+//! **Gradients while going back** lie as their arrays do, in bytes for the whole memory that views of an array share, so that
+//! a slice and the array it is of have one gradient, and so have the fields of an array of structs. What a launch overwrote has lost its gradient behind it: what it held before does not
 //! reach the loss. An array's own [`Gradient`] is taken where the last launch that wrote it is reached: it is that of what the
 //! array holds in the end.
 
@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bullet_lang::adjoint::Use;
-use bullet_tensor::{Device, Tensor, access, no_grad};
+use bullet_tensor::{DType, Device, Tensor, access, no_grad};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Kernel};
@@ -257,8 +257,7 @@ impl Pass<'_> {
         if let Some(flat) = self.flat.get(&memory) {
             return Ok(flat.clone());
         }
-        let zeros =
-            || Tensor::zeros(&[array.storage_bytes() / array.dtype().size()], array.dtype(), array.device());
+        let zeros = || Tensor::zeros(&[array.storage_bytes()], DType::U8, array.device());
         let asked = self.tape.active.get(&memory).and_then(Option::as_ref);
         let flat = match asked.filter(|_| !self.tape.written.contains(&memory)) {
             Some(gradient) => match gradient.flat() {
@@ -351,14 +350,50 @@ fn written<'a>(kernel: &'a Kernel, args: &'a [Arg]) -> impl Iterator<Item = &'a 
     })
 }
 
-/// Whether two views may reach one element.
+/// Whether two views may reach one byte.
 fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    match (a.extent(), b.extent()) {
-        (Some((a_first, a_last)), Some((b_first, b_last))) => {
-            a.memory_id() == b.memory_id() && a_first <= b_last && b_first <= a_last
-        }
-        _ => false,
+    if a.memory_id() != b.memory_id() {
+        return false;
     }
+    let (Some(a), Some(b)) = (Reach::of(a), Reach::of(b)) else { return false };
+    if a.last < b.first || b.last < a.first {
+        return false;
+    }
+    // Fields of the same records begin at other places of them.
+    let step = gcd(a.step, b.step);
+    let (x, y) = (a.first.checked_rem(step).unwrap_or(0), b.first.checked_rem(step).unwrap_or(0));
+    let apart = step > 0 && x + a.run <= step && y + b.run <= step && (x + a.run <= y || y + b.run <= x);
+    !apart
+}
+
+/// The bytes that a view reaches: runs, whose beginnings lie multiples of `step` apart.
+struct Reach {
+    first: usize,
+    last: usize,
+    run: usize,
+    /// 0 if there is one run.
+    step: usize,
+}
+
+impl Reach {
+    /// `None` of a view without elements.
+    fn of(tensor: &Tensor) -> Option<Reach> {
+        let size = tensor.dtype().size();
+        let (first, last) = tensor.extent()?;
+        let (mut run, mut step) = (1, 0);
+        for (&length, &stride) in tensor.shape().iter().zip(tensor.layout().strides()).rev() {
+            if step == 0 && stride == run as isize {
+                run *= length;
+            } else if length > 1 {
+                step = gcd(step, stride.unsigned_abs());
+            }
+        }
+        Some(Reach { first: first * size, last: (last + 1) * size - 1, run: run * size, step: step * size })
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Refuses what no adjoint is right for: an array that is written and reached by another name, too.

@@ -24,7 +24,20 @@ from . import _types as types
 from ._arrays import array, clone, copy, empty, empty_like, from_numpy, full, ones, ones_like, zeros, zeros_like
 from ._builtins import NAMES as _NAMES
 from ._builtins import Builtin
-from ._kernels import Func, Kernel, Tape, constant, func, kernel, launch, struct, synchronize
+from ._kernels import (
+    Func,
+    Kernel,
+    Tape,
+    constant,
+    func,
+    func_grad,
+    func_replay,
+    kernel,
+    launch,
+    overload,
+    struct,
+    synchronize,
+)
 from ._types import Struct
 
 CompileError = _core._lang.CompileError
@@ -78,6 +91,6 @@ def __dir__():
 __all__ = [
     *("CompileError", "Func", "Kernel", "Struct", "Tape"),
     *("array", "array1d", "array2d", "array3d", "array4d", "clone", "constant", "copy", "empty", "empty_like"),
-    *("from_numpy", "full", "func", "init", "kernel", "launch", "ones", "ones_like", "struct", "synchronize", "types"),
+    *("from_numpy", "full", "func", "func_grad", "func_replay", "init", "kernel", "launch", "ones", "ones_like", "overload", "struct", "synchronize", "types"),
     *("zeros", "zeros_like"),
 ]

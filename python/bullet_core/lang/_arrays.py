@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import bullet_core as bc
 from bullet_core import _core
 
 from . import _types
-from ._types import ArrayType, Compound, Scalar, name_of, scalar_of
+from ._types import ArrayType, Compound, Scalar, Struct, StructInstance, name_of, scalar_of
 
 
 def _element(dtype) -> tuple[Any, tuple[int, ...]]:
     """The dtype of the scalars of an element, and how these are arranged."""
     if isinstance(dtype, type) and issubclass(dtype, Compound):
         return dtype.scalar.dtype, dtype.dims
-    if isinstance(dtype, _types.Struct):
-        raise TypeError(f"arrays of structs are not supported; use an array for each field of {dtype.__name__}")
+    if isinstance(dtype, Struct):
+        return bc.uint8, (dtype.numpy_dtype().itemsize,)
     return scalar_of(dtype).dtype, ()
+
+
+def _bytes(data, struct: Struct):
+    """Records as bytes in the last axis."""
+    dtype = struct.numpy_dtype()
+    if isinstance(data, (list, tuple)) and any(isinstance(item, StructInstance) for item in data):
+        data = np.array([item._values() for item in data], dtype)
+    data = np.asarray(data)
+    if data.dtype != dtype:
+        raise TypeError(f"an array of {struct.__name__} takes a list of them, or a NumPy array of {struct.__name__}.numpy_dtype(), got {data.dtype}")
+    return data[..., None].view(np.uint8)
 
 
 def _shape(shape) -> tuple[int, ...]:
@@ -25,7 +38,7 @@ def _shape(shape) -> tuple[int, ...]:
 
 
 class array(_core._lang.Array):
-    """An array of numbers, vectors, matrices, quaternions or transforms, of 1 to 4 dimensions.
+    """An array of numbers, vectors, matrices, quaternions, transforms or structs, of 1 to 4 dimensions.
 
     Without data it is the type of such arrays, for annotations: `x: array(dtype=vec3)`.
 
@@ -48,6 +61,8 @@ class array(_core._lang.Array):
         if isinstance(data, array):
             dtype = dtype or data.dtype
             data = data.tensor
+        elif isinstance(dtype, Struct):
+            data = _bytes(data, dtype)
         scalar, dims = (None, ()) if dtype is None else _element(dtype)
         make = bc.array if copy else bc.asarray
         tensor = make(data, dtype=scalar, device=device)
@@ -65,15 +80,16 @@ class array(_core._lang.Array):
 
     @classmethod
     def _around(cls, tensor, dtype, requires_grad=False, of=None) -> array:
-        self = super().__new__(cls, tensor, requires_grad, of)
-        self.dtype = scalar_of(dtype) if not (isinstance(dtype, type) and issubclass(dtype, Compound)) else dtype
+        self = super().__new__(cls, tensor, requires_grad, of, isinstance(dtype, Struct))
+        composite = isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound))
+        self.dtype = dtype if composite else scalar_of(dtype)
         if not 1 <= self.ndim <= 4:
             raise ValueError(f"arrays have 1 to 4 dimensions, not {self.ndim}")
         return self
 
     @property
     def _dims(self) -> tuple[int, ...]:
-        return () if isinstance(self.dtype, Scalar) else self.dtype.dims
+        return () if isinstance(self.dtype, Scalar) else _element(self.dtype)[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,13 +119,16 @@ class array(_core._lang.Array):
         return None if gradient is None else array._around(gradient, self.dtype)
 
     def numpy(self):
-        """The elements as a NumPy array: the same memory on the CPU, else a copy."""
-        return self.tensor.numpy() if str(self.device) == "cpu" else self.tensor.to("cpu").numpy()
+        """The elements as a NumPy array: the same memory on the CPU, else a copy. Of structs, records."""
+        data = self.tensor.numpy() if str(self.device) == "cpu" else self.tensor.to("cpu").numpy()
+        return data.view(self.dtype.numpy_dtype())[..., 0] if isinstance(self.dtype, Struct) else data
 
     def list(self) -> list:
         """The elements as a flat list."""
         if isinstance(self.dtype, Scalar):
             return self.tensor.reshape(-1).tolist()
+        if isinstance(self.dtype, Struct):
+            return [self.dtype.of_numpy(record) for record in self.numpy().reshape(-1)]
         return [self.dtype(*row) for row in self.tensor.reshape(-1, self.dtype.length()).tolist()]
 
     def to(self, device) -> array:
@@ -119,6 +138,8 @@ class array(_core._lang.Array):
 
     def assign(self, data) -> None:
         """Overwrites all elements with data of the same shape."""
+        if isinstance(self.dtype, Struct) and not isinstance(data, array):
+            data = _bytes(data, self.dtype)
         source = data.tensor if isinstance(data, array) else bc.asarray(data, dtype=self.tensor.dtype)
         if tuple(source.shape) != tuple(self.tensor.shape):
             raise ValueError(f"cannot assign data of shape {tuple(source.shape)} to {tuple(self.tensor.shape)}")
@@ -126,6 +147,10 @@ class array(_core._lang.Array):
 
     def fill_(self, value) -> None:
         """Sets all elements to a number, or to an element's value."""
+        if isinstance(value, StructInstance):
+            value = _bytes([value], self.dtype)[0]
+            self.tensor[...] = bc.asarray(value, device=self.device)
+            return
         self.tensor[...] = bc.asarray(value.numpy(), dtype=self.tensor.dtype, device=self.device) if isinstance(value, Compound) else value
 
     def zero_(self) -> None:
@@ -157,6 +182,8 @@ class array(_core._lang.Array):
             items += (slice(None),) * len(self._dims)
         part = self.tensor[items]
         if len(part.shape) == len(self._dims):
+            if isinstance(self.dtype, Struct):
+                return self.dtype.of_numpy(part.to("cpu").numpy().view(self.dtype.numpy_dtype())[0])
             return part.item() if isinstance(self.dtype, Scalar) else self.dtype(*part.reshape(-1).tolist())
         return self._view(part)
 
@@ -167,7 +194,7 @@ class array(_core._lang.Array):
         return self.shape[0]
 
     def __array__(self, dtype=None, copy=None):
-        return self.tensor.__array__(dtype, copy=copy)
+        return self.numpy().__array__(dtype, copy=copy) if dtype is not None or copy else self.numpy()
 
     def __dlpack__(self, **kwargs):
         return self.tensor.__dlpack__(**kwargs)
@@ -176,7 +203,8 @@ class array(_core._lang.Array):
         return self.tensor.__dlpack_device__()
 
     def __repr__(self):
-        return f"array({self.tensor.tolist()}, dtype={name_of(self.dtype)}, device={str(self.device)!r})"
+        data = self.list() if isinstance(self.dtype, Struct) else self.tensor.tolist()
+        return f"array({data}, dtype={name_of(self.dtype)}, device={str(self.device)!r})"
 
     def __reduce__(self):
         return _rebuilt, (self.tensor, _types.described(self.dtype), self.requires_grad)

@@ -14,7 +14,7 @@ NAMES = frozenset(
     transform_identity transform_point transform_vector transform_multiply transform_inverse
     transform_get_translation transform_get_rotation
     len load store atomic_add atomic_sub atomic_min atomic_max atomic_and atomic_or atomic_xor atomic_exch atomic_cas
-    rand_init randf randi randu randn tid where cast static printf print
+    rand_init randf randi randu randn tid where cast static printf print grad adjoint
     """.split()
 )
 

@@ -26,6 +26,8 @@ class Definition(NamedTuple):
     """A function or class for the compiler; see `Definition` in crates/lang/src/link.rs."""
 
     kind: str
+    #: The function that this is a derivative of.
+    of: int
     file: str
     line: int
     indent: int
@@ -82,15 +84,26 @@ class Gatherer:
         # Objects must outlive their ids here.
         self._alive: list[Any] = []
 
-    def add(self, kind: str, obj) -> int:
-        """The place of a function's or struct class's definition among all."""
+    def add(self, kind: str, obj, of: int = 0, types: dict[str, Any] | None = None) -> int:
+        """The place of a function's or struct class's definition among all. `types` are those of parameters whose annotations
+        leave them open."""
         if id(obj) in self._places:
             return self._places[id(obj)]
         place = self._places[id(obj)] = len(self.definitions)
         self._alive.append(obj)
         self.definitions.append(None)
         source = source_of(obj)
-        self.definitions[place] = self._struct(obj, source) if kind == "struct" else self._function(kind, obj, source)
+        self.definitions[place] = (
+            self._struct(obj, source) if kind == "struct" else self._function(kind, obj, source, of, types or {})
+        )
+        return place
+
+    def add_function(self, fn, of) -> int:
+        """The place of one overload of a `Func`; with it go the derivatives that it was given."""
+        known = id(fn) in self._places
+        place = self.add("function", fn)
+        for kind, derivative in of._derivatives.get(id(fn), {}).items() if not known else ():
+            self.add(kind, derivative, of=place)
         return place
 
     def _struct(self, cls: type, source: Source) -> Definition:
@@ -98,18 +111,18 @@ class Gatherer:
         fields = inspect.get_annotations(cls, eval_str=True)
         types = [(name, scope.type(annotation)) for name, annotation in fields.items()]
         file, line, indent, text, _ = source
-        return Definition("struct", file, line, indent, text, scope.names, types, [])
+        return Definition("struct", 0, file, line, indent, text, scope.names, types, [])
 
-    def _function(self, kind: str, fn, source: Source) -> Definition:
+    def _function(self, kind: str, fn, source: Source, of: int, given: dict[str, Any]) -> Definition:
         scope = _Scope(self, fn)
-        types = scope.annotations(fn)
+        types = scope.annotations({**fn.__annotations__, **given})
         scope.visit_body(source.node)
         file, line, indent, text, node = source
         starts = [0]
         for row in text.splitlines(keepends=True):
             starts.append(starts[-1] + len(row.encode()))
         statics = [(starts[arg.lineno - node.lineno] + arg.col_offset, value) for arg, value in scope.statics]
-        return Definition(kind, file, line, indent, text, scope.names, types, statics)
+        return Definition(kind, of, file, line, indent, text, scope.names, types, statics)
 
 
 class _Scope:
@@ -130,10 +143,10 @@ class _Scope:
                     # Not assigned yet; to the compiler it is unknown.
                     pass
 
-    def annotations(self, fn) -> list[tuple[str, str]]:
+    def annotations(self, annotations: dict[str, Any]) -> list[tuple[str, str]]:
         """The types of parameters, which Python evaluated."""
         types = []
-        for name, annotation in fn.__annotations__.items():
+        for name, annotation in annotations.items():
             if name == "return":
                 continue
             if isinstance(annotation, str):
@@ -248,7 +261,7 @@ class _Scope:
             return "builtin", f"warp.{value.__name__}"
         overloads = getattr(value, "_overloads", None)
         if overloads is not None:
-            return "functions", [self.gatherer.add("function", fn) for fn in overloads]
+            return "functions", [self.gatherer.add_function(fn, value) for fn in overloads]
         if isinstance(value, Struct):
             return "struct", self.gatherer.add("struct", value.cls)
         literal = spell(value)

@@ -12,7 +12,7 @@ from bullet_core import _core
 
 from ._arrays import array
 from ._gather import Gatherer
-from ._types import Struct
+from ._types import Struct, is_open, key_of, type_of
 
 _lang = _core._lang
 _recording = threading.local()
@@ -25,6 +25,8 @@ class Kernel:
         functools.update_wrapper(self, function)
         self._function = function
         self._compiled: Any = None
+        # Of generic types: what was compiled, by the types.
+        self._instances: dict[Any, Any] | None = {} if _is_generic(function) else None
 
     @property
     def key(self) -> str:
@@ -34,11 +36,28 @@ class Kernel:
     @property
     def compiled(self):
         """The compiled kernel; compiles it if that was not done."""
+        if self._instances is not None:
+            raise TypeError(f"kernel {self.key} has parameters of any type; it is compiled for those of a launch")
         if self._compiled is None:
-            gatherer = Gatherer()
-            gatherer.add("kernel", self._function)
-            self._compiled = _lang.compile(gatherer.definitions)[0]
+            self._compiled = self._compile({})
         return self._compiled
+
+    def _compile(self, types: dict[str, Any]):
+        gatherer = Gatherer()
+        gatherer.add("kernel", self._function, types=types)
+        return _lang.compile(gatherer.definitions)[0]
+
+    def _instance(self, types: list[Any]):
+        """The kernel for these types of its parameters, one for each."""
+        names = list(self._function.__code__.co_varnames[: self._function.__code__.co_argcount])
+        if len(types) != len(names):
+            raise TypeError(f"kernel `{self.key}` takes {len(names)} arguments ({', '.join(names)}), got {len(types)}")
+        own = self._function.__annotations__
+        chosen = {name: given for name, given in zip(names, types) if is_open(own.get(name, Any))}
+        key = tuple(map(key_of, chosen.values()))
+        if key not in self._instances:
+            self._instances[key] = self._compile(chosen)
+        return self._instances[key]
 
     def __call__(self, *_args, **_kwargs):
         raise TypeError(f"kernel {self.key} is run over a grid: launch({self.key}, dim=.., inputs=[..])")
@@ -53,6 +72,8 @@ class Func:
     def __init__(self, function: Callable, others: Sequence[Callable] = ()):
         functools.update_wrapper(self, function)
         self._overloads = [*others, function]
+        # By the overload: its gradient and its replay function, if it has its own.
+        self._derivatives: dict[int, dict[str, Callable]] = {}
 
     def __call__(self, *args, **kwargs):
         return self._overloads[-1](*args, **kwargs)
@@ -78,13 +99,57 @@ def func(function: Callable | None = None):
         raise TypeError(f"@func takes a function, got {type(function)}")
     known = function.__globals__.get(function.__name__)
     same_place = isinstance(known, Func) and "<locals>" not in function.__qualname__ and known.__module__ == function.__module__
-    others = [f for f in known._overloads if _differs(f, function)] if same_place else []
-    return Func(function, others)
+    if not same_place:
+        return Func(function)
+    made = Func(function, [f for f in known._overloads if _differs(f, function)])
+    made._derivatives = dict(known._derivatives)
+    return made
 
 
 def _differs(known: Callable, function: Callable) -> bool:
     """Whether a function is an overload of the other, and not a newer version, as of a notebook cell that ran again."""
     return repr(known.__annotations__) != repr(function.__annotations__)
+
+
+def _derivative(kind: str, of: Func):
+    def keep(function: Callable):
+        if not isinstance(of, Func):
+            raise TypeError(f"func_{kind} takes a @func, got {type(of)}")
+        of._derivatives.setdefault(id(of._overloads[-1]), {})[kind] = function
+        return function
+
+    return keep
+
+
+def func_grad(of: Func):
+    """Decorator: makes a function the gradient of another, in place of what the compiler would derive. It takes the other's
+    arguments, then the gradients of its results, and adds to `wp.adjoint[argument]`."""
+    return _derivative("gradient", of)
+
+
+def func_replay(of: Func):
+    """Decorator: makes a function what the way back computes anew in place of another."""
+    return _derivative("replay", of)
+
+
+def overload(kernel: Kernel | Callable, types: Sequence[Any] | None = None):
+    """Compiles a kernel of generic types for these types of its parameters now, not at its first launch.
+
+    `overload(kernel, [array(dtype=float), int])`, or as the decorator of a function of the kernel's name, with types and without
+    a body.
+    """
+    if isinstance(kernel, Kernel):
+        if types is None:
+            raise TypeError("overload takes a kernel and a list of types")
+        if kernel._instances is None:
+            raise TypeError(f"kernel {kernel.key} has no parameters of any type")
+        kernel._instance(list(types))
+        return kernel
+    known = kernel.__globals__.get(kernel.__name__)
+    if not isinstance(known, Kernel):
+        raise TypeError(f"@overload is for a @kernel of the same name before it; {kernel.__name__} is none")
+    code = kernel.__code__
+    return overload(known, [kernel.__annotations__[name] for name in code.co_varnames[: code.co_argcount]])
 
 
 def struct(cls: type) -> Struct:
@@ -120,7 +185,17 @@ def launch(
     if dim.__class__ is list:
         dim = tuple(dim)
     tape = getattr(_recording, "tape", None) if record_tape else None
+    if kernel._instances is not None:
+        given = [*inputs, *outputs]
+        own = kernel._function.__annotations__
+        names = kernel._function.__code__.co_varnames
+        kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape)
+        return
     (kernel._compiled or kernel.compiled).launch(dim, inputs, outputs, device, tape)
+
+
+def _is_generic(function: Callable) -> bool:
+    return any(is_open(annotation) for name, annotation in function.__annotations__.items() if name != "return")
 
 
 class Tape:

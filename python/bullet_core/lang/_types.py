@@ -304,6 +304,21 @@ class Struct:
             self._fields = inspect.get_annotations(self.cls, eval_str=True)
         return self._fields
 
+    def numpy_dtype(self) -> np.dtype:
+        """How it lies in memory: as C lays it out."""
+        return np.dtype([(name, *_numpy_field(dtype)) for name, dtype in self.fields.items()], align=True)
+
+    def of_numpy(self, record) -> StructInstance:
+        """An instance with the values of a record of `numpy_dtype()`."""
+        values = {}
+        for name, dtype in self.fields.items():
+            value = record[name]
+            if isinstance(dtype, Struct):
+                values[name] = dtype.of_numpy(value)
+            else:
+                values[name] = dtype(value) if isinstance(dtype, type) and issubclass(dtype, Compound) else value.item()
+        return StructInstance(self, values)
+
     def __call__(self, **values):
         unknown = [name for name in values if name not in self.fields]
         if unknown:
@@ -327,9 +342,35 @@ class StructInstance:
             raise AttributeError(f"struct {self._struct.__name__} has no field {name!r}; it has {', '.join(self._struct.fields)}")
         object.__setattr__(self, name, value)
 
+    def _values(self) -> tuple:
+        """The values as a record of NumPy takes them."""
+        values = (getattr(self, name) for name in self._struct.fields)
+        return tuple(
+            value._values() if isinstance(value, StructInstance) else value.numpy() if isinstance(value, Compound) else value
+            for value in values
+        )
+
+    def __eq__(self, other):
+        if not isinstance(other, StructInstance) or other._struct is not self._struct:
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self._struct.fields)
+
+    __hash__ = None
+
     def __repr__(self):
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._struct.fields)
         return f"{self._struct.__name__}({fields})"
+
+
+def _numpy_field(dtype) -> tuple:
+    if isinstance(dtype, Struct):
+        return (dtype.numpy_dtype(),)
+    if isinstance(dtype, ArrayType):
+        raise TypeError("a struct with arrays does not lie in memory: it is an argument of its own")
+    scalar, dims = (dtype.scalar, dtype.dims) if isinstance(dtype, type) and issubclass(dtype, Compound) else (scalar_of(dtype), ())
+    if scalar.name == "bfloat16":
+        return "u2", dims
+    return scalar.name, dims
 
 
 def zero(dtype):
@@ -339,6 +380,40 @@ def zero(dtype):
     if isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound)):
         return dtype()
     return scalar_of(dtype)(0).item() if scalar_of(dtype).name != "bfloat16" else 0.0
+
+
+def is_open(annotation) -> bool:
+    """Whether an annotation leaves the type to the argument."""
+    return annotation is Any or (isinstance(annotation, ArrayType) and annotation.dtype is Any)
+
+
+def key_of(dtype):
+    """What tells a type from others."""
+    if isinstance(dtype, ArrayType):
+        return ArrayType, key_of(dtype.dtype), dtype.ndim
+    return dtype if isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound)) else scalar_of(dtype)
+
+
+def type_of(value, annotation):
+    """The type of an argument for a parameter that leaves it open; others keep their annotation."""
+    if not is_open(annotation):
+        return annotation
+    if isinstance(value, Compound):
+        return type(value)
+    if isinstance(value, StructInstance):
+        return value._struct
+    if isinstance(value, (bool, int, float, np.generic)):
+        return scalar_of(type(value))
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not hasattr(value, "shape"):
+        raise TypeError(f"the type of {type(value)} is none that kernels know")
+    if isinstance(dtype, (Scalar, Struct)) or (isinstance(dtype, type) and issubclass(dtype, Compound)):
+        return ArrayType(dtype, value.ndim)
+    scalar, shape = scalar_of(dtype), tuple(value.shape)
+    ndim = annotation.ndim if isinstance(annotation, ArrayType) else len(shape)
+    if len(shape) - ndim == 1:
+        return ArrayType(vector(shape[-1], scalar), ndim)
+    return ArrayType(matrix(shape[-2:], scalar) if len(shape) - ndim == 2 else scalar, ndim)
 
 
 def name_of(dtype) -> str:

@@ -22,6 +22,9 @@ impl Emitter<'_> {
     }
 
     fn inst(&mut self, inst: Inst) {
+        if self.inst_of_lanes(inst) {
+            return;
+        }
         let kernel = self.kernel;
         let data = kernel.inst(inst);
         let args = &data.args;
@@ -102,18 +105,6 @@ impl Emitter<'_> {
         }
     }
 
-    fn arguments(&mut self, values: &[ir::Value]) -> Vec<BlockArg> {
-        values.iter().map(|&value| BlockArg::Value(self.value(value))).collect()
-    }
-
-    /// Makes block parameters of values that are assigned there.
-    fn parameters(&mut self, block: cranelift_codegen::ir::Block, values: &[ir::Value]) {
-        for &value in values {
-            let ty = register(self.kernel.dtype(value));
-            self.values[value.index()] = Some(self.ops.b.append_block_param(block, ty));
-        }
-    }
-
     fn branch(&mut self, inst: Inst) {
         let kernel = self.kernel;
         let data = kernel.inst(inst);
@@ -124,10 +115,10 @@ impl Emitter<'_> {
         for (at, block) in [(then, data.blocks[0]), (other, data.blocks[1])] {
             self.ops.b.switch_to_block(at);
             self.block(block);
-            let args = self.arguments(&kernel.block(block).yields);
+            let args = self.mixed(&kernel.block(block).yields, &data.results);
             self.ops.b.ins().jump(end, &args);
         }
-        self.parameters(end, &data.results);
+        self.mixed_parameters(end, &data.results);
         self.ops.b.switch_to_block(end);
     }
 
@@ -137,15 +128,15 @@ impl Emitter<'_> {
         let block = kernel.block(data.blocks[0]);
         let (body, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
         let go = self.value(data.args[0]);
-        let args = self.arguments(&data.args[1..]);
+        let args = self.mixed(&data.args[1..], &data.results);
         self.ops.b.ins().brif(go, body, &args, exit, &args);
-        self.parameters(body, &block.args);
+        self.mixed_parameters(body, &block.args);
         self.ops.b.switch_to_block(body);
         self.block(data.blocks[0]);
         let go = self.value(block.yields[0]);
-        let args = self.arguments(&block.yields[1..]);
+        let args = self.mixed(&block.yields[1..], &data.results);
         self.ops.b.ins().brif(go, body, &args, exit, &args);
-        self.parameters(exit, &data.results);
+        self.mixed_parameters(exit, &data.results);
         self.ops.b.switch_to_block(exit);
     }
 
@@ -162,7 +153,7 @@ impl Emitter<'_> {
             Some(-1) => Some(IntCC::SignedGreaterThan),
             _ => None,
         };
-        let mut carried = self.arguments(&data.args[3..]);
+        let mut carried = self.mixed(&data.args[3..], &data.results);
         let runs = unit.is_none().then(|| self.runs(kernel.dtype(data.args[0]), &bounds));
         let go = match (unit, runs) {
             (Some(code), _) => self.ops.b.ins().icmp(code, bounds[0], bounds[1]),
@@ -173,13 +164,13 @@ impl Emitter<'_> {
         first.append(&mut carried.clone());
         first.extend(runs.map(BlockArg::Value));
         self.ops.b.ins().brif(go, body, &first, exit, &carried);
-        self.parameters(body, &block.args);
+        self.mixed_parameters(body, &block.args);
         let left = runs.map(|_| self.ops.b.append_block_param(body, I64));
         self.ops.b.switch_to_block(body);
         self.block(data.blocks[0]);
         let index = self.value(block.args[0]);
         let next = self.ops.b.ins().iadd(index, bounds[2]);
-        carried = self.arguments(&block.yields);
+        carried = self.mixed(&block.yields, &data.results);
         let mut again = vec![BlockArg::Value(next)];
         again.append(&mut carried.clone());
         let go = match (unit, left) {
@@ -192,12 +183,12 @@ impl Emitter<'_> {
             (None, None) => return,
         };
         self.ops.b.ins().brif(go, body, &again, exit, &carried);
-        self.parameters(exit, &data.results);
+        self.mixed_parameters(exit, &data.results);
         self.ops.b.switch_to_block(exit);
     }
 
     /// How often a loop runs.
-    fn runs(&mut self, dtype: DType, bounds: &[Value]) -> Value {
+    pub(super) fn runs(&mut self, dtype: DType, bounds: &[Value]) -> Value {
         let wide: Vec<Value> = bounds.iter().map(|&x| self.ops.cast(dtype, DType::I64, x)).collect();
         let (low, high, step) = (wide[0], wide[1], wide[2]);
         let b = &mut self.ops.b;

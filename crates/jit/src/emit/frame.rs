@@ -2,8 +2,8 @@
 
 use bullet_lang::ir::{self, Def, Inst, Kernel, Op, Type as IrType};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I32, I64};
-use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Value};
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Type, Value};
 
 use super::Emitter;
 use super::scalar::{register, trusted};
@@ -190,6 +190,11 @@ impl Emitter<'_> {
         let x = self.value(x);
         let narrow = register(dtype).bits() < 32;
         let word = if narrow { self.ops.b.ins().uextend(I32, x) } else { x };
+        self.push_word(word);
+    }
+
+    /// Puts as many bytes on the tape as this has.
+    pub(super) fn push_word(&mut self, word: Value) {
         let bytes = i64::from(self.ops.b.func.dfg.value_type(word).bytes());
         let mut top = self.ops.b.use_var(self.top);
         if self.tape == super::TapeUse::Grows {
@@ -211,8 +216,9 @@ impl Emitter<'_> {
         self.ops.b.ins().brif(enough, next, &[top.into()], grow, &[]);
         self.ops.b.switch_to_block(grow);
         let grown = self.ops.number(crate::abi::Function::Grow, &[self.context, top], I64);
-        let (site, value) = (self.ops.int(I32, crate::host::TAPE_SITE.into()), self.ops.int(I32, 0));
-        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &[site.into(), value.into()]);
+        let (value, bits) = (self.ops.int(I32, 0), self.mask_bits());
+        let args = self.fault_args(crate::host::TAPE_SITE, value, bits);
+        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &args);
         self.ops.b.switch_to_block(next);
         place
     }
@@ -222,13 +228,17 @@ impl Emitter<'_> {
         let dtype = self.kernel.dtype(self.kernel.inst(inst).results[0]);
         let ty = register(dtype);
         let word = if ty.bits() < 32 { I32 } else { ty };
-        let top = self.ops.b.use_var(self.top);
-        let top = self.ops.b.ins().iadd_imm_s(top, -i64::from(word.bytes()));
-        self.ops.b.def_var(self.top, top);
-        let x = self.ops.b.ins().load(word, trusted(), top, 0);
+        let x = self.pop_word(word);
         let x = if word == ty { x } else { self.ops.b.ins().ireduce(ty, x) };
-        debug_assert!(ty != I8 || self.ops.b.func.dfg.value_type(x) == I8);
         self.set(inst, x);
+    }
+
+    /// Takes as many bytes from the tape as a type has.
+    pub(super) fn pop_word(&mut self, ty: Type) -> Value {
+        let top = self.ops.b.use_var(self.top);
+        let top = self.ops.b.ins().iadd_imm_s(top, -i64::from(ty.bytes()));
+        self.ops.b.def_var(self.top, top);
+        self.ops.b.ins().load(ty, trusted(), top, 0)
     }
 }
 

@@ -10,18 +10,23 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{
     AbiParam, Block, BlockArg, Function as Clif, InstBuilder, Signature, Type, UserFuncName, Value,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::abi::{Context, Function};
 use crate::host::Print;
 use crate::program::{Error, Options, Site};
 use frame::Frame;
+use lanes::LANES;
 use scalar::{Ops, trusted};
+use wide::Wide;
 
 mod control;
 mod frame;
+mod lanes;
 mod scalar;
+mod uniform;
+mod wide;
 
 /// A function, and what its calls into this crate mean.
 pub(crate) struct Emitted {
@@ -67,11 +72,11 @@ pub(crate) fn emit(kernel: &Kernel, options: Options, isa: &dyn TargetIsa) -> Re
     let builder = FunctionBuilder::new(&mut function, &mut builder_context);
     let mut emitter = Emitter::new(kernel, options, Ops::new(builder, isa.default_call_conv()));
     emitter.function();
-    let Emitter { mut ops, sites, prints, frame, tape, .. } = emitter;
+    let Emitter { mut ops, sites, prints, frame, tape, lanes, .. } = emitter;
     ops.b.seal_all_blocks();
     ops.b.finalize(isa.frontend_config());
     let tape = match tape {
-        TapeUse::Bytes(bytes) => bytes,
+        TapeUse::Bytes(bytes) => bytes * lanes,
         TapeUse::None | TapeUse::Grows => 0,
     };
     Ok(Emitted { function, sites, prints, scratch: frame.scratch, tape })
@@ -111,13 +116,17 @@ struct Emitter<'a> {
     /// This thread's place in the order of the grid, and in each dimension.
     thread: Value,
     place: [Value; 4],
-    /// Where faults go: takes the site and the index.
+    /// Where faults go: takes the site, the index, the first thread of a round, and bits of its lanes.
     fault: Block,
     sites: Vec<Site>,
     prints: Vec<Print>,
     tape: TapeUse,
     /// The end of the tape.
     top: Variable,
+    /// How many threads run at once, at most.
+    lanes: usize,
+    /// What is known of threads side by side, while their code is made.
+    wide: Option<Wide>,
 }
 
 impl<'a> Emitter<'a> {
@@ -139,6 +148,8 @@ impl<'a> Emitter<'a> {
             prints: vec![],
             tape: TapeUse::of(kernel),
             top,
+            lanes: 1,
+            wide: None,
         }
     }
 
@@ -158,35 +169,107 @@ impl<'a> Emitter<'a> {
 
         // A loop over threads, which knows their places without dividing.
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
-        self.thread = self.ops.b.append_block_param(head, I64);
-        for axis in 1..grid {
-            self.place[axis] = self.ops.b.append_block_param(head, I32);
-        }
-        if grid > 1 {
-            self.place[0] = self.ops.b.append_block_param(head, I32);
-        }
-        let mut args = vec![BlockArg::Value(start)];
-        args.extend((1..grid).map(|axis| BlockArg::Value(first[axis])));
-        args.extend((grid > 1).then(|| BlockArg::Value(first[0])));
+        // Functions of lanes take them in registers, as this convention has it.
+        let can = self.ops.call_conv == CallConv::SystemV;
+        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes)).flatten();
+        self.lanes = if shapes.is_some() { LANES } else { 1 };
+        let args = self.place_args(start, &first);
+        let dense = shapes.as_ref().and_then(|shapes| self.is_dense(shapes));
         self.ops.b.ins().jump(head, &args);
-        self.ops.b.switch_to_block(head);
-        if grid == 1 {
-            self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
+        match shapes {
+            Some(shapes) => {
+                let wide = Wide::new(self.kernel, shapes);
+                self.rounds_of_lanes((wide, dense), (head, exit), end, &lengths);
+            }
+            None => self.threads(head, exit, end, &lengths),
         }
-        self.start_tape();
-        self.block(self.kernel.body);
-
-        let next = self.ops.b.ins().iadd_imm_s(self.thread, 1);
-        let mut args = vec![BlockArg::Value(next)];
-        let places = self.next_place(&lengths);
-        args.extend((1..grid).map(|axis| BlockArg::Value(places[axis])));
-        args.extend((grid > 1).then(|| BlockArg::Value(places[0])));
-        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
-        self.ops.b.ins().brif(more, head, &args, exit, &[]);
         self.ops.b.switch_to_block(exit);
         let done = self.ops.int(I32, 0);
         self.ops.b.ins().return_(&[done]);
         self.end_in_fault();
+    }
+
+    /// A thread's number and place as arguments of a block.
+    fn place_args(&self, thread: Value, place: &[Value]) -> Vec<BlockArg> {
+        let mut args = vec![BlockArg::Value(thread)];
+        if self.kernel.grid > 1 {
+            args.extend(place[..self.kernel.grid.into()].iter().map(|&place| BlockArg::Value(place)));
+        }
+        args
+    }
+
+    /// Starts a block with a thread's number and place as its parameters.
+    fn at_place(&mut self, block: Block) {
+        let grid = usize::from(self.kernel.grid);
+        self.thread = self.ops.b.append_block_param(block, I64);
+        for axis in 0..if grid > 1 { grid } else { 0 } {
+            self.place[axis] = self.ops.b.append_block_param(block, I32);
+        }
+        self.ops.b.switch_to_block(block);
+        if grid == 1 {
+            self.place[0] = self.ops.b.ins().ireduce(I32, self.thread);
+        }
+    }
+
+    /// Runs threads one after the other, up to `end`, from the place that `head` takes.
+    fn threads(&mut self, head: Block, exit: Block, end: Value, lengths: &[Value]) {
+        self.at_place(head);
+        self.start_tape();
+        self.block(self.kernel.body);
+        let one = self.ops.int(I32, 1);
+        let next = self.ops.b.ins().iadd_imm_s(self.thread, 1);
+        let place = self.next_place(one, lengths);
+        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, next, end);
+        let args = self.place_args(next, &place);
+        self.ops.b.ins().brif(more, head, &args, exit, &[]);
+    }
+
+    /// Runs as many threads as there are lanes side by side, where a row has as many left and arrays have no gaps; else the threads of
+    /// the round one after the other.
+    fn rounds_of_lanes(
+        &mut self,
+        (wide, dense): (Wide, Option<Value>),
+        (head, exit): (Block, Block),
+        end: Value,
+        lengths: &[Value],
+    ) {
+        self.at_place(head);
+        let (thread, place) = (self.thread, self.place);
+        let threads = self.threads_left(end, lengths);
+        let all = self.ops.b.ins().icmp_imm_s(IntCC::Equal, threads, LANES as i64);
+        let good = dense.map_or(all, |dense| self.ops.b.ins().band(all, dense));
+        let (beside, single, next) =
+            (self.ops.b.create_block(), self.ops.b.create_block(), self.ops.b.create_block());
+        let args = self.place_args(thread, &place);
+        let wide_threads = self.ops.b.ins().uextend(I64, threads);
+        let last = self.ops.b.ins().iadd(thread, wide_threads);
+        self.ops.b.ins().brif(good, beside, &[], single, &args);
+
+        self.ops.b.switch_to_block(beside);
+        self.wide = Some(wide);
+        self.start_tape();
+        self.block(self.kernel.body);
+        self.wide = None;
+        self.ops.b.ins().jump(next, &[]);
+        self.threads(single, next, last, lengths);
+
+        (self.thread, self.place) = (thread, place);
+        self.ops.b.switch_to_block(next);
+        let place = self.next_place(threads, lengths);
+        let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, last, end);
+        let args = self.place_args(last, &place);
+        self.ops.b.ins().brif(more, head, &args, exit, &[]);
+    }
+
+    /// How many threads a round has: lanes, or fewer at the end of a row.
+    fn threads_left(&mut self, end: Value, lengths: &[Value]) -> Value {
+        let left = self.ops.b.ins().isub(end, self.thread);
+        let most = self.ops.b.ins().iconst(I64, LANES as i64);
+        let left = self.ops.b.ins().smin(left, most);
+        let threads = self.ops.b.ins().ireduce(I32, left);
+        let (Some(&length), true) = (lengths.last(), lengths.len() > 1) else { return threads };
+        let row = self.ops.b.ins().isub(length, self.place[lengths.len() - 1]);
+        self.ops.b.ins().smin(threads, row)
     }
 
     fn of_context(&mut self, ty: Type, offset: i32) -> Value {
@@ -209,10 +292,10 @@ impl<'a> Emitter<'a> {
         places
     }
 
-    /// The place of the thread behind this one.
-    fn next_place(&mut self, lengths: &[Value]) -> [Value; 4] {
+    /// The place of the thread so many behind this one, in this row or the first of the next.
+    fn next_place(&mut self, threads: Value, lengths: &[Value]) -> [Value; 4] {
         let mut places = self.place;
-        let (zero, mut carry) = (self.ops.int(I32, 0), self.ops.int(I32, 1));
+        let (zero, mut carry) = (self.ops.int(I32, 0), threads);
         for axis in (1..lengths.len()).rev() {
             let next = self.ops.b.ins().iadd(places[axis], carry);
             let over = self.ops.b.ins().icmp(IntCC::Equal, next, lengths[axis]);
@@ -230,18 +313,35 @@ impl<'a> Emitter<'a> {
         self.ops.b.set_cold_block(self.fault);
         let site = self.ops.b.append_block_param(self.fault, I32);
         let value = self.ops.b.append_block_param(self.fault, I32);
+        let first = self.ops.b.append_block_param(self.fault, I64);
+        let bits = self.ops.b.append_block_param(self.fault, I32);
         self.ops.b.switch_to_block(self.fault);
-        self.ops.call(Function::Fault, &[self.context, site, value, self.thread], None);
+        let lane = self.ops.b.ins().ctz(bits);
+        let lane = self.ops.b.ins().uextend(I64, lane);
+        let thread = self.ops.b.ins().iadd(first, lane);
+        self.ops.call(Function::Fault, &[self.context, site, value, thread], None);
         let failed = self.ops.int(I32, 1);
         self.ops.b.ins().return_(&[failed]);
     }
 
     /// Goes on only if `good`; else it is a fault of this site.
     fn unless_fault(&mut self, good: Value, site: u32, value: Value) {
+        let bits = self.mask_bits();
+        self.unless_fault_of(good, site, value, bits);
+    }
+
+    /// As [`unless_fault`](Self::unless_fault), of the first of these lanes.
+    fn unless_fault_of(&mut self, good: Value, site: u32, value: Value, bits: Value) {
         let next = self.ops.b.create_block();
-        let site = self.ops.int(I32, site.into());
-        self.ops.b.ins().brif(good, next, &[], self.fault, &[BlockArg::Value(site), BlockArg::Value(value)]);
+        let args = self.fault_args(site, value, bits);
+        self.ops.b.ins().brif(good, next, &[], self.fault, &args);
         self.ops.b.switch_to_block(next);
+    }
+
+    /// Of the block of faults: of the first of these lanes.
+    fn fault_args(&mut self, site: u32, value: Value, bits: Value) -> [BlockArg; 4] {
+        let site = self.ops.int(I32, site.into());
+        [site, value, self.thread, bits].map(BlockArg::Value)
     }
 
     /// What a scalar is here.

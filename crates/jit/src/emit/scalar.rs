@@ -13,7 +13,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
 
-use crate::abi::Function;
+use crate::abi::{Function, Slot};
 
 /// The type of a scalar in registers.
 pub(super) fn register(dtype: DType) -> Type {
@@ -47,7 +47,12 @@ impl<'a> Ops<'a> {
     }
 
     /// Calls a function of the table.
-    pub(super) fn call(&mut self, function: Function, args: &[Value], result: Option<Type>) -> Option<Value> {
+    pub(super) fn call(
+        &mut self,
+        function: impl Into<Slot>,
+        args: &[Value],
+        result: Option<Type>,
+    ) -> Option<Value> {
         let mut signature = Signature::new(self.call_conv);
         for &arg in args {
             signature.params.push(AbiParam::new(self.b.func.dfg.value_type(arg)));
@@ -60,7 +65,7 @@ impl<'a> Ops<'a> {
             reference
         });
         let flags = trusted().with_readonly().with_aligned();
-        let address = self.b.ins().load(I64, flags, self.table, 8 * function as i32);
+        let address = self.b.ins().load(I64, flags, self.table, 8 * function.into().0 as i32);
         let call = self.b.ins().call_indirect(reference, address, args);
         self.b.inst_results(call).first().copied()
     }

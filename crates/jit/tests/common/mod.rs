@@ -1,6 +1,6 @@
 //! Arrays in memory as launches take them, made from and compared with those of the interpreter.
 
-use bullet_jit::{Arg, Fault, Options, Program};
+use bullet_jit::{Arg, Fault, Lanes, Options, Program};
 use bullet_lang::interp::{Arg as Given, Array, Cells};
 use bullet_lang::ir::{Kernel, Type};
 use bullet_ops::DType;
@@ -177,7 +177,8 @@ pub(crate) fn launch(
     Ok(memory.into_iter().map(Memory::read).collect())
 }
 
-/// A kernel compiled, or the reason with its text.
-pub(crate) fn program(kernel: &Kernel) -> Program {
-    Program::new(kernel, Options::default()).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
+/// A kernel compiled.
+pub(crate) fn program(kernel: &Kernel, lanes: Lanes) -> Program {
+    let options = Options { lanes, ..Options::default() };
+    Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }

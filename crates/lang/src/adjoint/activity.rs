@@ -19,18 +19,17 @@ struct Marks<'a> {
 }
 
 /// Walks the kernel until nothing more becomes active.
-pub(super) fn analyze(kernel: &Kernel, active: &[usize]) -> Activity {
-    let params: Vec<Value> = active.iter().map(|&i| kernel.params[i]).collect();
+pub(super) fn analyze(kernel: &Kernel, active: &[Value]) -> Activity {
     let mut varied = Marks { kernel, marked: vec![false; kernel.value_count()], changed: true };
     let mut useful = Marks { kernel, marked: vec![false; kernel.value_count()], changed: true };
-    for &param in &params {
+    for &param in active {
         varied.mark(param);
     }
     while std::mem::take(&mut varied.changed) {
-        varied.forward(kernel.body, &params);
+        varied.forward(kernel.body, active);
     }
     while std::mem::take(&mut useful.changed) {
-        useful.backward(kernel.body, &params);
+        useful.backward(kernel.body, active);
     }
     let both = varied.marked.iter().zip(&useful.marked).enumerate();
     Activity(both.map(|(i, (a, b))| *a && *b && kernel.ty(Value(i as u32)).is_float()).collect())
@@ -54,6 +53,10 @@ impl Marks<'_> {
         let kernel = self.kernel;
         let data = kernel.inst(inst);
         let mut pairs = vec![];
+        if matches!(data.op, Op::Custom(_)) {
+            let each = |&from: &Value| data.results.iter().map(move |&to| (from, to));
+            return data.args.iter().flat_map(each).collect();
+        }
         for &block in &data.blocks {
             let body = kernel.block(block);
             let (bounds, first_arg, first_yield) = match data.op {

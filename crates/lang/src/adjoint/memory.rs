@@ -2,7 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Use, array_of};
+use super::custom::inside;
+use super::{Use, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::passes;
@@ -53,16 +54,15 @@ impl Memory {
 }
 
 /// Drops what the adjoint need not do, and refuses what it cannot.
-pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, Vec<Diagnostic>> {
-    let is_active = |kernel: &Kernel, array: Value| active.iter().any(|&i| kernel.params[i] == array);
+pub(super) fn prepare(kernel: &mut Kernel, active: &[Value]) -> Result<Memory, Vec<Diagnostic>> {
+    let is_active = |array: Value| active.contains(&array);
     // Stores that nobody differentiates and nobody loads, and all that is said on the way.
     let accesses = collect(kernel);
-    let inactive = |kernel: &Kernel, array: Value| {
-        !is_active(kernel, array) && accesses.get(&array).is_none_or(|found| found.loads.is_empty())
-    };
+    let inactive =
+        |array: Value| !is_active(array) && accesses.get(&array).is_none_or(|found| found.loads.is_empty());
     let unneeded = |kernel: &Kernel, inst: Inst| match kernel.inst(inst).op {
         Op::Print(_) | Op::Assert(_) => true,
-        Op::Store => inactive(kernel, kernel.inst(inst).args[0]),
+        Op::Store => inactive(kernel.inst(inst).args[0]),
         _ => false,
     };
     remove(kernel, kernel.body, &unneeded);
@@ -78,7 +78,7 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[usize]) -> Result<Memory, V
         let silent = |kernel: &Kernel, inst: Inst| {
             let data = kernel.inst(inst);
             matches!(data.op, Op::Atomic(_) | Op::CompareExchange)
-                && inactive(kernel, data.args[0])
+                && inactive(data.args[0])
                 && data.results.iter().all(|result| counts[result.index()] == 0)
         };
         remove(kernel, kernel.body, &silent);
@@ -199,7 +199,8 @@ fn is_reloaded(found: &Accesses) -> bool {
     })
 }
 
-/// Whether all accesses are to the element at one index that holds the thread's place in every dimension of the grid.
+/// Whether no other thread touches an element: of a thread's own array, or where all accesses are to the element at one index
+/// that holds the thread's place in every dimension of the grid.
 fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
     let all: Vec<&Access> = found.loads.iter().chain(&found.stores).chain(&found.atomics).collect();
     let indices = |access: &Access| {
@@ -207,6 +208,9 @@ fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
         let ndim = kernel.ty(data.args[0]).array().map_or(0, |array| usize::from(array.ndim));
         data.args[1..=ndim].to_vec()
     };
+    if all.first().is_some_and(|access| is_local(kernel, kernel.inst(access.inst).args[0])) {
+        return true;
+    }
     let Some(first) = all.first().map(|access| indices(access)) else { return false };
     let axes: Vec<u8> = first.iter().filter_map(|&index| tid_axis(kernel, index)).collect();
     all.iter().all(|access| indices(access) == first) && (0..kernel.grid).all(|axis| axes.contains(&axis))
@@ -232,13 +236,46 @@ fn tid_axis(kernel: &Kernel, index: Value) -> Option<u8> {
     }
 }
 
+/// What a function with a gradient of its own may not do.
+fn custom(
+    kernel: &Kernel,
+    inst: Inst,
+    accesses: &FxHashMap<Value, Accesses>,
+    is_active: &impl Fn(Value) -> bool,
+    errors: &mut Vec<Diagnostic>,
+) {
+    let data = kernel.inst(inst);
+    let mut each = |block: Block, wrong: &dyn Fn(Op, Value) -> bool, message: &str, hint: &str| {
+        for inner in inside(kernel, block) {
+            let Some(array) = array_of(kernel, inner) else { continue };
+            if wrong(kernel.inst(inner).op, array) {
+                let name = kernel.name_of(array).unwrap_or("an array");
+                let message = message.replace('@', name);
+                errors.push(Diagnostic::new(kernel.inst(inner).span, message).hint(hint));
+            }
+        }
+    };
+    each(
+        data.blocks[0],
+        &|op, array| op != Op::Load && is_active(array),
+        "a function with a gradient of its own writes to `@`, which has a gradient",
+        "its gradient function says nothing of that: return the value instead",
+    );
+    each(
+        data.blocks[1],
+        &|op, array| op != Op::Load || accesses.get(&array).is_some_and(|found| !found.stores.is_empty()),
+        "a gradient function uses `@`, which is written in this kernel",
+        "it reads arrays that the kernel does not write, and gives its results by wp.adjoint",
+    );
+}
+
 /// What the way back cannot do right.
 fn refuse(
     kernel: &Kernel,
     inst: Inst,
     accesses: &FxHashMap<Value, Accesses>,
     counts: &[u32],
-    is_active: &impl Fn(&Kernel, Value) -> bool,
+    is_active: &impl Fn(Value) -> bool,
     errors: &mut Vec<Diagnostic>,
 ) {
     let data = kernel.inst(inst);
@@ -247,12 +284,14 @@ fn refuse(
     };
     let name = data.args.first().and_then(|&array| kernel.name_of(array)).unwrap_or("an array");
     match data.op {
+        Op::Alloc(_) if is_local(kernel, data.results[0]) => {}
         Op::Barrier | Op::Shuffle(_) | Op::Alloc(_) => {
             error(
                 "a kernel whose threads work together has no adjoint yet".into(),
                 "write the adjoint as a kernel of its own",
             );
         }
+        Op::Custom(_) => custom(kernel, inst, accesses, is_active, errors),
         Op::Load => {
             let found = &accesses[&data.args[0]];
             if !found.atomics.is_empty() {
@@ -264,7 +303,7 @@ fn refuse(
                 );
             }
             let float = kernel.dtype(data.args[0]).is_float();
-            if float && !found.stores.is_empty() && !is_active(kernel, data.args[0]) {
+            if float && !found.stores.is_empty() && !is_active(data.args[0]) {
                 error(
                     format!("`{name}` is stored and read again, but gets no gradient"),
                     "what flows through it would be lost: give it a gradient",
@@ -278,7 +317,7 @@ fn refuse(
                     format!("what an atomic update of `{name}` gives is used, which has no exact adjoint"),
                     "the order of threads is not known to the way back: compute the value in a kernel of its own",
                 );
-            } else if float && is_active(kernel, data.args[0]) && data.op != Op::Atomic(Atomic::Add) {
+            } else if float && is_active(data.args[0]) && data.op != Op::Atomic(Atomic::Add) {
                 error(
                     format!("`{name}` is updated by another atomic than a sum, which has no adjoint yet"),
                     "use atomic_add, or give the array no gradient",

@@ -21,8 +21,13 @@
 //! are exact as they are; the third is for sums that the same kernel does not read. What is loaded behind a store to the same
 //! array is computed anew by storing again, into a copy ([`Use::Scratch`]); else nothing is stored.
 //!
+//! Arrays of a thread's own are filled again by the primal sweep, and have a gradient of their own beside them.
+//!
 //! **Refused**, by a diagnostic: kernels that read an array they update by atomics, or use what an atomic gives, or update
 //! floats by other atomics than sums; barriers, shuffles. Their order between threads is not known to the way back.
+//!
+//! **Functions with derivatives of their own** ([`Op::Custom`]): the primal sweep runs the replay block if there is one, and the
+//! way back what the gradient block says. It may read arrays that the kernel does not write.
 //!
 //! **Masks.** Where a gradient is 0 because a branch or `where` was not taken, it stays 0 behind infinite derivatives:
 //! such products are [`MulMasked`](crate::ir::Binary::MulMasked). At kinks the gradient is that of the operand that was
@@ -35,6 +40,7 @@ use crate::ir::{ArrayType, Builder, Def, Kernel, Op, Space, Type, Value};
 use crate::passes;
 
 mod activity;
+mod custom;
 mod memory;
 mod reverse;
 mod rules;
@@ -59,6 +65,8 @@ pub enum Use {
     Unchanged,
     /// A copy of what it held when the kernel was launched; it is written to.
     Scratch,
+    /// What the kernel left in it; it is read only. Of arrays that replay functions read.
+    Left,
     /// Its shape only.
     Shape,
 }
@@ -83,9 +91,11 @@ pub struct Adjoint {
 pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, Vec<Diagnostic>> {
     let active = active_params(kernel, options)?;
     let mut primal = kernel.clone();
-    let memory = memory::prepare(&mut primal, &active)?;
+    let left = custom::prepare(&mut primal)?;
+    let arrays = differentiated(&primal, &active);
+    let memory = memory::prepare(&mut primal, &arrays)?;
     reverse::count_runs(&mut primal);
-    let activity = activity::analyze(&primal, &active);
+    let activity = activity::analyze(&primal, &arrays);
     let mut new = Kernel::new(&format!("{}_adjoint", kernel.name), kernel.grid);
     let map = parameters(&primal, &mut new);
     let gradients = gradients(&primal, &mut new, &active);
@@ -100,13 +110,13 @@ pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, 
     );
     let mut adjoint = reverse.run()?;
     passes::clean(&mut adjoint);
-    let uses = uses(kernel, &adjoint, &memory);
+    let uses = uses(kernel, &adjoint, &memory, &left);
     let tape = Tape::of(&adjoint);
     Ok(Adjoint { kernel: adjoint, uses, active, tape })
 }
 
 /// What is wanted of each argument: less than `memory` says, where nothing that was loaded is needed.
-fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> {
+fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory, left: &[Value]) -> Vec<Use> {
     let mut touched = vec![false; adjoint.params.len()];
     for inst in adjoint.instructions() {
         if let Some(Def::Param(number)) = array_of(adjoint, inst).map(|array| adjoint.value(array).def) {
@@ -114,7 +124,26 @@ fn uses(kernel: &Kernel, adjoint: &Kernel, memory: &memory::Memory) -> Vec<Use> 
         }
     }
     let wanted = kernel.params.iter().zip(touched);
-    wanted.map(|(&param, touched)| if touched { memory.use_of(param) } else { Use::Shape }).collect()
+    wanted
+        .map(|(&param, touched)| match touched {
+            true if left.contains(&param) => Use::Left,
+            true => memory.use_of(param),
+            false => Use::Shape,
+        })
+        .collect()
+}
+
+/// What gradients flow through: the active parameters, and the floats that a thread keeps in arrays of its own.
+fn differentiated(kernel: &Kernel, active: &[usize]) -> Vec<Value> {
+    let params = active.iter().map(|&i| kernel.params[i]);
+    let own =
+        kernel.block(kernel.body).insts.iter().flat_map(|&inst| kernel.inst(inst).results.iter().copied());
+    params.chain(own.filter(|&value| is_local(kernel, value) && kernel.dtype(value).is_float())).collect()
+}
+
+/// Whether a value is an array that no other thread sees.
+fn is_local(kernel: &Kernel, value: Value) -> bool {
+    kernel.ty(value).array().is_some_and(|array| array.space == Space::Local)
 }
 
 /// The parameters that get gradients.
@@ -149,7 +178,7 @@ fn gradients(from: &Kernel, new: &mut Kernel, active: &[usize]) -> Vec<(Value, V
         let param = from.params[i];
         let ty = match from.ty(param) {
             Type::Array(array) => array,
-            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, ndim: 1, space: Space::Global },
+            Type::Scalar(dtype) => ArrayType { dtype, lanes: 1, pitch: 1, ndim: 1, space: Space::Global },
         };
         let name = format!("adj_{}", from.name_of(param).unwrap_or("x"));
         (param, new.param(&name, Type::Array(ty)))

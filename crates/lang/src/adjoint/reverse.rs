@@ -10,11 +10,12 @@ use bullet_ops::DType;
 use smallvec::smallvec;
 
 use super::activity::Activity;
+use super::custom::inside;
 use super::memory::Memory;
-use super::{I32, array_of};
+use super::{I32, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{
-    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Unary, Value, ValueMap, Values,
+    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Type, Unary, Value, ValueMap, Values,
 };
 
 /// A block of the kernel, on the way back.
@@ -121,6 +122,7 @@ impl<'a> Reverse<'a> {
         let (body, to) = (self.f.body, self.b.block);
         self.sweep(body, to);
         self.b.emit(Op::Turn, smallvec![], &[]);
+        self.own_gradients(body);
         self.enter(body, to, None);
         self.way_back(body);
         for (param, gradient) in self.params.clone() {
@@ -134,6 +136,34 @@ impl<'a> Reverse<'a> {
         if self.errors.is_empty() { Ok(self.b.kernel) } else { Err(self.errors) }
     }
 
+    /// A gradient of zeros for each array of floats that the thread has for itself.
+    fn own_gradients(&mut self, body: Block) {
+        for inst in self.f.block(body).insts.clone() {
+            let data = self.f.inst(inst).clone();
+            let (Op::Alloc(count), Some(ty)) = (data.op, data.results.first().map(|&array| self.f.ty(array)))
+            else {
+                continue;
+            };
+            let (array, Type::Array(array_ty)) = (data.results[0], ty) else { continue };
+            if !array_ty.dtype.is_float() {
+                continue;
+            }
+            let made = self.b.emit(data.op, smallvec![], &[ty]);
+            let gradient = self.b.kernel.inst(made).results[0];
+            let name = format!("adj_{}", self.f.name_of(array).unwrap_or("local"));
+            self.b.kernel.set_name(gradient, &name);
+            self.params.push((array, gradient));
+            let (outer, block) = (self.b.block, self.b.kernel.new_block());
+            let index = self.b.kernel.block_arg(block, I32);
+            let zero = self.b.zero(array_ty.dtype);
+            self.b.block = block;
+            self.b.store(gradient, &[index], &Values::from_elem(zero, array_ty.lanes.into()));
+            self.b.block = outer;
+            let bounds = [0, count.into(), 1].map(|bound| self.b.int(DType::I32, bound));
+            self.b.region(Op::For, bounds.into_iter().collect(), &[block]);
+        }
+    }
+
     /// Writes the primal sweep of a block: all but the stores that nothing reads.
     fn sweep(&mut self, block: Block, to: Block) {
         self.blocks.insert(block, to);
@@ -143,6 +173,16 @@ impl<'a> Reverse<'a> {
                 Op::Store if self.memory.is_replayed(data.args[0]) => {}
                 Op::Store | Op::Atomic(_) | Op::CompareExchange => continue,
                 _ => {}
+            }
+            if let Op::Custom(_) = data.op {
+                // Nobody asks for what is inside.
+                self.sweep(data.blocks[0], to);
+                for (i, &result) in data.results.iter().enumerate() {
+                    let yielded = self.f.block(data.blocks[0]).yields[i];
+                    let new = self.there(yielded);
+                    self.primal.insert(result, new);
+                }
+                continue;
             }
             if !data.op.has_blocks() {
                 self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
@@ -281,6 +321,7 @@ impl<'a> Reverse<'a> {
                 Op::Store | Op::Atomic(Atomic::Add) => self.write(inst),
                 Op::If => self.branch(inst),
                 Op::For | Op::While => self.repeat(inst),
+                Op::Custom(_) => self.custom(inst),
                 op if op.is_pure() => {
                     if let Some(gradient) = self.take(data.results[0]) {
                         self.rule(op, &data.args, data.results[0], gradient);
@@ -288,6 +329,32 @@ impl<'a> Reverse<'a> {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// What a gradient function says, in its place.
+    fn custom(&mut self, inst: Inst) {
+        let data = self.f.inst(inst).clone();
+        let given: Vec<Option<Value>> = data.results.iter().map(|&result| self.take(result)).collect();
+        if given.iter().all(Option::is_none) {
+            return;
+        }
+        let block = data.blocks[1];
+        let mut map = ValueMap::new(&self.f);
+        for (i, given) in given.into_iter().enumerate() {
+            let arg = self.f.block(block).args[i];
+            let zero = self.b.zero(self.f.dtype(arg));
+            map.insert(arg, given.unwrap_or(zero));
+        }
+        for value in free(&self.f, block) {
+            let here = self.obtain(value);
+            map.insert(value, here);
+        }
+        let to = self.b.block;
+        let gradients = self.b.kernel.copy_block(&self.f, block, to, &mut map);
+        for (&arg, gradient) in data.args.iter().zip(gradients) {
+            let gradient = self.mask(gradient);
+            self.give(arg, gradient);
         }
     }
 
@@ -311,7 +378,8 @@ impl<'a> Reverse<'a> {
         let Some((gradient, indices, _)) = self.slot(inst) else { return };
         let zero = self.b.zero(self.f.dtype(results[0]));
         let lanes: Values = lanes.into_iter().map(|lane| lane.unwrap_or(zero)).collect();
-        if self.memory.is_own(self.f.inst(inst).args[0]) && !self.overlapping {
+        let array = self.f.inst(inst).args[0];
+        if is_local(&self.f, array) || (self.memory.is_own(array) && !self.overlapping) {
             let before = self.b.load(gradient, &indices);
             let sums: Values = before.iter().zip(&lanes).map(|(&a, &b)| self.b.add(a, b)).collect();
             self.b.store(gradient, &indices, &sums);
@@ -475,7 +543,12 @@ impl<'a> Reverse<'a> {
         insts.iter().any(|&inst| {
             let data = self.f.inst(inst);
             match data.op {
-                Op::If | Op::For | Op::While | Op::Select | Op::Binary(Binary::Min | Binary::Max) => true,
+                Op::If
+                | Op::For
+                | Op::While
+                | Op::Custom(_)
+                | Op::Select
+                | Op::Binary(Binary::Min | Binary::Max) => true,
                 Op::Store => self.memory.is_overwritten(data.args[0]),
                 _ => false,
             }
@@ -516,6 +589,27 @@ impl<'a> Reverse<'a> {
         let (last, end) = (self.b.add(low, way), self.b.sub(low, step));
         [last, end, self.b.neg(step)]
     }
+}
+
+/// What a block uses that comes from outside of it, but for constants.
+fn free(kernel: &Kernel, block: Block) -> Vec<Value> {
+    let insts = inside(kernel, block);
+    let mut blocks = vec![block];
+    insts.iter().for_each(|&inst| blocks.extend(&kernel.inst(inst).blocks));
+    let (mut known, mut used) = (vec![], vec![]);
+    for &block in &blocks {
+        known.extend(&kernel.block(block).args);
+        used.extend(&kernel.block(block).yields);
+    }
+    for &inst in &insts {
+        known.extend(&kernel.inst(inst).results);
+        used.extend(&kernel.inst(inst).args);
+    }
+    used.sort();
+    used.dedup();
+    known.sort();
+    used.retain(|value| kernel.as_const(*value).is_none() && known.binary_search(value).is_err());
+    used
 }
 
 /// Where each instruction is.

@@ -192,7 +192,7 @@ impl Reverse<'_> {
                 self.give(a, g);
                 self.negated(b, g);
             }
-            Binary::Mul => {
+            Binary::Mul | Binary::MulMasked => {
                 for (to, other) in [(a, b), (b, a)] {
                     if self.is_active(to) {
                         let other = self.obtain(other);
@@ -232,7 +232,7 @@ impl Reverse<'_> {
                     self.give_scaled(a, g, sign);
                 }
             }
-            Binary::MulMasked | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {}
+            Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {}
         }
     }
 

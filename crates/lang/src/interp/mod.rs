@@ -312,6 +312,10 @@ impl<R: Real> Thread<'_, R> {
                 self.block(taken)?;
                 self.give(&kernel.block(taken).yields, &data.results);
             }
+            Op::Custom(_) => {
+                self.block(data.blocks[0])?;
+                self.give(&kernel.block(data.blocks[0]).yields, &data.results);
+            }
             Op::For => self.counted(inst)?,
             Op::While => self.conditional(inst)?,
             Op::Push(_) => self.tape.push(self.slots[args[0].index()]),
@@ -436,16 +440,10 @@ impl<R: Real> Thread<'_, R> {
 
     fn bitcast(&self, x: Value, to: DType) -> Result<Slot<R>> {
         let from = self.kernel.dtype(x);
-        let bits = match from {
-            DType::F32 => i64::from((self.float(x)?.value() as f32).to_bits()),
-            DType::F64 => self.float(x)?.value().to_bits() as i64,
-            _ if from.is_float() => return fault("the bits of 16-bit floats are not interpreted"),
-            _ => self.int(x)?,
-        };
-        Ok(match to {
-            DType::F32 => Slot::Float(R::from_f64(f32::from_bits(bits as u32).into())),
-            DType::F64 => Slot::Float(R::from_f64(f64::from_bits(bits as u64))),
-            _ => Slot::Int(eval::wrap(to, bits)),
+        let bits = if from.is_float() { eval::to_bits(from, self.float(x)?.value()) } else { self.int(x)? };
+        Ok(match to.is_float() {
+            true => Slot::Float(R::from_f64(eval::from_bits(to, bits))),
+            false => Slot::Int(eval::wrap(to, bits)),
         })
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Integers are held as i64 and wrapped to their width behind each op; floats as f64 and rounded behind each op. For f32 the
 //! four operations and the square root rounded so are exactly f32's own, as f64 has more than twice the digits.
+//!
+//! 16-bit floats are computed with in f32, and rounded to their type behind each op ([`rounds`] says which can need it):
+//! what f64 holds becomes an f32 first. For the four operations and the square root that is exactly the type's own
+//! arithmetic, as f32 has more than twice the digits.
 
 use bullet_ops::DType;
 use half::{bf16, f16};
 
-use super::op::{Binary, Compare, Unary};
+use super::op::{Binary, Compare, Op, Unary};
 
 /// An integer cut to the width of its type; a bool is 0 or 1.
 pub(crate) fn wrap(dtype: DType, value: i64) -> i64 {
@@ -25,10 +29,51 @@ pub(crate) fn wrap(dtype: DType, value: i64) -> i64 {
 /// A number rounded to a float type.
 pub(crate) fn round(dtype: DType, value: f64) -> f64 {
     match dtype {
-        DType::F16 => f16::from_f64(value).to_f64(),
-        DType::BF16 => bf16::from_f64(value).to_f64(),
+        DType::F16 => f16::from_f32(value as f32).to_f64(),
+        DType::BF16 => bf16::from_f32(value as f32).to_f64(),
         DType::F32 => (value as f32).into(),
         _ => value,
+    }
+}
+
+/// Whether what an op gives of 16-bit floats may have more digits than they; else it need not be rounded.
+pub(crate) fn rounds(op: Op) -> bool {
+    match op {
+        Op::Unary(op) => !matches!(
+            op,
+            Unary::Neg
+                | Unary::Abs
+                | Unary::Sign
+                | Unary::Step
+                | Unary::Nonzero
+                | Unary::Floor
+                | Unary::Ceil
+                | Unary::Round
+                | Unary::Rint
+                | Unary::Trunc
+        ),
+        Op::Binary(op) => !matches!(op, Binary::Min | Binary::Max | Binary::Copysign | Binary::Mod),
+        _ => false,
+    }
+}
+
+/// The bits of a float, in an integer of its width.
+pub(crate) fn to_bits(dtype: DType, value: f64) -> i64 {
+    match dtype {
+        DType::F16 => f16::from_f32(value as f32).to_bits().into(),
+        DType::BF16 => bf16::from_f32(value as f32).to_bits().into(),
+        DType::F32 => (value as f32).to_bits().into(),
+        _ => value.to_bits() as i64,
+    }
+}
+
+/// The float of these bits.
+pub(crate) fn from_bits(dtype: DType, bits: i64) -> f64 {
+    match dtype {
+        DType::F16 => f16::from_bits(bits as u16).to_f64(),
+        DType::BF16 => bf16::from_bits(bits as u16).to_f64(),
+        DType::F32 => f32::from_bits(bits as u32).into(),
+        _ => f64::from_bits(bits as u64),
     }
 }
 

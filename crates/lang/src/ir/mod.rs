@@ -8,7 +8,8 @@
 //!
 //! **Values** are scalars or references to arrays. Vectors, matrices, quaternions and structs do not exist here: the front
 //! takes them apart, so that passes, adjoint and emitters know scalars only. What is left of them is the number of lanes
-//! of an array's elements: one `load` gives all scalars of an element, and may become a vector load.
+//! of an array's elements: one `load` gives all scalars of an element, and may become a vector load. An array of structs is one
+//! array for each field, whose elements lie a struct apart: [`ArrayType::pitch`].
 //!
 //! **Ownership.** A kernel owns three arenas (instructions, blocks, values), named by small integers; nothing is counted
 //! or shared. Constants are values without an instruction, each held once, and can be used anywhere. What a pass drops
@@ -88,6 +89,9 @@ pub struct ArrayType {
     pub dtype: DType,
     /// Scalars an element, side by side: 3 for a vec3, 16 for a mat44.
     pub lanes: u16,
+    /// Scalars from one element to the next where elements lie in C order: as many as lanes, or more where the element is a
+    /// field of a struct, of which the array holds many. The data then begins at the field of the first struct.
+    pub pitch: u16,
     /// How many indices an element has, 1 to 4.
     pub ndim: u8,
     /// Where it lies.

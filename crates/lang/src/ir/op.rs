@@ -3,6 +3,9 @@
 use bullet_ops::DType;
 
 /// What an instruction does. Operands are listed as `[a, b..]`, results as `-> c`.
+///
+/// Arithmetic of f16 and bf16 is done in f32, and the result of each op is rounded to the type, to nearest even. A float64
+/// or 64-bit integer becomes an f32 on its way to a 16-bit float.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
     /// `[] -> i32`: this thread's place in a dimension of the grid.
@@ -41,6 +44,12 @@ pub enum Op {
     /// `[bool, initial..]`, with the block `body(carried..)`, which yields whether to go on and the next `carried`;
     /// `-> last carried`.
     While,
+    /// `[a..]`, with the block `forward`, whose yields are the results; if bit 0 of the number is set the block
+    /// `gradient(adjoint of each result..)`, which yields the adjoint of each `a`; if bit 1 is set the block `replay`, which
+    /// yields the results as they are computed anew on the way back. `-> what forward yields`. It is what the call of a function
+    /// with a derivative of its own becomes, and means what `forward` does; the other blocks are for the adjoint. Emitters do
+    /// not see it: [`Kernel::plain`](super::Kernel::plain) takes it out.
+    Custom(u8),
     /// `[x]`: puts a value on this thread's tape; the number pairs it with its pops.
     Push(u32),
     /// `[] -> x`: takes the value that was put on the tape last.
@@ -290,12 +299,13 @@ impl Compare {
 }
 
 impl Atomic {
-    /// Whether it takes this dtype.
+    /// Whether it takes this dtype: 32 and 64 bits; of 16-bit floats there are sums and extremes.
     pub fn takes(self, dtype: DType) -> bool {
         let wide = dtype.size() >= 4 && dtype != DType::Bool;
         match self {
             Atomic::And | Atomic::Or | Atomic::Xor => wide && !dtype.is_float(),
-            _ => wide,
+            Atomic::Add | Atomic::Min | Atomic::Max => wide || dtype.is_float(),
+            Atomic::Exchange => wide,
         }
     }
 }
@@ -319,7 +329,7 @@ impl Op {
 
     /// Whether it owns blocks.
     pub fn has_blocks(self) -> bool {
-        matches!(self, Op::If | Op::For | Op::While)
+        matches!(self, Op::If | Op::For | Op::While | Op::Custom(_))
     }
 
     /// Whether it does something that others can see, whatever becomes of its results. Of those with blocks the blocks tell.

@@ -170,12 +170,14 @@ impl<'a> Reader<'a> {
         let element = self.peek();
         let (dtype, lanes) = element.split_once('x').unwrap_or((element, "1"));
         let dtype = DType::parse(dtype).map_err(|_| self.error("expected a dtype"))?;
-        let lanes = lanes.parse().map_err(|_| self.error("expected a number of lanes"))?;
+        let (lanes, pitch) = lanes.split_once("of").unwrap_or((lanes, lanes));
+        let count = |text: &str| text.parse().map_err(|_| self.error("expected a number of lanes"));
+        let (lanes, pitch) = (count(lanes)?, count(pitch)?);
         self.at += 1;
         self.expect(",")?;
         let ndim = self.number()?;
         self.expect(">")?;
-        Ok(Type::Array(ArrayType { dtype, lanes, ndim, space }))
+        Ok(Type::Array(ArrayType { dtype, lanes, pitch, ndim, space }))
     }
 
     fn usage(&mut self) -> Result<Value> {
@@ -252,6 +254,7 @@ impl<'a> Reader<'a> {
         let (args, blocks) = match op {
             Op::If => self.branches()?,
             Op::For | Op::While => self.repeat(op == Op::For)?,
+            Op::Custom(_) => self.custom()?,
             _ => (self.usages()?, SmallVec::new()),
         };
         self.kernel.insts[inst.index()].args = args;
@@ -297,10 +300,32 @@ impl<'a> Reader<'a> {
         Ok((args, SmallVec::from_slice(&[body])))
     }
 
+    fn custom(&mut self) -> Result<(Values, SmallVec<[Block; 2]>)> {
+        let args = self.usages()?;
+        let mut blocks = SmallVec::new();
+        loop {
+            let block = self.kernel.new_block();
+            blocks.push(block);
+            if blocks.len() > 1 {
+                self.expect("(")?;
+                while !self.eat(")") {
+                    let (name, ty) = self.typed()?;
+                    let value = self.kernel.block_arg(block, ty);
+                    self.bind(name, value);
+                    self.eat(",");
+                }
+            }
+            self.block(block)?;
+            if !self.eat("also") {
+                return Ok((args, blocks));
+            }
+        }
+    }
+
     fn op(&mut self) -> Result<Op> {
         let word = self.peek();
         let found = match word {
-            "tid" | "dim" | "alloc" | "push" | "pop" => {
+            "tid" | "dim" | "alloc" | "push" | "pop" | "custom" => {
                 self.at += 1;
                 let number: u32 = self.number()?;
                 return Ok(match word {
@@ -308,6 +333,7 @@ impl<'a> Reader<'a> {
                     "dim" => Op::Dim(number as u8),
                     "alloc" => Op::Alloc(number),
                     "push" => Op::Push(number),
+                    "custom" => Op::Custom(number as u8),
                     _ => Op::Pop(number),
                 });
             }

@@ -11,7 +11,7 @@
 //!
 //! Values are numbered in the order in which they appear; the word before the number is the source's name. Constants are
 //! written where they are used, with their type behind: `1.5f32`, `-3i32`, `true`. The yields of a block stand in its last
-//! line.
+//! line. `array<f32x3of8, 2>` has 2 dimensions of elements of 3 scalars, 8 scalars apart.
 
 use std::fmt::{self, Write};
 
@@ -35,9 +35,11 @@ impl fmt::Display for ArrayType {
             Space::Shared => "shared",
             Space::Local => "local",
         };
-        match self.lanes {
-            1 => write!(f, "{space}<{}, {}>", self.dtype.name(), self.ndim),
-            lanes => write!(f, "{space}<{}x{lanes}, {}>", self.dtype.name(), self.ndim),
+        let (dtype, ndim) = (self.dtype.name(), self.ndim);
+        match (self.lanes, self.pitch) {
+            (1, 1) => write!(f, "{space}<{dtype}, {ndim}>"),
+            (lanes, pitch) if pitch == lanes => write!(f, "{space}<{dtype}x{lanes}, {ndim}>"),
+            (lanes, pitch) => write!(f, "{space}<{dtype}x{lanes}of{pitch}, {ndim}>"),
         }
     }
 }
@@ -181,6 +183,26 @@ impl Printer<'_> {
                 self.indent(depth);
                 self.out.push_str("}\n");
             }
+            Op::Custom(_) => {
+                self.out.push_str(&mnemonic(data.op));
+                self.out.push(' ');
+                self.usages(&data.args)?;
+                self.out.push_str(" {\n");
+                for (at, &block) in data.blocks.iter().enumerate() {
+                    if at > 0 {
+                        self.indent(depth);
+                        self.out.push_str("} also (");
+                        for (i, &arg) in kernel.block(block).args.iter().enumerate() {
+                            self.comma(i);
+                            self.define(arg)?;
+                        }
+                        self.out.push_str(") {\n");
+                    }
+                    self.block(block, depth + 1)?;
+                }
+                self.indent(depth);
+                self.out.push_str("}\n");
+            }
             op => {
                 self.out.push_str(&mnemonic(op));
                 if let Op::Print(text) | Op::Assert(text) = op {
@@ -235,6 +257,7 @@ pub(super) fn mnemonic(op: Op) -> String {
         Op::For => "for".into(),
         Op::While => "while".into(),
         Op::Turn => "turn".into(),
+        Op::Custom(number) => format!("custom {number}"),
         Op::Barrier => "barrier".into(),
         Op::Print(_) => "print".into(),
         Op::Assert(_) => "assert".into(),

@@ -105,6 +105,55 @@ impl Kernel {
         copy
     }
 
+    /// The same kernel as one that computes and does not say how to differentiate: with [`Op::Custom`] replaced by its first
+    /// block.
+    pub fn plain(&self) -> std::borrow::Cow<'_, Kernel> {
+        if !self.insts.iter().any(|inst| matches!(inst.op, Op::Custom(_))) {
+            return std::borrow::Cow::Borrowed(self);
+        }
+        let mut kernel = self.clone();
+        kernel.inline_blocks(&|_| true);
+        crate::passes::clean(&mut kernel);
+        std::borrow::Cow::Owned(kernel)
+    }
+
+    /// Puts the first block of each `Op::Custom` that is wanted in its place.
+    pub(crate) fn inline_blocks(&mut self, wanted: &impl Fn(&super::InstData) -> bool) {
+        let mut replaced = ValueMap::new(self);
+        self.inline_in(self.body, wanted, &mut replaced);
+        let find = |mut value: Value| {
+            while let Some(by) = replaced.get(value) {
+                value = by;
+            }
+            value
+        };
+        self.insts.iter_mut().for_each(|inst| inst.args.iter_mut().for_each(|arg| *arg = find(*arg)));
+        self.blocks.iter_mut().for_each(|block| block.yields.iter_mut().for_each(|arg| *arg = find(*arg)));
+    }
+
+    fn inline_in(
+        &mut self,
+        block: Block,
+        wanted: &impl Fn(&super::InstData) -> bool,
+        replaced: &mut ValueMap,
+    ) {
+        let mut kept = vec![];
+        for inst in std::mem::take(&mut self.blocks[block.index()].insts) {
+            let data = self.inst(inst).clone();
+            data.blocks.iter().for_each(|&inner| self.inline_in(inner, wanted, replaced));
+            if !matches!(data.op, Op::Custom(_)) || !wanted(&data) {
+                kept.push(inst);
+                continue;
+            }
+            let forward = &mut self.blocks[data.blocks[0].index()];
+            kept.append(&mut forward.insts);
+            for (&result, &value) in data.results.iter().zip(&forward.yields) {
+                replaced.insert(result, value);
+            }
+        }
+        self.blocks[block.index()].insts = kept;
+    }
+
     /// The same kernel without what passes dropped, its values numbered in program order.
     pub(crate) fn compact(&self) -> Kernel {
         let mut new = Kernel::new(&self.name, self.grid);

@@ -169,7 +169,9 @@ impl Verifier<'_> {
             }
             Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange => self.memory(inst, args),
             Op::Alloc(count) => {
-                let fits = |array: &ArrayType| array.space != Space::Global && array.ndim == 1;
+                let fits = |array: &ArrayType| {
+                    array.space != Space::Global && array.ndim == 1 && array.pitch == array.lanes
+                };
                 let ok =
                     matches!(results, [Type::Array(array)] if fits(array)) && args.is_empty() && count > 0;
                 good(ok, results.into())
@@ -183,6 +185,20 @@ impl Verifier<'_> {
                 Ok(results.into())
             }
             Op::For | Op::While => self.repeat(inst, args, results),
+            Op::Custom(number) => {
+                if data.blocks.len() != 1 + (number & 1) as usize + (number >> 1) as usize || number > 3 {
+                    return self.fail(inst, "wrong blocks");
+                }
+                for (at, &block) in data.blocks.iter().enumerate() {
+                    let is_gradient = at == 1 && number & 1 == 1;
+                    let given = self.types(&self.kernel.block(block).args);
+                    if given != if is_gradient { results } else { &[] } {
+                        return self.fail(inst, "wrong arguments of a block");
+                    }
+                    self.block(block, if is_gradient { args } else { results })?;
+                }
+                Ok(results.into())
+            }
             Op::Push(_) => good(args.len() == 1, vec![]),
             Op::Pop(_) => good(args.is_empty() && results.len() == 1, results.into()),
             Op::Turn | Op::Barrier => good(args.is_empty(), vec![]),
@@ -194,6 +210,9 @@ impl Verifier<'_> {
 
     fn memory(&self, inst: Inst, args: &[Type]) -> Result<Vec<Type>> {
         let Some(Type::Array(array)) = args.first() else { return self.fail(inst, "no array") };
+        if array.pitch < array.lanes {
+            return self.fail(inst, "elements overlap");
+        }
         let (indices, lanes) = args[1..].split_at((array.ndim as usize).min(args.len() - 1));
         if indices.len() != array.ndim as usize || indices.iter().any(|&ty| ty != I32) {
             return self.fail(inst, "wrong indices");

@@ -1,17 +1,19 @@
-//! Elements of arrays, components of vectors and matrices, fields of structs.
+//! Indices, components of vectors and matrices, fields of structs.
 
 use bullet_ops::DType;
 
-use super::value::{Data, Form, Literal, Val};
+use super::memory::Place;
+use super::value::{Array, Data, Form, Literal, Val};
 use super::{Lower, Reported, Result};
 use crate::diag::Span;
 use crate::ir::{Compare, Value, Values};
-use crate::syntax::ast::{Expr, Symbol};
+use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
 impl<'a> Lower<'a> {
     /// The indices of an array's element.
-    pub(super) fn indices(&mut self, span: Span, ndim: u8, indices: &[Expr]) -> Result<Values> {
-        if indices.len() != usize::from(ndim) {
+    pub(super) fn indices(&mut self, span: Span, array: &Array, indices: &[Expr]) -> Result<Values> {
+        let ndim = array.ndim();
+        if indices.len() != ndim {
             let message =
                 format!("this array has {ndim} dimensions, but {} indices are given", indices.len());
             return self.error_hint(span, message, "give one index for each dimension");
@@ -60,10 +62,10 @@ impl<'a> Lower<'a> {
     /// `base[indices]`.
     pub(super) fn subscript(&mut self, span: Span, base: Val, indices: &[Expr]) -> Result<Val> {
         match base {
-            Val::Array(data, ndim, array) => {
-                let indices = self.indices(span, ndim, indices)?;
-                Ok(Val::Data(data, self.b.load(array, &indices)))
-            }
+            Val::Array(array) => match self.place_in(span, &array, indices)? {
+                Place::Element(indices) => self.load_element(&array, &indices),
+                Place::Part(part) => Ok(Val::Array(part)),
+            },
             Val::Tuple(items) => match indices {
                 [index] => {
                     let at = self.static_int(index)?;
@@ -74,7 +76,12 @@ impl<'a> Lower<'a> {
                 }
                 _ => self.error(span, "a tuple has one index"),
             },
-            Val::Data(data, parts) => self.component(span, data, &parts, indices),
+            Val::Data(data, parts) => match indices {
+                [Expr { kind: ExprKind::Slice(bounds), .. }] if data.form != Form::Scalar => {
+                    self.vector_slice(span, data, &parts, bounds)
+                }
+                _ => self.component(span, data, &parts, indices),
+            },
             other => {
                 let found = self.type_name(&other);
                 self.error(span, format!("{found} has no elements"))
@@ -83,7 +90,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Which scalars of a vector or matrix `indices` name: a place among groups of `width` neighbours.
-    fn place(&mut self, span: Span, data: Data, indices: &[Expr]) -> Result<(Place, usize)> {
+    fn place(&mut self, span: Span, data: Data, indices: &[Expr]) -> Result<(Component, usize)> {
         let wrong = |lower: &mut Self| {
             let name = data.name();
             lower.error(span, format!("{} indices are too many or too few for {name}", indices.len()))
@@ -101,14 +108,14 @@ impl<'a> Lower<'a> {
                 let row = self.place_of(row, rows.into())?;
                 let column = self.place_of(column, columns.into())?;
                 let place = match (row, column) {
-                    (Place::Known(row), Place::Known(column)) => {
-                        Place::Known(row * usize::from(columns) + column)
+                    (Component::Known(row), Component::Known(column)) => {
+                        Component::Known(row * usize::from(columns) + column)
                     }
                     (row, column) => {
                         let (row, column) = (self.place_value(row), self.place_value(column));
                         let width = self.b.int(DType::I32, columns.into());
                         let start = self.b.mul(row, width);
-                        Place::Dynamic(self.b.add(start, column))
+                        Component::Dynamic(self.b.add(start, column))
                     }
                 };
                 Ok((place, 1))
@@ -117,22 +124,22 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn place_of(&mut self, index: &Expr, count: usize) -> Result<Place> {
+    fn place_of(&mut self, index: &Expr, count: usize) -> Result<Component> {
         let value = self.index(index)?;
         let Some(known) = self.b.kernel.as_const(value).and_then(|known| known.as_int()) else {
-            return Ok(Place::Dynamic(value));
+            return Ok(Component::Dynamic(value));
         };
         let at = if known < 0 { known + count as i64 } else { known };
         match usize::try_from(at) {
-            Ok(at) if at < count => Ok(Place::Known(at)),
+            Ok(at) if at < count => Ok(Component::Known(at)),
             _ => self.error(index.span, format!("there is no component {known} of {count}")),
         }
     }
 
-    fn place_value(&mut self, place: Place) -> Value {
+    fn place_value(&mut self, place: Component) -> Value {
         match place {
-            Place::Known(at) => self.b.int(DType::I32, at as i64),
-            Place::Dynamic(value) => value,
+            Component::Known(at) => self.b.int(DType::I32, at as i64),
+            Component::Dynamic(value) => value,
         }
     }
 
@@ -140,8 +147,8 @@ impl<'a> Lower<'a> {
         let (place, width) = self.place(span, data, indices)?;
         let groups: Vec<&[Value]> = parts.chunks(width).collect();
         let chosen: Values = match place {
-            Place::Known(at) => groups[at].into(),
-            Place::Dynamic(index) => {
+            Component::Known(at) => groups[at].into(),
+            Component::Dynamic(index) => {
                 let mut chosen: Values = groups[0].into();
                 for (number, group) in groups.iter().enumerate().skip(1) {
                     let number = self.b.int(DType::I32, number as i64);
@@ -168,12 +175,23 @@ impl<'a> Lower<'a> {
             let found = self.type_name(&old);
             return self.error(span, format!("{found} has no components that could be assigned"));
         };
+        if let [Expr { kind: ExprKind::Slice(bounds), .. }] = indices
+            && matches!(data.form, Form::Vec(_) | Form::Quat | Form::Transform)
+        {
+            let places = self.components(span, data.form.lanes(), bounds)?;
+            let form = Form::Vec(places.len() as u16);
+            let new = self.spread(span, Data { form, ..data }, value)?;
+            for (&at, &new) in places.iter().zip(&new) {
+                parts[at] = new;
+            }
+            return Ok(Val::Data(data, parts));
+        }
         let (place, width) = self.place(span, data, indices)?;
         let form = if width == 1 { Form::Scalar } else { Form::Vec(width as u16) };
         let new = self.element(span, Data { form, ..data }, value)?;
         match place {
-            Place::Known(at) => parts[at * width..][..width].copy_from_slice(&new),
-            Place::Dynamic(index) => {
+            Component::Known(at) => parts[at * width..][..width].copy_from_slice(&new),
+            Component::Dynamic(index) => {
                 for number in 0..parts.len() / width {
                     let at = self.b.int(DType::I32, number as i64);
                     let here = self.b.compare(Compare::Eq, index, at);
@@ -216,17 +234,17 @@ impl<'a> Lower<'a> {
                     return Ok(fields[at].clone());
                 }
             }
-            Val::Array(_, ndim, array) if text == "shape" => {
-                let dims = (0..*ndim).map(|axis| Val::scalar(DType::I32, self.b.dim(*array, axis)));
+            Val::Array(array) if text == "shape" => {
+                let dims = (0..array.ndim()).map(|axis| Val::scalar(DType::I32, self.dim(array, axis)));
                 return Ok(Val::Tuple(dims.collect()));
             }
-            Val::Array(_, ndim, _) if text == "ndim" => {
-                return Ok(Val::Literal(Literal::Int((*ndim).into())));
+            Val::Array(array) if text == "ndim" => {
+                return Ok(Val::Literal(Literal::Int(array.ndim() as i128)));
             }
-            Val::Array(_, ndim, array) if text == "size" => {
-                let mut size = self.b.dim(*array, 0);
-                for axis in 1..*ndim {
-                    let dim = self.b.dim(*array, axis);
+            Val::Array(array) if text == "size" => {
+                let mut size = self.dim(array, 0);
+                for axis in 1..array.ndim() {
+                    let dim = self.dim(array, axis);
                     size = self.b.mul(size, dim);
                 }
                 return Ok(self.val(size));
@@ -237,7 +255,7 @@ impl<'a> Lower<'a> {
         self.error(span, format!("{found} has no `{text}`"))
     }
 
-    fn field(&self, id: u32, name: Symbol) -> Option<usize> {
+    pub(super) fn field(&self, id: u32, name: Symbol) -> Option<usize> {
         self.program.classes[id as usize].fields.iter().position(|field| field.0 == name)
     }
 
@@ -278,7 +296,7 @@ impl<'a> Lower<'a> {
 
 /// A component: known at compile time or not.
 #[derive(Clone, Copy)]
-enum Place {
+enum Component {
     Known(usize),
     Dynamic(Value),
 }

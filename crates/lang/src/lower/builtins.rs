@@ -2,7 +2,7 @@
 
 use bullet_ops::DType;
 
-use super::value::{Data, Form, Literal, Val};
+use super::value::{Array, Data, Element, Form, Literal, Val};
 use super::{Lower, Reported, Result};
 use crate::diag::Span;
 use crate::ir::{Atomic, Binary, Compare, Op, Unary, Value, Values};
@@ -94,8 +94,8 @@ impl<'a> Lower<'a> {
             return Ok(result);
         }
         match (name, &args[..]) {
-            ("len", [Val::Array(_, _, array)]) => {
-                let dim = self.b.dim(*array, 0);
+            ("len", [Val::Array(array)]) => {
+                let dim = self.dim(array, 0);
                 Ok(self.val(dim))
             }
             ("len", [Val::Data(data, _)]) if data.form != Form::Scalar => {
@@ -105,12 +105,8 @@ impl<'a> Lower<'a> {
                 };
                 Ok(Val::Literal(Literal::Int(count as i128)))
             }
-            ("load" | "store", [Val::Array(data, ndim, array), ..]) => {
-                self.access(span, name, (*data, *ndim, *array), exprs, &args)
-            }
-            ("atomic_cas", [Val::Array(data, ndim, array), ..]) => {
-                self.exchange(span, (*data, *ndim, *array), exprs, &args)
-            }
+            ("load" | "store", [Val::Array(array), ..]) => self.access(span, name, array, exprs, &args),
+            ("atomic_cas", [Val::Array(array), ..]) => self.exchange(span, array, exprs, &args),
             ("printf", [Val::Str(format), rest @ ..]) => self.print(span, format, rest),
             ("print", [value]) => self.print_value(span, value.clone()),
             _ => self.unknown(span, name, &args),
@@ -258,70 +254,65 @@ impl<'a> Lower<'a> {
 
     /// `wp.atomic_add(a, i, x)`.
     fn atomic(&mut self, span: Span, name: &str, op: Atomic, exprs: &[Expr], args: Vec<Val>) -> Result<Val> {
-        let Some(&Val::Array(data, ndim, array)) = args.first() else {
+        let Some(Val::Array(array)) = args.first() else {
             return self.error(span, format!("`{name}` updates an element of an array"));
         };
-        if args.len() != usize::from(ndim) + 2 {
+        let ndim = array.ndim();
+        if args.len() != ndim + 2 {
             return self.error(span, format!("`{name}` takes an array, {ndim} indices and a value"));
         }
+        let Element::Data(data) = array.element else {
+            return self.error_hint(span, format!("`{name}` does not update structs"), "update their fields");
+        };
         if !op.takes(data.dtype) {
             let dtype = super::value::dtype_name(data.dtype);
             return self.error(span, format!("`{name}` is not there for {dtype}"));
         }
-        let indices = self.indices(span, ndim, &exprs[1..=usize::from(ndim)])?;
+        let indices = self.indices(span, array, &exprs[1..=ndim])?;
         let value = args.last().cloned().unwrap_or(Val::Bad);
         let mut lanes = self.element(span, data, value)?;
         if name == "atomic_sub" {
             lanes = lanes.iter().map(|&lane| self.b.neg(lane)).collect();
         }
-        Ok(Val::Data(data, self.b.atomic(op, array, &indices, &lanes)))
+        Ok(Val::Data(data, self.update_atomically(op, array, &indices, &lanes)))
     }
 
     /// `wp.atomic_cas(a, i, expected, new)`.
-    fn exchange(
-        &mut self,
-        span: Span,
-        (data, ndim, array): (Data, u8, Value),
-        exprs: &[Expr],
-        args: &[Val],
-    ) -> Result<Val> {
-        if args.len() != usize::from(ndim) + 3
-            || data.form != Form::Scalar
-            || !Atomic::Exchange.takes(data.dtype)
-        {
-            return self
-                .error(span, "`atomic_cas` takes an array of 32- or 64-bit numbers, indices and two values");
-        }
-        let indices = self.indices(span, ndim, &exprs[1..=usize::from(ndim)])?;
-        let mut operands: Values = [array].into_iter().chain(indices).collect();
-        for value in &args[args.len() - 2..] {
-            operands.push(self.scalar_of(span, value.clone(), data.dtype)?);
-        }
-        let types = [crate::ir::Type::Scalar(data.dtype)];
-        let inst = self.b.emit(Op::CompareExchange, operands, &types);
-        let old = self.b.kernel.inst(inst).results[0];
+    fn exchange(&mut self, span: Span, array: &Array, exprs: &[Expr], args: &[Val]) -> Result<Val> {
+        let ndim = array.ndim();
+        let data = match array.element {
+            Element::Data(data)
+                if args.len() == ndim + 3
+                    && data.form == Form::Scalar
+                    && Atomic::Exchange.takes(data.dtype) =>
+            {
+                data
+            }
+            _ => {
+                return self.error(
+                    span,
+                    "`atomic_cas` takes an array of 32- or 64-bit numbers, indices and two values",
+                );
+            }
+        };
+        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let expected = self.scalar_of(span, args[args.len() - 2].clone(), data.dtype)?;
+        let new = self.scalar_of(span, args[args.len() - 1].clone(), data.dtype)?;
+        let old = self.exchange_element(array, &indices, expected, new);
         Ok(self.val(old))
     }
 
     /// `wp.load(a, i)` and `wp.store(a, i, x)`.
-    fn access(
-        &mut self,
-        span: Span,
-        name: &str,
-        (data, ndim, array): (Data, u8, Value),
-        exprs: &[Expr],
-        args: &[Val],
-    ) -> Result<Val> {
-        let extra = usize::from(name == "store");
-        if args.len() != usize::from(ndim) + 1 + extra {
+    fn access(&mut self, span: Span, name: &str, array: &Array, exprs: &[Expr], args: &[Val]) -> Result<Val> {
+        let (ndim, extra) = (array.ndim(), usize::from(name == "store"));
+        if args.len() != ndim + 1 + extra {
             return self.error(span, format!("`{name}` takes an array and {ndim} indices"));
         }
-        let indices = self.indices(span, ndim, &exprs[1..=usize::from(ndim)])?;
+        let indices = self.indices(span, array, &exprs[1..=ndim])?;
         if name == "load" {
-            return Ok(Val::Data(data, self.b.load(array, &indices)));
+            return self.load_element(array, &indices);
         }
-        let lanes = self.element(span, data, args[args.len() - 1].clone())?;
-        self.b.store(array, &indices, &lanes);
+        self.store_element(span, array, &indices, args[args.len() - 1].clone())?;
         Ok(Val::None)
     }
 
@@ -347,7 +338,7 @@ impl<'a> Lower<'a> {
     fn emit_print(&mut self, format: &str, operands: Values) {
         // printf of C has no types narrower than int, and wants doubles.
         let operands = operands.iter().map(|&value| match self.b.kernel.dtype(value) {
-            DType::F32 => self.b.cast(DType::F64, value),
+            DType::F16 | DType::BF16 | DType::F32 => self.b.cast(DType::F64, value),
             DType::Bool | DType::I8 | DType::I16 => self.b.cast(DType::I32, value),
             DType::U8 | DType::U16 => self.b.cast(DType::U32, value),
             _ => value,

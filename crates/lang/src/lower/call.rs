@@ -23,11 +23,19 @@ impl<'a> Lower<'a> {
         args: &[Expr],
         keywords: &[(Symbol, Expr)],
     ) -> Result<Val> {
+        if let ExprKind::Call { args: function, .. } = &func.kind
+            && self.is_gradient(func)
+        {
+            if let Some((_, keyword)) = keywords.first() {
+                return self.error(keyword.span, "a gradient takes its arguments by position");
+            }
+            return self.grad_call(span, &function[0], args);
+        }
         let path = self.program.path(self.scope, func);
         if let Some(name) = path
             && let Some(overloads) = self.scope.functions.get(&name)
         {
-            return self.call_function(span, name, overloads, args, keywords);
+            return self.call_function(span, overloads, args, keywords);
         }
         if let Some(ty) = self.find_type(func)? {
             return self.construct(span, ty, args, keywords);
@@ -55,12 +63,13 @@ impl<'a> Lower<'a> {
             }
             _ => return self.error(func.span, "this cannot be called"),
         };
-        if let Some((_, keyword)) = keywords.first() {
+        if let (true, Some((_, keyword))) = (name != "zeros", keywords.first()) {
             return self.error(keyword.span, format!("`{name}` takes its arguments by position"));
         }
         match (name, args) {
             ("static", [arg]) => return self.static_value(arg),
             ("constant", [arg]) => return self.expr(arg),
+            ("zeros", _) => return self.zeros(span, args, keywords),
             ("tid", []) => return self.tid(span, 1),
             ("cast", [value, ty]) => return self.reinterpret(span, value, ty),
             ("where", [_, _, _]) => return self.where_call(span, args),
@@ -124,12 +133,24 @@ impl<'a> Lower<'a> {
     fn call_function(
         &mut self,
         span: Span,
-        name: Symbol,
         overloads: &[&'a Function],
         args: &[Expr],
         keywords: &[(Symbol, Expr)],
     ) -> Result<Val> {
-        let text = self.text(name);
+        self.may_call(span, overloads)?;
+        let mut values = vec![];
+        for arg in args {
+            values.push((None, arg.span, self.expr(arg)?));
+        }
+        for (key, arg) in keywords {
+            values.push((Some(*key), arg.span, self.expr(arg)?));
+        }
+        self.call_values(span, overloads, values)
+    }
+
+    /// Refuses what would not end.
+    fn may_call(&mut self, span: Span, overloads: &[&'a Function]) -> Result<()> {
+        let text = overloads.first().map_or("", |function| self.text(function.name));
         if overloads.iter().all(|&function| self.is_being_lowered(function)) {
             return self.recursion(span, text);
         }
@@ -150,22 +171,27 @@ impl<'a> Lower<'a> {
                 "every call is lowered anew: call less often, or in a loop",
             );
         }
-        let mut values = vec![];
-        for arg in args {
-            values.push((None, arg.span, self.expr(arg)?));
-        }
-        for (key, arg) in keywords {
-            values.push((Some(*key), arg.span, self.expr(arg)?));
-        }
+        Ok(())
+    }
+
+    /// A call of one of these functions with values, some by name.
+    pub(super) fn call_values(
+        &mut self,
+        span: Span,
+        overloads: &[&'a Function],
+        values: Vec<(Option<Symbol>, Span, Val)>,
+    ) -> Result<Val> {
+        self.may_call(span, overloads)?;
+        let text = overloads.first().map_or("", |function| self.text(function.name));
         if overloads.len() == 1 {
             let env = self.bind_arguments(span, overloads[0], &values)?;
-            return self.inline(span, overloads[0], env);
+            return self.inline_or_custom(span, overloads[0], env);
         }
         for function in overloads {
             let known = self.errors.len();
             match self.bind_arguments(span, function, &values) {
                 Ok(_) if self.is_being_lowered(function) => return self.recursion(span, text),
-                Ok(env) => return self.inline(span, function, env),
+                Ok(env) => return self.inline_or_custom(span, function, env),
                 Err(_) => self.errors.truncate(known),
             }
         }
@@ -181,8 +207,15 @@ impl<'a> Lower<'a> {
         self.error_hint(span, format!("`{name}` calls itself"), "kernels cannot recurse: use a loop")
     }
 
+    fn inline_or_custom(&mut self, span: Span, function: &'a Function, env: Env) -> Result<Val> {
+        match self.program.custom(function) {
+            Some(custom) => self.inline_custom(span, function, env, custom),
+            None => self.inline(span, function, env),
+        }
+    }
+
     /// The parameters of a function with their arguments.
-    fn bind_arguments(
+    pub(super) fn bind_arguments(
         &mut self,
         span: Span,
         function: &'a Function,
@@ -226,7 +259,17 @@ impl<'a> Lower<'a> {
     }
 
     /// Lowers a function's body here.
-    fn inline(&mut self, span: Span, function: &'a Function, mut env: Env) -> Result<Val> {
+    pub(super) fn inline(&mut self, span: Span, function: &'a Function, env: Env) -> Result<Val> {
+        Ok(self.inline_keeping(span, function, env)?.0)
+    }
+
+    /// Lowers a function's body here; what it returns, and what its variables are at its end.
+    pub(super) fn inline_keeping(
+        &mut self,
+        span: Span,
+        function: &'a Function,
+        mut env: Env,
+    ) -> Result<(Val, Env)> {
         let falls_through = self.check_variables(function);
         let hidden = self.program.hidden;
         let off = self.b.bool(false);
@@ -256,7 +299,7 @@ impl<'a> Lower<'a> {
             return Err(super::Reported);
         }
         match value {
-            None => Ok(Val::None),
+            None => Ok((Val::None, env)),
             Some(Val::Conflict(a, b)) => {
                 let text = self.text(function.name);
                 self.error(function.span, format!("`{text}` returns {a} on one way and {b} on another"))
@@ -270,7 +313,7 @@ impl<'a> Lower<'a> {
                         "end it with a `return` of a value",
                     );
                 }
-                Ok(value)
+                Ok((value, env))
             }
         }
     }
@@ -287,8 +330,7 @@ impl<'a> Lower<'a> {
                         "assign its fields behind",
                     );
                 }
-                let fields =
-                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields = fields.iter().map(|&(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Data(data) => {
@@ -317,8 +359,7 @@ impl<'a> Lower<'a> {
             }
             Ty::Struct(id) => {
                 let fields = self.struct_fields(id)?;
-                let fields =
-                    fields.into_iter().map(|(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
+                let fields = fields.iter().map(|&(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
             Ty::Array(..) | Ty::Any => self.error(span, "a struct with arrays cannot be made in a kernel"),

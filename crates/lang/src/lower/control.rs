@@ -206,7 +206,11 @@ impl<'a> Lower<'a> {
             return Val::Bad;
         }
         if !a.1.same_type(b.1) {
-            return Val::Conflict(self.type_name(a.1), self.type_name(b.1));
+            let (mut left, mut right) = (self.type_name(a.1), self.type_name(b.1));
+            if left == right {
+                (left, right) = ("one array".into(), "another".into());
+            }
+            return Val::Conflict(left, right);
         }
         let (mut left, mut right) = (Values::new(), Values::new());
         a.1.parts(&mut left);

@@ -49,6 +49,13 @@ impl<'a> Lower<'a> {
             ExprKind::Call { func, args, keywords } => self.call(expr.span, func, args, keywords)?,
             ExprKind::Attribute(base, name) => match self.builtin_name(expr) {
                 Some(name) => self.named_constant(expr.span, name)?,
+                None if self.element_type_of(expr).is_some() => match self.element_place(expr)? {
+                    Some((array, indices)) => {
+                        self.b.span = expr.span;
+                        self.load_element(&array, &indices)?
+                    }
+                    None => return Err(super::Reported),
+                },
                 None if self.is_path(expr, base) => {
                     let name = self.program.path(self.scope, expr).ok_or(super::Reported)?;
                     self.name(expr.span, name)?
@@ -59,10 +66,18 @@ impl<'a> Lower<'a> {
                 }
             },
             ExprKind::Subscript(base, indices) => {
+                if let Some(place) = self.adjoint_place(base, indices) {
+                    let (variable, at) = place?;
+                    return match self.env.get(variable) {
+                        Some(Val::Tuple(items)) => Ok(items[at].clone()),
+                        _ => Err(super::Reported),
+                    };
+                }
                 let base = self.expr(base)?;
                 self.b.span = expr.span;
                 self.subscript(expr.span, base, indices)?
             }
+            ExprKind::Slice(_) => return self.error(expr.span, "a slice stands among indices only"),
             ExprKind::Tuple(items) => {
                 Val::Tuple(items.iter().map(|item| self.expr(item)).collect::<Result<_>>()?)
             }

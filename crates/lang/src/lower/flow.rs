@@ -27,7 +27,12 @@ impl<'a> Lower<'a> {
             return known.1;
         }
         let mut variables = FxHashMap::default();
+        let namespaces = &self.program.scope(function.scope).namespaces;
         let mut add = |name: Symbol| {
+            // `wp.adjoint[x]` is assigned, and `wp` is no variable.
+            if namespaces.contains_key(&name) {
+                return;
+            }
             let next = variables.len();
             variables.entry(name).or_insert(next);
         };
@@ -87,6 +92,7 @@ fn advanced(names: &Names, expr: &Expr, add: &mut impl FnMut(Symbol)) {
             rest.iter().for_each(|item| each(&item.1));
         }
         ExprKind::Logic(_, items) | ExprKind::Tuple(items) => items.iter().for_each(each),
+        ExprKind::Slice(bounds) => bounds.iter().flatten().for_each(each),
         ExprKind::Ternary { test, body, orelse } => {
             each(test);
             each(body);
@@ -226,6 +232,7 @@ impl Checker<'_, '_> {
             ExprKind::Logic(_, items) | ExprKind::Tuple(items) => {
                 items.iter().for_each(|item| self.read(item, state));
             }
+            ExprKind::Slice(bounds) => bounds.iter().flatten().for_each(|bound| self.read(bound, state)),
             ExprKind::Ternary { test, body, orelse } => {
                 [test, body, orelse].into_iter().for_each(|part| self.read(part, state));
             }

@@ -44,7 +44,7 @@ impl<'a> Lower<'a> {
                 carried.push(name);
                 continue;
             };
-            if !value.is_carried() {
+            if !value.is_carried() && !matches!(value, Val::Array(_) | Val::Struct(..)) {
                 continue;
             }
             carried.push(name);
@@ -120,7 +120,10 @@ impl<'a> Lower<'a> {
     }
 
     fn changed_type(&mut self, span: Span, name: Symbol, first: &Val, last: &Val) -> Val {
-        let (first, last) = (self.type_name(first), self.type_name(last));
+        let (mut first, mut last) = (self.type_name(first), self.type_name(last));
+        if first == last {
+            (first, last) = ("one array".into(), "another".into());
+        }
         let name = self.text(name);
         self.errors.push(
             Diagnostic::new(

@@ -8,12 +8,18 @@
 //! carried as any other; what follows runs only if none is set. A branch that always leaves takes the rest of its block
 //! into the other branch instead, so that `if i >= n: return` costs no flag.
 
+use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
+
 use bullet_ops::DType;
 
 use crate::diag::{Diagnostic, Span};
 use crate::ir::{Builder, Kernel, Type, Value};
-use crate::signature::{ParamType, Signature};
+use crate::signature::Signature;
 use crate::syntax::ast::{Expr, Function, Symbol};
+pub(crate) use custom::Custom;
+pub(crate) use generic::Instance;
 pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
 
@@ -22,10 +28,13 @@ mod array;
 mod builtins;
 mod call;
 mod control;
+mod custom;
 mod expr;
 mod flow;
+mod generic;
 mod linalg;
 mod loops;
+mod memory;
 mod program;
 mod quat;
 mod random;
@@ -38,6 +47,9 @@ pub(crate) mod value;
 struct Reported;
 
 type Result<T> = std::result::Result<T, Reported>;
+
+/// The fields of a struct with their types.
+type Fields = Rc<[(Symbol, Ty)]>;
 
 /// A variable and what it is.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +102,12 @@ struct Lower<'a> {
     returns: Option<Ty>,
     /// Whether a `return` may give a value.
     in_kernel: bool,
+    /// Of the gradient function that is being lowered.
+    adjoints: Option<custom::Adjoints>,
+    /// How many arrays of its own the kernel makes, which stand first in its body.
+    allocs: usize,
+    /// Of the structs that were looked at.
+    fields: FxHashMap<u32, Fields>,
     /// How deep blocks nest here.
     depth: usize,
     /// How many calls were lowered.
@@ -101,8 +119,9 @@ struct Lower<'a> {
 /// The IR of a kernel, its parameters, and what is wrong with its source.
 pub(crate) fn lower<'a>(
     program: &'a Program<'a>,
-    function: &'a Function,
+    instance: Instance<'a>,
 ) -> (Kernel, Signature, Vec<Diagnostic>) {
+    let function = instance.function;
     let kernel = Kernel::new(program.text(function.name), 1);
     let mut lower = Lower {
         program,
@@ -116,11 +135,14 @@ pub(crate) fn lower<'a>(
         looking_up: vec![],
         returns: None,
         in_kernel: true,
+        adjoints: None,
+        allocs: 0,
+        fields: FxHashMap::default(),
         depth: 0,
         calls: 0,
         too_large: false,
     };
-    let signature = lower.kernel(function);
+    let signature = lower.kernel(instance);
     lower.b.kernel.grid = lower.grid.max(1);
     (lower.b.kernel, signature, lower.errors)
 }
@@ -158,15 +180,18 @@ impl<'a> Lower<'a> {
         result
     }
 
-    fn kernel(&mut self, function: &'a Function) -> Signature {
+    fn kernel(&mut self, instance: Instance<'a>) -> Signature {
+        let function = instance.function;
         let name = self.text(function.name);
         if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
             let message =
                 format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
             let _: Result<()> = self.error_hint(function.span, message, "give it another name");
         }
-        let mut signature = vec![];
-        for param in &function.params {
+        // What is wrong with them was said; without them what the annotations leave open would be said, too.
+        let Ok(given) = self.given_types(instance) else { return vec![] };
+        let (mut signature, mut open) = (vec![], vec![]);
+        for (number, param) in function.params.iter().enumerate() {
             let name = self.text(param.name);
             let Some(annotation) = self.annotation(param) else {
                 let _: Result<()> = self.error_hint(
@@ -177,22 +202,35 @@ impl<'a> Lower<'a> {
                 self.env.set(param.name, Val::Bad);
                 continue;
             };
-            let value = match self.resolve_type(annotation) {
-                Ok(Ty::Any) => {
+            let declared = self.resolve_type(annotation);
+            let ty = match (&given, declared) {
+                (Some(given), Ok(declared)) => {
+                    let ty = self.instance_type(name, declared, given[number]);
+                    open.extend(ty.ok().filter(|&ty| ty != declared));
+                    ty
+                }
+                (_, declared) => declared,
+            };
+            let value = match ty {
+                Ok(Ty::Any | Ty::Array(value::Element::Any, _)) => {
                     let _: Result<()> = self.error_hint(
                         annotation.span,
                         "a kernel of generic types cannot be compiled by itself",
-                        "name the types",
+                        "name the types, or say `wp.overload(kernel, [..])` with those it is for",
                     );
                     Val::Bad
                 }
                 Ok(ty) => {
-                    signature.extend(self.param_type(ty).map(|ty| (name.to_string(), ty)));
-                    self.param(name, ty)
+                    signature.extend(self.param_type(ty).ok().map(|ty| (name.to_string(), ty)));
+                    self.param(annotation.span, name, ty).unwrap_or(Val::Bad)
                 }
                 Err(Reported) => Val::Bad,
             };
             self.env.set(param.name, value);
+        }
+        if !open.is_empty() {
+            let name = self.instance_name(self.text(function.name), &open);
+            self.rename(name);
         }
         self.check_variables(function);
         let off = self.b.bool(false);
@@ -201,31 +239,14 @@ impl<'a> Lower<'a> {
         signature
     }
 
-    /// A type as those who launch the kernel see it.
-    fn param_type(&mut self, ty: Ty) -> Option<ParamType> {
-        match ty {
-            Ty::Data(data) => Some(ParamType::Value(data.element())),
-            Ty::Array(data, ndim) => Some(ParamType::Array(data.element(), ndim)),
-            Ty::Struct(id) => {
-                let fields = self.struct_fields(id).ok()?;
-                let fields: Option<_> = fields
-                    .into_iter()
-                    .map(|(field, ty)| Some((self.text(field).to_string(), self.param_type(ty)?)))
-                    .collect();
-                Some(ParamType::Struct(self.text(self.program.classes[id as usize].name).into(), fields?))
-            }
-            Ty::Any => None,
-        }
-    }
-
     /// What says the type of a parameter: what its annotation was found to be, or the annotation itself.
     fn annotation(&self, param: &'a crate::syntax::ast::Param) -> Option<&'a Expr> {
         self.scope.types.get(&param.name).or(param.annotation.as_ref())
     }
 
     /// The parameters of the kernel that a parameter of the source becomes.
-    fn param(&mut self, name: &str, ty: Ty) -> Val {
-        match ty {
+    fn param(&mut self, span: Span, name: &str, ty: Ty) -> Result<Val> {
+        Ok(match ty {
             Ty::Data(data) => {
                 let parts = (0..data.form.lanes()).map(|lane| {
                     let name =
@@ -234,20 +255,17 @@ impl<'a> Lower<'a> {
                 });
                 Val::Data(data, parts.collect())
             }
-            Ty::Array(data, ndim) => {
-                let value = self.b.kernel.param(name, Type::Array(data.array(ndim)));
-                Val::Array(data, ndim, value)
-            }
+            Ty::Array(element, ndim) => self.array_param(span, name, element, ndim)?,
             Ty::Struct(id) => {
-                let Ok(fields) = self.struct_fields(id) else { return Val::Bad };
-                let fields = fields.into_iter().map(|(field, ty)| {
+                let fields = self.struct_fields(id)?;
+                let fields = fields.iter().map(|&(field, ty)| {
                     let field = format!("{name}_{}", self.text(field));
-                    self.param(&field, ty)
+                    self.param(span, &field, ty)
                 });
-                Val::Struct(id, fields.collect())
+                Val::Struct(id, fields.collect::<Result<_>>()?)
             }
             Ty::Any => Val::Bad,
-        }
+        })
     }
 
     /// A scalar of a known type.
@@ -263,7 +281,7 @@ impl<'a> Lower<'a> {
             Val::Literal(value::Literal::Bool(_)) => "a bool".into(),
             Val::Data(data, _) => data.name(),
             Val::Struct(id, _) => self.text(self.program.classes[*id as usize].name).into(),
-            Val::Array(data, ndim, _) => format!("array of {} with {ndim} dimensions", data.name()),
+            Val::Array(array) => self.ty_name(array.ty()),
             Val::Tuple(_) => "a tuple".into(),
             Val::Str(_) => "a string".into(),
             Val::None => "None".into(),

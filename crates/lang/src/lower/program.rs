@@ -2,7 +2,9 @@
 
 use rustc_hash::FxHashMap;
 
-use super::Hidden;
+use super::generic::{Instance, Types};
+use super::{Custom, Hidden};
+use crate::signature::ParamType;
 use crate::syntax::ast::{Class, Expr, ExprKind, Function, Module, Names, Symbol};
 
 /// What names mean to a function, other than its own variables. A name may be a path: `math.pi`.
@@ -55,7 +57,8 @@ pub(crate) struct Program<'a> {
     pub(super) hidden: Hidden,
     pub(super) classes: Vec<&'a Class>,
     scopes: Vec<Scope<'a>>,
-    kernels: Vec<&'a Function>,
+    kernels: Vec<Instance<'a>>,
+    customs: FxHashMap<*const Function, Custom<'a>>,
 }
 
 impl<'a> Program<'a> {
@@ -74,9 +77,12 @@ impl<'a> Program<'a> {
             if program.has_decorator(&scope, &function.decorators, "func") {
                 scope.functions.entry(function.name).or_default().push(function);
             } else if program.has_decorator(&scope, &function.decorators, "kernel") {
-                program.kernels.push(function);
+                let types = Types::Annotated;
+                program.kernels.push(Instance { function, types });
             }
         }
+        program.overloads(module, &scope);
+        program.derivatives(module, &scope);
         for class in &module.classes {
             if program.has_decorator(&scope, &class.decorators, "struct") {
                 scope.structs.insert(class.name, program.classes.len() as u32);
@@ -101,11 +107,94 @@ impl<'a> Program<'a> {
             broke: find("$broke"),
             continued: find("$continued"),
         };
-        Program { names, hidden, classes, scopes, kernels }
+        let instance = |function| Instance { function, types: Types::Annotated };
+        let kernels = kernels.into_iter().map(instance).collect();
+        Program { names, hidden, classes, scopes, kernels, customs: FxHashMap::default() }
+    }
+
+    /// Replaces kernels that a module declares overloads of by those.
+    fn overloads(&mut self, module: &'a Module, scope: &Scope<'a>) {
+        let mut found = vec![];
+        for function in &module.functions {
+            if self.has_decorator(scope, &function.decorators, "overload") {
+                found.push((function.span.start, function.name, Types::Overload(function)));
+            }
+        }
+        let constants = module.constants.iter().map(|(_, value)| value);
+        for call in constants.chain(&module.calls) {
+            let ExprKind::Call { func, args, .. } = &call.kind else { continue };
+            if let ([Expr { kind: ExprKind::Name(kernel), .. }, list], Some("overload")) =
+                (&args[..], self.builtin_name(scope, func))
+            {
+                found.push((call.span.start, *kernel, Types::Listed(list)));
+            }
+        }
+        found.sort_by_key(|overload| overload.0);
+        let kernels = std::mem::take(&mut self.kernels);
+        for kernel in kernels {
+            let before = self.kernels.len();
+            let name = kernel.function.name;
+            let instances = found.iter().filter(|overload| overload.1 == name);
+            self.kernels.extend(instances.map(|overload| Instance { types: overload.2, ..kernel }));
+            if self.kernels.len() == before {
+                self.kernels.push(kernel);
+            }
+        }
+    }
+
+    /// What `@wp.func_grad(f)` and `@wp.func_replay(f)` say: of several `f` about the last before it.
+    fn derivatives(&mut self, module: &'a Module, scope: &Scope<'a>) {
+        for function in &module.functions {
+            for decorator in &function.decorators {
+                let ExprKind::Call { func, args, .. } = &decorator.kind else { continue };
+                let ([Expr { kind: ExprKind::Name(of), .. }], Some(kind)) =
+                    (&args[..], self.builtin_name(scope, func))
+                else {
+                    continue;
+                };
+                let is_gradient = match kind {
+                    "func_grad" => true,
+                    "func_replay" => false,
+                    _ => continue,
+                };
+                let known = scope.functions.get(of).map_or(&[][..], |known| known);
+                let before = known.iter().rfind(|known| known.span.start < function.span.start);
+                if let Some(of) = before {
+                    self.set_custom(of, function, is_gradient);
+                }
+            }
+        }
+    }
+
+    /// Gives a function a gradient or replay function of its own.
+    pub(crate) fn set_custom(&mut self, of: &'a Function, function: &'a Function, is_gradient: bool) {
+        let custom = self.customs.entry(of).or_default();
+        *(if is_gradient { &mut custom.gradient } else { &mut custom.replay }) = Some(function);
+    }
+
+    /// What a function has of its own.
+    pub(super) fn custom(&self, function: &Function) -> Option<Custom<'a>> {
+        self.customs.get(&std::ptr::from_ref(function)).copied()
+    }
+
+    /// Only the kernel of this name, for these types if they are given; whether there is one.
+    pub(crate) fn only(&mut self, name: &str, types: Option<&'a [ParamType]>) -> bool {
+        let names = self.names;
+        self.kernels.retain(|kernel| names.text(kernel.function.name) == name);
+        if let Some(given) = types {
+            self.only_first(given);
+        }
+        !self.kernels.is_empty()
+    }
+
+    /// Only the first kernel, for these types.
+    pub(crate) fn only_first(&mut self, types: &'a [ParamType]) {
+        self.kernels.truncate(1);
+        self.kernels.iter_mut().for_each(|kernel| kernel.types = Types::Given(types));
     }
 
     /// The kernels, in the order of the source.
-    pub(crate) fn kernels(&self) -> impl Iterator<Item = &'a Function> {
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = Instance<'a>> {
         self.kernels.iter().copied()
     }
 

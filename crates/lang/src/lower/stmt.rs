@@ -3,7 +3,8 @@
 use bullet_ops::DType;
 
 use super::control::Flow;
-use super::value::{Data, Form, Literal, Ty, Val};
+use super::memory::Place;
+use super::value::{Array, Data, Element, Form, Literal, Ty, Val};
 use super::{Lower, Reported, Result};
 use crate::diag::Span;
 use crate::ir::{Atomic, Op, Value, Values};
@@ -99,31 +100,62 @@ impl<'a> Lower<'a> {
         match &target.kind {
             ExprKind::Name(name) => self.bind(target.span, *name, value),
             ExprKind::Tuple(items) => self.unpack(target.span, items, value),
+            ExprKind::Attribute(..) | ExprKind::Subscript(..) if self.element_type_of(target).is_some() => {
+                let Some((array, indices)) = self.element_place(target)? else { return Err(Reported) };
+                self.b.span = target.span;
+                self.store_element(target.span, &array, &indices, value)
+            }
             ExprKind::Attribute(base, name) => {
+                self.refuse_calls(base)?;
                 let old = self.expr(base)?;
                 let new = self.replace_attribute(target.span, old, *name, value)?;
                 self.assign(base, new)
             }
             ExprKind::Subscript(base, indices) => {
-                let old = self.expr(base)?;
-                if let Val::Array(data, ndim, array) = old {
-                    let indices = self.indices(target.span, ndim, indices)?;
-                    let lanes = self.element(target.span, data, value)?;
-                    self.b.store(array, &indices, &lanes);
+                if let Some(place) = self.adjoint_place(base, indices) {
+                    let (variable, at) = place?;
+                    let Some(Val::Tuple(mut items)) = self.env.get(variable).cloned() else {
+                        return Err(Reported);
+                    };
+                    let ty = items[at].clone();
+                    let value = match (&ty, value) {
+                        (Val::Data(data, _), value) => self.convert(target.span, value, Ty::Data(*data))?,
+                        (Val::Struct(id, _), value) => self.convert(target.span, value, Ty::Struct(*id))?,
+                        (_, value) => value,
+                    };
+                    items[at] = value;
+                    self.env.set(variable, Val::Tuple(items));
                     return Ok(());
                 }
-                if let Some(call) = indices.iter().find(|index| has_call(index)) {
-                    return self.error_hint(
-                        call.span,
-                        "the index of a component that is assigned cannot hold a call",
-                        "put the index into a variable first",
-                    );
+                let old = self.expr(base)?;
+                if let Val::Array(array) = old {
+                    return match self.place_in(target.span, &array, indices)? {
+                        Place::Element(indices) => self.store_element(target.span, &array, &indices, value),
+                        Place::Part(_) => self.error_hint(
+                            target.span,
+                            "a part of an array cannot be assigned",
+                            "assign its elements in a loop",
+                        ),
+                    };
                 }
+                indices.iter().chain([&**base]).try_for_each(|index| self.refuse_calls(index))?;
                 let new = self.replace_component(target.span, old, indices, value)?;
                 self.assign(base, new)
             }
             _ => self.error(target.span, "this cannot be assigned"),
         }
+    }
+
+    /// What is assigned a component is evaluated twice.
+    fn refuse_calls(&mut self, expr: &Expr) -> Result<()> {
+        if !has_call(expr) {
+            return Ok(());
+        }
+        self.error_hint(
+            expr.span,
+            "the index of a component that is assigned cannot hold a call",
+            "put the index into a variable first",
+        )
     }
 
     fn bind(&mut self, span: Span, name: Symbol, value: Val) -> Result<()> {
@@ -140,6 +172,9 @@ impl<'a> Lower<'a> {
             value => self.materialize(value),
         };
         self.name_parts(name, &value);
+        if let Val::Array(array) = &value {
+            self.name_local(name, array);
+        }
         self.env.set(name, value);
         Ok(())
     }
@@ -180,12 +215,9 @@ impl<'a> Lower<'a> {
     }
 
     fn update(&mut self, span: Span, target: &'a Expr, op: BinaryOp, value: &'a Expr) -> Result<()> {
-        if let ExprKind::Subscript(base, indices) = &target.kind {
-            let old = self.expr(base)?;
-            if let Val::Array(data, ndim, array) = old {
-                let indices = self.indices(target.span, ndim, indices)?;
-                return self.update_element(span, (data, array), &indices, op, value);
-            }
+        if self.element_type_of(target).is_some() {
+            let Some((array, indices)) = self.element_place(target)? else { return Err(Reported) };
+            return self.update_element(span, &array, &indices, op, value);
         }
         let old = self.expr(target);
         let new = self.expr(value);
@@ -206,11 +238,16 @@ impl<'a> Lower<'a> {
     fn update_element(
         &mut self,
         span: Span,
-        (data, array): (Data, Value),
+        array: &Array,
         indices: &[Value],
         op: BinaryOp,
         value: &'a Expr,
     ) -> Result<()> {
+        let Element::Data(data) = array.element else {
+            let found = self.ty_name(array.ty());
+            let message = format!("`{}=` cannot be applied to an element of an {found}", op.text());
+            return self.error_hint(span, message, "update its fields");
+        };
         let atomic = match op {
             BinaryOp::Add | BinaryOp::Sub => Some(Atomic::Add),
             BinaryOp::And => Some(Atomic::And),
@@ -224,14 +261,12 @@ impl<'a> Lower<'a> {
             if op == BinaryOp::Sub {
                 lanes = lanes.iter().map(|&lane| self.b.neg(lane)).collect();
             }
-            self.b.atomic(atomic, array, indices, &lanes);
+            self.update_atomically(atomic, array, indices, &lanes);
             return Ok(());
         }
-        let old = Val::Data(data, self.b.load(array, indices));
+        let old = self.load_element(array, indices)?;
         let new = self.binary(span, op, old, value)?;
-        let lanes = self.element(span, data, new)?;
-        self.b.store(array, indices, &lanes);
-        Ok(())
+        self.store_element(span, array, indices, new)
     }
 
     fn for_statement(&mut self, span: Span, target: &'a Expr, iter: &'a Expr, body: &'a [Stmt]) -> Flow {
@@ -374,8 +409,11 @@ impl<'a> Lower<'a> {
             }
             (Val::Data(found, parts), Ty::Data(data)) if found == data => Ok(Val::Data(data, parts)),
             (Val::Struct(found, fields), Ty::Struct(id)) if found == id => Ok(Val::Struct(id, fields)),
-            (Val::Array(found, dims, array), Ty::Array(data, ndim)) if found == data && dims == ndim => {
-                Ok(Val::Array(data, ndim, array))
+            (Val::Array(array), Ty::Array(element, ndim))
+                if array.ndim() == usize::from(ndim)
+                    && (array.element == element || element == Element::Any) =>
+            {
+                Ok(Val::Array(array))
             }
             (value, ty) => {
                 let (found, expected) = (self.type_name(&value), self.ty_name(ty));
@@ -392,7 +430,14 @@ impl<'a> Lower<'a> {
         match ty {
             Ty::Data(data) => data.name(),
             Ty::Struct(id) => self.text(self.program.classes[id as usize].name).into(),
-            Ty::Array(data, ndim) => format!("array of {} with {ndim} dimensions", data.name()),
+            Ty::Array(element, ndim) => {
+                let element = match element {
+                    Element::Data(data) => data.name(),
+                    Element::Struct(id) => self.text(self.program.classes[id as usize].name).into(),
+                    Element::Any => "anything".into(),
+                };
+                format!("array of {element} with {ndim} dimensions")
+            }
             Ty::Any => "anything".into(),
         }
     }
@@ -407,6 +452,7 @@ fn has_call(expr: &Expr) -> bool {
         ExprKind::Compare(a, rest) => has_call(a) || rest.iter().any(|item| has_call(&item.1)),
         ExprKind::Logic(_, items) | ExprKind::Tuple(items) => items.iter().any(has_call),
         ExprKind::Subscript(a, items) => has_call(a) || items.iter().any(has_call),
+        ExprKind::Slice(bounds) => bounds.iter().flatten().any(has_call),
         ExprKind::Ternary { test, body, orelse } => has_call(test) || has_call(body) || has_call(orelse),
         _ => false,
     }

@@ -2,9 +2,10 @@
 
 use bullet_ops::DType;
 
-use super::value::{Data, Form, Literal, Ty, Val};
-use super::{Lower, Named, Result};
+use super::value::{Data, Element, Form, Literal, Ty, Val};
+use super::{Fields, Lower, Named, Result};
 use crate::diag::Span;
+use crate::signature::ParamType;
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
 /// What `array`, `array1d` .. are called.
@@ -27,7 +28,7 @@ impl<'a> Lower<'a> {
     /// The type that an expression names, if it does.
     pub(super) fn find_type(&mut self, expr: &Expr) -> Result<Option<Ty>> {
         if let Some(name) = self.builtin_name(expr) {
-            return Ok(if name == "array" { None } else { self.supported(expr.span, named(name))? });
+            return Ok(if name == "array" { None } else { named(name) });
         }
         match &expr.kind {
             ExprKind::Name(_) | ExprKind::Attribute(..) => match self.program.path(self.scope, expr) {
@@ -71,20 +72,6 @@ impl<'a> Lower<'a> {
         found
     }
 
-    /// Refuses what compiles nowhere yet.
-    fn supported(&mut self, span: Span, ty: Option<Ty>) -> Result<Option<Ty>> {
-        if let Some(Ty::Data(data)) = ty
-            && matches!(data.dtype, DType::F16 | DType::BF16)
-        {
-            return self.error_hint(
-                span,
-                format!("kernels cannot have {} yet", super::value::dtype_name(data.dtype)),
-                "use float32",
-            );
-        }
-        Ok(ty)
-    }
-
     /// `wp.array(dtype=float, ndim=2)`, `wp.types.vector(length=5, dtype=float)`, `wp.types.matrix(shape=(2, 3), dtype=float)`.
     fn constructed(&mut self, name: &str, args: &[Expr], keywords: &[(Symbol, Expr)]) -> Result<Option<Ty>> {
         let find = |lower: &Self, word: &str, at: usize| {
@@ -93,7 +80,7 @@ impl<'a> Lower<'a> {
         };
         if let Some(&(_, ndim)) = ARRAYS.iter().find(|array| array.0 == name) {
             let Some(dtype) = find(self, "dtype", 0) else { return Ok(None) };
-            let data = self.data_type(&dtype)?;
+            let element = self.element_type(&dtype)?;
             let ndim = match find(self, "ndim", 1) {
                 Some(count) => match self.static_int(&count)? {
                     n @ 1..=4 => n as u8,
@@ -101,7 +88,7 @@ impl<'a> Lower<'a> {
                 },
                 None => ndim,
             };
-            return Ok(Some(Ty::Array(data, ndim)));
+            return Ok(Some(Ty::Array(element, ndim)));
         }
         let form = match name {
             "vector" => {
@@ -120,11 +107,13 @@ impl<'a> Lower<'a> {
         };
         let at = usize::from(matches!(name, "vector" | "matrix"));
         let Some(dtype) = find(self, "dtype", at) else { return Ok(None) };
-        let inner = self.data_type(&dtype)?;
-        if inner.form != Form::Scalar {
-            return self.error(dtype.span, format!("expected a scalar type, found {}", inner.name()));
+        match self.resolve_type(&dtype)? {
+            Ty::Data(Data { form: Form::Scalar, dtype }) => Ok(Some(Ty::Data(Data { form, dtype }))),
+            other => {
+                let found = self.ty_name(other);
+                self.error(dtype.span, format!("expected a scalar type, found {found}"))
+            }
         }
-        Ok(Some(Ty::Data(Data { form, dtype: inner.dtype })))
     }
 
     /// The number of elements of a vector or row.
@@ -136,15 +125,16 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn data_type(&mut self, expr: &Expr) -> Result<Data> {
+    /// What an array can hold.
+    pub(super) fn element_type(&mut self, expr: &Expr) -> Result<Element> {
         match self.resolve_type(expr)? {
-            Ty::Data(data) => Ok(data),
-            Ty::Struct(_) => self.error_hint(
+            Ty::Data(data) => Ok(Element::Data(data)),
+            Ty::Struct(id) => Ok(Element::Struct(id)),
+            Ty::Any => Ok(Element::Any),
+            Ty::Array(..) => self.error(
                 expr.span,
-                "arrays of structs are not supported yet",
-                "use an array for each field",
+                "arrays hold numbers, vectors, matrices, quaternions, transforms or structs of these",
             ),
-            _ => self.error(expr.span, "arrays hold numbers, vectors, matrices, quaternions or transforms"),
         }
     }
 
@@ -165,7 +155,10 @@ impl<'a> Lower<'a> {
     }
 
     /// The fields of a struct with their types.
-    pub(super) fn struct_fields(&mut self, id: u32) -> Result<Vec<(Symbol, Ty)>> {
+    pub(super) fn struct_fields(&mut self, id: u32) -> Result<Fields> {
+        if let Some(known) = self.fields.get(&id) {
+            return Ok(known.clone());
+        }
         let class = self.program.classes[id as usize];
         let address: *const () = std::ptr::from_ref(class).cast();
         if self.looking_up.contains(&address) {
@@ -178,7 +171,7 @@ impl<'a> Lower<'a> {
         for (name, annotation) in &class.fields {
             let annotation = self.scope.types.get(name).unwrap_or(annotation);
             let ty = self.resolve_type(annotation).and_then(|ty| {
-                if let Ty::Struct(inner) = ty {
+                if let Ty::Struct(inner) | Ty::Array(Element::Struct(inner), _) = ty {
                     self.struct_fields(inner)?;
                 }
                 Ok(ty)
@@ -191,7 +184,30 @@ impl<'a> Lower<'a> {
         }
         self.scope = outer;
         self.looking_up.pop();
-        fields
+        let fields: Fields = fields?.into();
+        self.fields.insert(id, fields.clone());
+        Ok(fields)
+    }
+}
+
+impl Lower<'_> {
+    /// A type as those who launch the kernel see it.
+    pub(super) fn param_type(&mut self, ty: Ty) -> Result<ParamType> {
+        Ok(match ty {
+            Ty::Data(data) => ParamType::Value(data.element()),
+            Ty::Struct(id) => {
+                let mut fields = vec![];
+                for &(field, ty) in self.struct_fields(id)?.iter() {
+                    fields.push((self.text(field).into(), self.param_type(ty)?));
+                }
+                ParamType::Struct(self.text(self.program.classes[id as usize].name).into(), fields)
+            }
+            Ty::Array(Element::Data(data), ndim) => ParamType::Array(data.element(), ndim),
+            Ty::Array(Element::Struct(id), ndim) => {
+                ParamType::StructArray(Box::new(self.param_type(Ty::Struct(id))?), ndim)
+            }
+            Ty::Array(Element::Any, _) | Ty::Any => return Err(super::Reported),
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! What expressions are while a kernel is lowered: composite types, and values as the scalars they are made of.
 
+use std::rc::Rc;
+
 use bullet_ops::DType;
 use smallvec::SmallVec;
 
 use crate::ir::{ArrayType, Space, Value, Values};
-use crate::signature::Element;
+use crate::signature;
 
 /// How the scalars of a value belong together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -33,9 +35,66 @@ pub(super) enum Ty {
     Data(Data),
     /// An index into the module's structs.
     Struct(u32),
-    Array(Data, u8),
+    Array(Element, u8),
     /// `Any`: whatever the argument is.
     Any,
+}
+
+/// What an array holds many of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Element {
+    Data(Data),
+    /// An index into the module's structs.
+    Struct(u32),
+    /// `Any`, of parameters.
+    Any,
+}
+
+/// One dimension of the memory behind an array.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Axis {
+    /// All of it is a dimension of the array.
+    All,
+    /// One place of it, which is none.
+    At(Value),
+    /// Places `start, start + step, ..`, so many: what a slice leaves.
+    Range { start: Value, length: Value, step: Value },
+}
+
+/// A reference to an array, or to a part of one. Copying it copies no element.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Array {
+    pub(super) element: Element,
+    /// The arrays of the IR: one, or of structs one for each field of numbers, in order.
+    pub(super) values: Values,
+    /// The lengths, where they are known: of an array that the kernel made.
+    pub(super) local: Option<SmallVec<[u32; 4]>>,
+    /// Of the memory.
+    pub(super) axes: SmallVec<[Axis; 4]>,
+}
+
+impl Array {
+    /// All of a parameter.
+    pub(super) fn new(element: Element, ndim: u8, values: Values) -> Array {
+        Array { element, values, local: None, axes: smallvec::smallvec![Axis::All; ndim.into()] }
+    }
+
+    /// How many indices an element has.
+    pub(super) fn ndim(&self) -> usize {
+        self.axes.iter().filter(|axis| !matches!(axis, Axis::At(_))).count()
+    }
+
+    pub(super) fn ty(&self) -> Ty {
+        Ty::Array(self.element, self.ndim() as u8)
+    }
+
+    /// Whether two differ in places only.
+    fn same_type(&self, other: &Array) -> bool {
+        let kind = std::mem::discriminant::<Axis>;
+        (self.element, &self.values, &self.local) == (other.element, &other.values, &other.local)
+            && self.axes.len() == other.axes.len()
+            && self.axes.iter().zip(&other.axes).all(|(a, b)| kind(a) == kind(b))
+    }
 }
 
 /// A number in the source, which has the type of what it meets.
@@ -53,7 +112,7 @@ pub(super) enum Val {
     Data(Data, Values),
     /// The values of the fields.
     Struct(u32, Vec<Val>),
-    Array(Data, u8, Value),
+    Array(Rc<Array>),
     Tuple(Vec<Val>),
     Str(String),
     None,
@@ -83,18 +142,19 @@ impl Data {
 
     /// As an array of `ndim` dimensions holds it.
     pub(super) fn array(self, ndim: u8) -> ArrayType {
-        ArrayType { dtype: self.dtype, lanes: self.form.lanes() as u16, ndim, space: Space::Global }
+        let lanes = self.form.lanes() as u16;
+        ArrayType { dtype: self.dtype, lanes, pitch: lanes, ndim, space: Space::Global }
     }
 
     /// As those who launch a kernel see it.
-    pub(super) fn element(self) -> Element {
+    pub(super) fn element(self) -> signature::Element {
         let dims = match self.form {
             Form::Scalar => SmallVec::new(),
             Form::Vec(n) => SmallVec::from_slice(&[n]),
             Form::Mat(rows, columns) => SmallVec::from_slice(&[rows, columns]),
             Form::Quat | Form::Transform => SmallVec::from_slice(&[self.form.lanes() as u16]),
         };
-        Element { dtype: self.dtype, dims, name: self.name() }
+        signature::Element { dtype: self.dtype, dims, name: self.name() }
     }
 
     /// As the source spells it.
@@ -134,11 +194,16 @@ impl Val {
         Val::Data(Data::scalar(dtype), SmallVec::from_slice(&[value]))
     }
 
-    /// All scalars, in order; those of arrays and of what cannot be stored are none.
+    /// All scalars, in order: of arrays those that say which part it is; of what cannot be stored none.
     pub(super) fn parts(&self, out: &mut Values) {
         match self {
             Val::Data(_, parts) => out.extend_from_slice(parts),
             Val::Struct(_, fields) | Val::Tuple(fields) => fields.iter().for_each(|field| field.parts(out)),
+            Val::Array(array) => array.axes.iter().for_each(|axis| match *axis {
+                Axis::All => {}
+                Axis::At(place) => out.push(place),
+                Axis::Range { start, length, step } => out.extend([start, length, step]),
+            }),
             _ => {}
         }
     }
@@ -151,6 +216,18 @@ impl Val {
                 Val::Struct(*id, fields.iter().map(|field| field.with_parts(parts)).collect())
             }
             Val::Tuple(items) => Val::Tuple(items.iter().map(|item| item.with_parts(parts)).collect()),
+            Val::Array(array) if array.axes.iter().any(|axis| *axis != Axis::All) => {
+                let mut next = |old: Value| parts.next().unwrap_or(old);
+                let axes = array.axes.iter().map(|axis| match *axis {
+                    Axis::All => Axis::All,
+                    Axis::At(place) => Axis::At(next(place)),
+                    Axis::Range { start, length, step } => {
+                        Axis::Range { start: next(start), length: next(length), step: next(step) }
+                    }
+                });
+                let axes = axes.collect();
+                Val::Array(Rc::new(Array { axes, ..(**array).clone() }))
+            }
             other => other.clone(),
         }
     }
@@ -163,6 +240,7 @@ impl Val {
             (Val::Tuple(x), Val::Tuple(y)) => {
                 x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.same_type(y))
             }
+            (Val::Array(a), Val::Array(b)) => a.same_type(b),
             (a, b) => a == b,
         }
     }
@@ -172,6 +250,7 @@ impl Val {
         match self {
             Val::Data(..) => true,
             Val::Struct(_, fields) | Val::Tuple(fields) => fields.iter().any(Val::is_carried),
+            Val::Array(array) => array.axes.iter().any(|axis| *axis != Axis::All),
             _ => false,
         }
     }

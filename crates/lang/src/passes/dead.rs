@@ -1,7 +1,10 @@
 //! Drops what nobody sees: instructions without effect whose results are unused, results of branches, variables that loops
-//! carry for themselves only, and what is put on the tape but never used.
+//! carry for themselves only, what is put on the tape but never used, and what is stored in a thread's own array that nothing
+//! loads.
 
-use crate::ir::{Block, Def, Inst, Kernel, Op, Value};
+use rustc_hash::FxHashMap;
+
+use crate::ir::{Block, Def, Inst, Kernel, Op, Space, Value};
 
 struct Marker<'a> {
     kernel: &'a Kernel,
@@ -12,6 +15,8 @@ struct Marker<'a> {
     owner: Vec<Option<Inst>>,
     /// The pushes of each slot of the tape.
     pushes: Vec<Vec<Inst>>,
+    /// The stores to each array that only this thread sees.
+    stores: FxHashMap<Value, Vec<Inst>>,
     work: Vec<Value>,
 }
 
@@ -24,6 +29,7 @@ pub(crate) fn eliminate(kernel: &mut Kernel) {
         inside: vec![None; kernel.insts.len()],
         owner: vec![None; kernel.blocks.len()],
         pushes: vec![],
+        stores: FxHashMap::default(),
         work: vec![],
     };
     let mut roots = vec![];
@@ -52,6 +58,9 @@ impl Marker<'_> {
                     }
                     self.pushes[slot].push(inst);
                 }
+                Op::Store if is_local(kernel, data.args[0]) => {
+                    self.stores.entry(data.args[0]).or_default().push(inst);
+                }
                 op if op.has_effect() => roots.push(inst),
                 _ => {}
             }
@@ -73,6 +82,11 @@ impl Marker<'_> {
             match data.op {
                 Op::If => self.work.push(data.args[0]),
                 Op::For => self.work.extend(&data.args[..3]),
+                // All of it, for the adjoint.
+                Op::Custom(_) => {
+                    self.work.extend(&data.args);
+                    data.blocks.iter().for_each(|&block| self.work.extend(&self.kernel.block(block).yields));
+                }
                 Op::While => {
                     self.work.push(data.args[0]);
                     self.work.push(self.kernel.block(data.blocks[0]).yields[0]);
@@ -94,6 +108,9 @@ impl Marker<'_> {
                 Def::Arg(block, number) => {
                     let Some(owner) = self.owner[block.index()] else { continue };
                     self.keep(owner);
+                    if matches!(self.kernel.inst(owner).op, Op::Custom(_)) {
+                        continue;
+                    }
                     let counted = self.kernel.inst(owner).op == Op::For;
                     // The index of a `for` is its own.
                     if let Some(carried) = (number as usize).checked_sub(usize::from(counted)) {
@@ -115,11 +132,19 @@ impl Marker<'_> {
                 }
             }
             Op::For | Op::While => self.carried(inst, number),
+            Op::Custom(_) => {}
             Op::Pop(slot) => {
                 for push in self.pushes.get(slot as usize).cloned().unwrap_or_default() {
                     self.keep(push);
                     self.work.extend(&kernel.inst(push).args);
                 }
+            }
+            Op::Load => {
+                for store in self.stores.remove(&data.args[0]).unwrap_or_default() {
+                    self.keep(store);
+                    self.work.extend(&kernel.inst(store).args);
+                }
+                self.work.extend(&data.args);
             }
             _ => self.work.extend(&data.args),
         }
@@ -137,6 +162,11 @@ impl Marker<'_> {
     }
 }
 
+/// Whether an array is the thread's own.
+fn is_local(kernel: &Kernel, array: Value) -> bool {
+    kernel.ty(array).array().is_some_and(|array| array.space == Space::Local)
+}
+
 /// Takes out what is not live.
 fn sweep(kernel: &mut Kernel, block: Block, live: &[bool], kept: &[bool]) {
     let mut insts = std::mem::take(&mut kernel.blocks[block.index()].insts);
@@ -147,7 +177,7 @@ fn sweep(kernel: &mut Kernel, block: Block, live: &[bool], kept: &[bool]) {
         }
         let data = kernel.inst(inst).clone();
         let keep: Vec<bool> = data.results.iter().map(|value| live[value.index()]).collect();
-        if keep.contains(&false) {
+        if keep.contains(&false) && !matches!(data.op, Op::Custom(_)) {
             narrow(kernel, inst, &keep);
         }
         for inner in data.blocks {

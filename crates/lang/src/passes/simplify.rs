@@ -68,6 +68,13 @@ impl Simplifier<'_> {
             let keep = match self.kernel.inst(inst).op {
                 Op::If => self.branch(inst, kept),
                 Op::For | Op::While => self.repeat(inst),
+                Op::Custom(_) => {
+                    for block in self.kernel.inst(inst).blocks.clone() {
+                        self.writes += u32::from(self.has_writes(block));
+                        self.block(block);
+                    }
+                    true
+                }
                 Op::Load => self.load(inst),
                 op if op.is_pure() => self.pure(inst),
                 op => {

@@ -48,6 +48,8 @@ pub(crate) struct Module {
     pub(crate) classes: Vec<Class>,
     /// `NAME = expression` at module level, in order.
     pub(crate) constants: Vec<(Symbol, Expr)>,
+    /// `wp.overload(..)` at module level.
+    pub(crate) calls: Vec<Expr>,
 }
 
 /// One imported name.
@@ -183,6 +185,8 @@ pub(crate) enum ExprKind {
     Subscript(Box<Expr>, Vec<Expr>),
     /// `(a, b)` and `[a, b]`.
     Tuple(Vec<Expr>),
+    /// `a:b:c`, among indices only.
+    Slice(Box<[Option<Expr>; 3]>),
 }
 
 impl Expr {
@@ -207,6 +211,7 @@ impl Expr {
                 rest.iter_mut().for_each(|(_, y)| y.place(span));
             }
             ExprKind::Logic(_, items) | ExprKind::Tuple(items) => all(items),
+            ExprKind::Slice(bounds) => bounds.iter_mut().flatten().for_each(|bound| bound.place(span)),
             ExprKind::Ternary { test, body, orelse } => {
                 [test, body, orelse].into_iter().for_each(|part| part.place(span));
             }

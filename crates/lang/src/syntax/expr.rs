@@ -255,15 +255,7 @@ impl Parser<'_> {
     fn indices(&mut self, base: Span) -> Option<Vec<Expr>> {
         let mut items = vec![];
         while self.peek() != Token::Op("]") {
-            if self.peek() == Token::Op(":") {
-                self.error(self.span(), "kernels cannot take slices");
-                return None;
-            }
-            items.push(self.expression()?);
-            if self.peek() == Token::Op(":") {
-                self.error(self.span(), "kernels cannot take slices");
-                return None;
-            }
+            items.push(self.index_or_slice()?);
             if !self.eat(",") {
                 break;
             }
@@ -278,6 +270,27 @@ impl Parser<'_> {
             items = inner.clone();
         }
         Some(items)
+    }
+
+    /// `i`, or `a:b:c`, of which each part may be missing.
+    fn index_or_slice(&mut self) -> Option<Expr> {
+        let start = self.span();
+        let mut bounds = [None, None, None];
+        for (number, bound) in bounds.iter_mut().enumerate() {
+            if !matches!(self.peek(), Token::Op(":" | "," | "]")) {
+                *bound = Some(self.expression()?);
+            }
+            if number == 2 || !self.eat(":") {
+                if number == 0 {
+                    return match bound.take() {
+                        Some(index) => Some(index),
+                        None => self.expression(),
+                    };
+                }
+                break;
+            }
+        }
+        node(start.to(self.last_span()), ExprKind::Slice(Box::new(bounds)))
     }
 
     fn atom(&mut self) -> Option<Expr> {

@@ -211,11 +211,22 @@ impl<'a> Parser<'a> {
             self.import(module);
         } else if self.peek() == Token::Name && self.peek_at(1) == Token::Op("=") {
             self.constant(module);
+        } else if self.at_overload() {
+            let call = self.expression();
+            module.calls.extend(call);
+            self.skip_statement();
         } else if matches!(self.peek(), Token::Indent | Token::Dedent | Token::Newline) {
             self.bump();
         } else {
             self.skip_statement();
         }
+    }
+
+    /// Whether `wp.overload(` or `overload(` stands here.
+    fn at_overload(&self) -> bool {
+        let is_path = self.peek() == Token::Name && self.peek_at(1) == Token::Op(".");
+        let at = (self.at + if is_path { 2 } else { 0 }).min(self.tokens.len() - 1);
+        self.tokens[at].token == Token::Name && self.slice(self.tokens[at].span) == "overload"
     }
 
     /// `NAME = expression`; if kernels cannot have such an expression the name stays unknown to them.
@@ -504,6 +515,7 @@ impl<'a> Parser<'a> {
                 let message = if self.eat(",") { Some(self.expression()?) } else { None };
                 StmtKind::Assert { test, message }
             }
+            _ if self.peek() == Token::Op("...") => (self.bump(), StmtKind::Pass).1,
             _ => return self.assignment(out),
         };
         out.push(Stmt { span: start.to(self.last_span()), kind });

@@ -15,7 +15,7 @@ def scale(x: float, by: float = 2.0):
 
 
 @wp.kernel
-def k(a: wp.array(dtype=float), b, c: "float", d: wp.array(dtype=Pair), e: wp.float16):
+def k(a: wp.array(dtype=float), b, c: "float", d: wp.array(dtype=Pair), e: wp.float17):
     i = wp.tid()
     a[i] = scale(1.0, 2.0, 3.0)
     a[i] = scale()

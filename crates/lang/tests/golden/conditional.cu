@@ -4,9 +4,9 @@ template <class T>
 struct Array1 {
     T* data;
     int shape[1];
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int lanes) const { return data + (long long)i * lanes; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.

@@ -4,18 +4,18 @@ template <class T>
 struct Array1 {
     T* data;
     int shape[1];
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int lanes) const { return data + (long long)i * lanes; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
 };
 
 template <class T>
 struct Array2 {
     T* data;
     int shape[2];
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i, int j) const { return data[(long long)i * shape[1] + j]; }
-    __device__ __forceinline__ T* at(int i, int j, int lanes) const { return data + ((long long)i * shape[1] + j) * lanes; }
+    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + ((long long)i * shape[1] + j) * pitch; }
 };
 
 extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> rows, Array1<float> total) {

@@ -4,9 +4,9 @@ template <class T>
 struct Array2 {
     T* data;
     int shape[2];
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i, int j) const { return data[(long long)i * shape[1] + j]; }
-    __device__ __forceinline__ T* at(int i, int j, int lanes) const { return data + ((long long)i * shape[1] + j) * lanes; }
+    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + ((long long)i * shape[1] + j) * pitch; }
 };
 
 extern "C" __global__ void stencil(int dim0, int dim1, Array2<float> u, Array2<float> out, float k) {

@@ -1,7 +1,8 @@
 //! Random kernels as Python source: every statement and most functions of scalars, without races.
 //!
 //! Arrays: `x` is read anywhere, `y` and `z` (rows) are read and overwritten at the thread's own place, `out` is stored to at
-//! it, `acc` is added to anywhere.
+//! it, `acc` is added to anywhere. `p` holds structs, of which a thread reads all and overwrites its own. `l` and `m` are the
+//! thread's own.
 
 use std::fmt::Write;
 
@@ -39,6 +40,37 @@ impl Random {
 pub(crate) const LENGTH: usize = 5;
 pub(crate) const COLUMNS: usize = 3;
 
+/// A function with a gradient of its own, which is its derivative.
+const DERIVATIVES: &str = "
+@wp.func
+def own(u: float, v: float):
+    return wp.sin(u) * v + u
+
+
+@wp.func_grad(own)
+def adj_own(u: float, v: float, adj: float):
+    c = wp.cos(u)
+    wp.adjoint[v] += wp.sin(u) * adj
+    if v > 0.0:
+        wp.adjoint[u] = c * v * adj
+    else:
+        for k in range(2):
+            wp.adjoint[u] += 0.5 * c * v * adj
+    wp.adjoint[u] += adj
+
+
+@wp.func
+def again(u: float):
+    return wp.cos(u) * u
+
+
+@wp.func_replay(again)
+def replay_again(u: float):
+    return u * wp.cos(u)
+
+
+";
+
 struct Generator {
     random: Random,
     text: String,
@@ -50,20 +82,27 @@ struct Generator {
     loops: usize,
     budget: usize,
     in_function: bool,
+    /// Whether there is no array to read, and no other function to call.
+    plain: bool,
 }
 
 /// A module with one kernel `k`.
 pub(crate) fn module(seed: u64) -> String {
     let mut generator = Generator {
         random: Random::new(seed),
-        text: "import warp as wp\n\n\n".into(),
+        text: "import warp as wp\n\nVec2 = wp.types.vector(length=2, dtype=float)\n\n\n@wp.struct\nclass Q:\n    b: float\n    v: Vec2\n\n\n@wp.struct\nclass P:\n    a: float\n    \
+               n: int\n    q: Q\n\n\n"
+            .into(),
         floats: vec![],
         ints: vec![],
         next: 0,
         loops: 0,
         budget: 0,
         in_function: false,
+        plain: false,
     };
+    generator.text.push_str(DERIVATIVES);
+    generator.smooth();
     generator.function();
     generator.kernel();
     // All in float64, where derivatives can be compared to nine digits and constants are what they say.
@@ -84,9 +123,30 @@ impl Generator {
         format!("{stem}{}", self.next)
     }
 
+    /// A function without memory or loops, for `wp.grad`.
+    fn smooth(&mut self) {
+        self.in_function = true;
+        self.plain = true;
+        self.text.push_str("@wp.func\ndef smooth(p: float, q: float, n: int):\n");
+        self.floats = vec!["p".into(), "q".into()];
+        self.ints = vec!["n".into()];
+        self.budget = 0;
+        self.assign(1);
+        if self.random.chance(50) {
+            let test = self.condition(1);
+            self.line(1, &format!("if {test}:"));
+            self.block(2, 2);
+        }
+        let value = self.float(2);
+        self.line(1, &format!("return float(wp.sin({value}))"));
+        self.text.push_str("\n\n");
+        self.plain = false;
+        self.in_function = false;
+    }
+
     fn function(&mut self) {
         self.in_function = true;
-        self.text.push_str("@wp.func\ndef helper(p: float, q: float, n: int):\n");
+        self.text.push_str("@wp.func\ndef helper(p: float, q: float, n: int, r: wp.array(dtype=float)):\n");
         self.floats = vec!["p".into(), "q".into()];
         self.ints = vec!["n".into()];
         self.budget = 4;
@@ -105,7 +165,8 @@ impl Generator {
     fn kernel(&mut self) {
         self.text.push_str(
             "@wp.kernel\ndef k(x: wp.array(dtype=float), y: wp.array(dtype=float), z: wp.array2d(dtype=float), \
-             out: wp.array(dtype=float), acc: wp.array(dtype=float), n: int, s: float):\n    i = wp.tid()\n",
+             out: wp.array(dtype=float), acc: wp.array(dtype=float), n: int, s: float, p: wp.array(dtype=P)):\n    i = \
+             wp.tid()\n    l = wp.zeros(shape=3, dtype=float)\n    m = wp.zeros((2, 3), float)\n",
         );
         self.floats = vec!["s".into()];
         self.ints = vec!["i".into(), "n".into()];
@@ -138,7 +199,7 @@ impl Generator {
             return self.assign(depth);
         }
         self.budget -= 1;
-        match self.random.below(if self.in_function { 12 } else { 20 }) {
+        match self.random.below(if self.in_function { 13 } else { 26 }) {
             0..=3 => self.assign(depth),
             4 | 5 => self.branch(depth),
             6 | 7 if self.loops < 2 => self.for_loop(depth),
@@ -149,6 +210,10 @@ impl Generator {
                 self.line(depth, &format!("if {test}:"));
                 let word = if self.random.chance(50) { "break" } else { "continue" };
                 self.line(depth + 1, word);
+            }
+            11 | 12 if self.in_function => {
+                let (column, value) = (self.int(), self.float(2));
+                self.line(depth, &format!("r[({column}) % 3] = wp.sin({value})"));
             }
             12 if depth > 1 || self.random.chance(30) => {
                 let test = self.condition(1);
@@ -174,6 +239,32 @@ impl Generator {
             18 => {
                 let value = self.float(2);
                 self.line(depth, &format!("out[i] = {value}"));
+            }
+            19 | 20 => {
+                let (place, value) = (self.local(), self.float(2));
+                let op = ["=", "=", "+=", "-=", "*="][self.random.below(5)];
+                self.line(depth, &format!("{place} {op} wp.sin({value})"));
+            }
+            21 => {
+                let (value, other) = (self.float(2), self.float(1));
+                match self.random.below(4) {
+                    0 => self.line(depth, &format!("p[i].a = wp.sin({value})")),
+                    1 => self.line(depth, &format!("p[i].q.b *= wp.cos({value})")),
+                    2 => self.line(depth, &format!("p[i].q.v = Vec2(wp.sin({value}), {other})")),
+                    _ => {
+                        let name = self.fresh("e");
+                        self.line(depth, &format!("{name} = p[i]"));
+                        self.line(depth, &format!("{name}.a = {name}.q.b + wp.sin({value})"));
+                        self.line(depth, &format!("{name}.q.v.y = {other}"));
+                        self.line(depth, &format!("p[i] = {name}"));
+                    }
+                }
+            }
+            22 => {
+                let (name, int, value) = (self.fresh("w"), self.int(), self.float(2));
+                let part = ["z[i]", "m[1]", "l[0:2]", "m[0, ::-1]"][self.random.below(4)];
+                self.line(depth, &format!("{name} = {part}"));
+                self.line(depth, &format!("{name}[({int}) % 2] = wp.sin({value})"));
             }
             _ => self.assign(depth),
         }
@@ -288,7 +379,13 @@ impl Generator {
     }
 
     fn leaf(&mut self) -> String {
-        let array = if self.in_function { 0 } else { 3 };
+        let array = if self.plain {
+            0
+        } else if self.in_function {
+            1
+        } else {
+            8
+        };
         match self.random.below(6 + array) {
             0 => {
                 let mut text = String::new();
@@ -299,6 +396,10 @@ impl Generator {
                 let int = self.int();
                 format!("(0.1 * float({int}))")
             }
+            6 if self.in_function => {
+                let column = self.int();
+                format!("r[({column}) % 3]")
+            }
             6 => {
                 let index = self.index();
                 format!("x[{index}]")
@@ -308,15 +409,42 @@ impl Generator {
                 let column = self.int();
                 format!("z[i, ({column}) % {COLUMNS}]")
             }
+            9 | 10 => self.local(),
+            11 => {
+                let field = ["a", "q.b", "q.v.x", "q.v[1]"][self.random.below(4)];
+                format!("p[i].{field}")
+            }
+            12 => "float(p[i].n)".into(),
+            13 => {
+                let int = self.int();
+                let part = ["z[i]", "m[1]", "l[::2]", "m[0, 1:]"][self.random.below(4)];
+                format!("{part}[({int}) % 2]")
+            }
             _ => self.floats[self.random.below(self.floats.len())].clone(),
         }
+    }
+
+    /// An element of an array of the thread's own.
+    fn local(&mut self) -> String {
+        let int = self.int();
+        if self.random.chance(50) {
+            return format!("l[({int}) % 3]");
+        }
+        let row = self.int();
+        format!("m[({row}) % 2, ({int}) % 3]")
     }
 
     fn float(&mut self, depth: usize) -> String {
         if depth == 0 || self.random.chance(25) {
             return self.leaf();
         }
-        let choice = self.random.below(if self.in_function { 27 } else { 28 });
+        let choice = self.random.below(if self.plain {
+            27
+        } else if self.in_function {
+            30
+        } else {
+            32
+        });
         let a = self.float(depth - 1);
         let b = if self.random.chance(50) { self.leaf() } else { self.float(depth - 1) };
         match choice {
@@ -349,9 +477,20 @@ impl Generator {
                 }
             }
             26 => format!("wp.lerp({a}, {b}, 0.3)"),
+            27 => format!("own({a}, {b})"),
+            28 => format!("again({a})"),
+            29 => {
+                let (int, place) = (self.int(), self.random.below(2));
+                match self.random.below(4) {
+                    0 => format!("wp.sin(wp.grad(own)({a}, {b})[{place}])"),
+                    1 => format!("wp.grad(wp.atan2)(float({a}), 2.0 + {b} * {b})[{place}]"),
+                    _ => format!("wp.sin(wp.grad(smooth)({a}, {b}, {int})[{place}])"),
+                }
+            }
             _ => {
                 let int = self.int();
-                format!("helper({a}, {b}, {int})")
+                let array = ["l", "m[1]", "z[i]"][self.random.below(3)];
+                format!("helper({a}, {b}, {int}, {array})")
             }
         }
     }

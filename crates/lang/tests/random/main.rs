@@ -25,14 +25,33 @@ fn first_seed() -> u64 {
     std::env::var("BULLET_LANG_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// `x`, `y`, `z`, `out`, `acc`, random.
+/// How many arrays of floats there are, and which of the kernel's parameters they and `s` are.
+const FLOATS: usize = 8;
+const ACTIVE: [usize; 9] = [0, 1, 2, 3, 4, 7, 9, 10, 6];
+
+/// `x`, `y`, `z`, `out`, `acc` and the floats of `p`, random.
 fn arrays(random: &mut Random) -> Vec<Array<f64>> {
-    let shapes: [&[usize]; 5] = [&[LENGTH], &[LENGTH], &[LENGTH, COLUMNS], &[LENGTH], &[LENGTH]];
-    let array = |shape: &&[usize]| {
-        let cells = (0..shape.iter().product()).map(|_| random.signed() * 1.5).collect();
+    let shapes: [(&[usize], usize); FLOATS] = [
+        (&[LENGTH], 1),
+        (&[LENGTH], 1),
+        (&[LENGTH, COLUMNS], 1),
+        (&[LENGTH], 1),
+        (&[LENGTH], 1),
+        (&[LENGTH], 1),
+        (&[LENGTH], 1),
+        (&[LENGTH], 2),
+    ];
+    let array = |(shape, lanes): &(&[usize], usize)| {
+        let count = shape.iter().product::<usize>() * lanes;
+        let cells = (0..count).map(|_| random.signed() * 1.5).collect();
         Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
     };
     shapes.iter().map(array).collect()
+}
+
+/// The integers of `p`.
+fn integers<R: Real>() -> Array<R> {
+    Array::ints(DType::I32, &[2, 0, 1, 3, 1])
 }
 
 fn map<R: Real>(array: &Array<f64>, f: impl FnMut(usize, f64) -> R) -> Array<R> {
@@ -43,12 +62,17 @@ fn map<R: Real>(array: &Array<f64>, f: impl FnMut(usize, f64) -> R) -> Array<R> 
 
 fn arguments<R: Real>(s: R) -> Vec<Arg<R>> {
     let arrays = (0..5).map(Arg::Array);
-    arrays.chain([Arg::Int(3), Arg::Float(s)]).collect()
+    let structs = [5, FLOATS, 6, 7].map(Arg::Array);
+    arrays.chain([Arg::Int(3), Arg::Float(s)]).chain(structs).collect()
 }
 
 fn forward<R: Real>(kernel: &Kernel, mut arrays: Vec<Array<R>>, s: R, options: Run) -> Option<Vec<Array<R>>> {
+    arrays.push(integers());
     match run(kernel, &[THREADS], &arguments(s), &mut arrays, options) {
-        Ok(_) => Some(arrays),
+        Ok(_) => {
+            arrays.truncate(FLOATS);
+            Some(arrays)
+        }
         Err(fault) if fault.to_string().contains("too long") => None,
         Err(fault) => panic!("{fault}\n{kernel}"),
     }
@@ -68,27 +92,28 @@ fn gradients(
 ) -> (Vec<Array<f64>>, f64) {
     let mut all: Vec<Array<f64>> = before
         .iter()
-        .zip(&adjoint.uses)
-        .map(|(array, usage)| match usage {
+        .zip(ACTIVE)
+        .map(|(array, param)| match adjoint.uses[param] {
             // What the adjoint says that it does not need must not matter.
             Use::Shape => map(array, |_, _| f64::NAN),
-            Use::Unchanged | Use::Scratch => array.clone(),
+            Use::Unchanged | Use::Scratch | Use::Left => array.clone(),
         })
         .collect();
+    all.push(integers());
     all.extend(weights.iter().cloned());
     all.push(Array::zeros(DType::F64, &[1], 1));
     let mut args = arguments(s);
-    args.extend((5..11).map(Arg::Array));
+    args.extend((FLOATS + 1..2 * FLOATS + 2).map(Arg::Array));
     if let Err(fault) = run(&adjoint.kernel, &[THREADS], &args, &mut all, EXACT) {
         panic!("{fault}\n{}", adjoint.kernel);
     }
-    for (i, usage) in adjoint.uses.iter().enumerate().take(5) {
-        if *usage == Use::Unchanged {
+    for (i, param) in ACTIVE.into_iter().enumerate().take(FLOATS) {
+        if adjoint.uses[param] == Use::Unchanged {
             assert_eq!(all[i], before[i], "argument {i} was to stay unchanged\n{}", adjoint.kernel);
         }
     }
-    let s = all[10].as_floats()[0];
-    (all[5..10].to_vec(), s)
+    let s = all[2 * FLOATS + 1].as_floats()[0];
+    (all[FLOATS + 1..2 * FLOATS + 1].to_vec(), s)
 }
 
 fn is_tame(arrays: &[Array<f64>]) -> bool {
@@ -111,7 +136,7 @@ fn check(seed: u64) -> Outcome {
     let plain =
         &compile("random.py", &text, Options { optimize: false }).unwrap_or_else(|e| panic!("{e}"))[0];
     plain.verify().unwrap_or_else(|e| panic!("{}\n{e}\n{plain}", context()));
-    let options = AdjointOptions { active: Some(&[0, 1, 2, 3, 4, 6]), overlapping: seed.is_multiple_of(2) };
+    let options = AdjointOptions { active: Some(&ACTIVE), overlapping: seed.is_multiple_of(2) };
     let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("{}\n{e:?}", context()));
     for kernel in [plain, kernel, &adjoint.kernel] {
         let printed = kernel.to_string();

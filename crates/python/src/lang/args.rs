@@ -1,6 +1,6 @@
 //! Python's arguments as those of a kernel.
 
-use bullet_lang::{Element, ParamType};
+use bullet_lang::{Element, ParamType, Slot};
 use bullet_launch::{Arg, Gradient, Kernel};
 use bullet_tensor::{DType, Tensor, grad_enabled};
 use half::{bf16, f16};
@@ -24,14 +24,15 @@ pub(super) struct PyArray {
 #[pymethods]
 impl PyArray {
     #[new]
-    #[pyo3(signature = (tensor, requires_grad = false, of = None))]
+    #[pyo3(signature = (tensor, requires_grad = false, of = None, records = false))]
     fn new(
         tensor: &Bound<'_, PyTensor>,
         requires_grad: bool,
         of: Option<&Bound<'_, PyArray>>,
+        records: bool,
     ) -> PyResult<PyArray> {
         let tensor = tensor.get().tensor().detach();
-        if requires_grad && !tensor.dtype().is_float() {
+        if requires_grad && !records && !tensor.dtype().is_float() {
             return Err(PyTypeError::new_err(format!(
                 "only arrays of floats can require gradients, not of {}",
                 numpy_name(tensor.dtype())
@@ -121,6 +122,15 @@ impl Args {
                 self.args.push(Arg::Array(tensor));
                 self.gradients.push(gradient);
             }
+            ParamType::StructArray(record, ndim) => {
+                let (bytes, gradient) = records(record, usize::from(*ndim), value)?;
+                for slot in ty.slots() {
+                    let Slot::Array { dtype, lanes, offset, .. } = slot else { continue };
+                    let field = bytes.field(dtype, offset, lanes).map_err(crate::error::exception)?;
+                    self.args.push(Arg::Array(field));
+                    self.gradients.push(gradient.clone());
+                }
+            }
             ParamType::Struct(name, fields) => {
                 for (field, ty) in fields {
                     let item = value.getattr(field.as_str()).map_err(|_| {
@@ -209,6 +219,49 @@ fn scalars(element: &Element, value: &Bound<'_, PyAny>, out: &mut SmallVec<[u64;
         }
     }
     Ok(())
+}
+
+/// The bytes of an array of structs, records in the last axis, and the gradient that it asked for.
+fn records(
+    record: &ParamType,
+    ndim: usize,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<(Tensor, Option<Gradient>)> {
+    let ParamType::Struct(name, fields) = record else {
+        return Err(PyTypeError::new_err("records are structs"));
+    };
+    let size = record.layout().0;
+    let (tensor, gradient, found) = if let Ok(array) = value.cast::<PyArray>() {
+        let found = value.getattr("dtype")?.getattr("__name__").and_then(|name| name.extract::<String>());
+        (array.get().tensor.clone(), array.get().gradient.clone(), found.unwrap_or_default())
+    } else if value.hasattr("__array_interface__")? && !value.getattr("dtype")?.getattr("fields")?.is_none() {
+        let dtype = value.getattr("dtype")?;
+        for ((field, _), offset) in fields.iter().zip(record.offsets()) {
+            let place = dtype.getattr("fields")?.call_method1("get", (field,))?;
+            if place.is_none() || place.get_item(1)?.extract::<usize>()? != offset {
+                return Err(PyTypeError::new_err(format!(
+                    "expected records with a field `{field}` at byte {offset}, as {name}.numpy_dtype() has it, got {dtype}"
+                )));
+            }
+        }
+        let py = value.py();
+        let bytes = value.get_item((py.Ellipsis(), py.None()))?.call_method1("view", ("u1",))?;
+        (interop::adopt(&bytes)?.tensor(), None, name.clone())
+    } else {
+        return Err(PyTypeError::new_err(format!(
+            "expected an array of {name}, got {}; make one with array(.., dtype={name}), or pass a NumPy array of its \
+             numpy_dtype()",
+            value.get_type()
+        )));
+    };
+    if found != *name || tensor.rank() != ndim + 1 || tensor.shape().last() != Some(&size) {
+        return Err(PyValueError::new_err(format!(
+            "expected an array of {name} of {ndim} dimensions, got one of {} of {}",
+            if found.is_empty() { "numbers" } else { &found },
+            tensor.rank().saturating_sub(1)
+        )));
+    }
+    Ok((tensor, gradient))
 }
 
 /// The tensor over the memory of an array, and the gradient that it asked for.

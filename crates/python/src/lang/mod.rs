@@ -76,6 +76,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Named {
 #[derive(FromPyObject)]
 struct Gathered {
     kind: String,
+    of: usize,
     file: String,
     line: usize,
     indent: usize,
@@ -90,6 +91,8 @@ impl Gathered {
         let kind = match self.kind.as_str() {
             "kernel" => Kind::Kernel,
             "function" => Kind::Function,
+            "gradient" => Kind::Gradient(self.of),
+            "replay" => Kind::Replay(self.of),
             "struct" => Kind::Struct,
             kind => return Err(PyTypeError::new_err(format!("no definition is a '{kind}'"))),
         };

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use bullet_ops::DType;
 
-use super::{Emitter, type_name};
-use crate::ir::{Binary, Compare, Const, Inst, Op, Unary, Value};
+use super::{Emitter, half, type_name};
+use crate::ir::{Binary, Compare, Const, Inst, Op, Unary, Value, eval};
 
 /// How tight an expression binds; an operand must bind as tight as its operator asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -114,7 +114,7 @@ pub(super) fn literal(constant: Const) -> Text {
             }
         }
         // The shortest digits that give the float back are fewer than those of the double it is held as.
-        (Some(x), _) if dtype == DType::F32 => format!("{:?}f", x as f32),
+        (Some(x), _) if dtype != DType::F64 => format!("{:?}f", x as f32),
         (Some(x), _) => format!("{x:?}"),
         (_, x) => match dtype {
             DType::Bool => {
@@ -137,7 +137,7 @@ pub(super) fn literal(constant: Const) -> Text {
 }
 
 /// Whether arithmetic of C++ widens it to int.
-fn is_narrow(dtype: DType) -> bool {
+pub(super) fn is_narrow(dtype: DType) -> bool {
     matches!(dtype, DType::U8 | DType::U16 | DType::I8 | DType::I16)
 }
 
@@ -164,7 +164,7 @@ impl Emitter<'_> {
         let data = self.kernel.inst(inst);
         let args: Vec<Text> = data.args.iter().map(|&arg| self.text(arg)).collect();
         let result = self.kernel.dtype(data.results[0]);
-        match data.op {
+        let text = match data.op {
             Op::Tid(axis) => Text::new(self.tid(axis), Level::Prefix),
             Op::Dim(axis) => Text::new(format!("{}.shape[{axis}]", args[0].text), Level::Atom),
             Op::Unary(op) => self.unary(op, self.kernel.dtype(data.args[0]), &args[0]),
@@ -182,13 +182,30 @@ impl Emitter<'_> {
             }
             Op::Select => ternary(&args[0], &args[1], &args[2]),
             Op::Cast => self.cast(self.kernel.dtype(data.args[0]), result, &args[0]),
-            Op::Bitcast => bitcast(self.kernel.dtype(data.args[0]), result, &args[0]),
+            Op::Bitcast => self.bitcast(self.kernel.dtype(data.args[0]), result, &args[0]),
             _ => Text::variable("0".into()),
-        }
+        };
+        if eval::rounds(data.op) { self.rounded(result, text) } else { text }
     }
 
-    fn cast(&self, from: DType, to: DType, x: &Text) -> Text {
+    /// Rounded to a 16-bit float, if it is to be one.
+    fn rounded(&mut self, dtype: DType, x: Text) -> Text {
+        let name = match dtype {
+            DType::F16 => "round_half",
+            DType::BF16 => "round_bfloat",
+            _ => return x,
+        };
+        self.storage(dtype);
+        Text::call(name, &[&x])
+    }
+
+    fn cast(&mut self, from: DType, to: DType, x: &Text) -> Text {
         match to {
+            DType::F16 | DType::BF16 => {
+                let float = if half::is_half(from) || from == DType::F32 { x.clone() } else { cast(to, x) };
+                self.rounded(to, float)
+            }
+            DType::F32 if half::is_half(from) => x.clone(),
             DType::Bool => {
                 let zero = literal(Const::zero(from));
                 infix(x, "!=", &zero, Level::Equality)
@@ -293,6 +310,22 @@ impl Emitter<'_> {
 /// A function of C's mathematics, which has an `f` for floats.
 fn function(name: &str, dtype: DType) -> String {
     if dtype == DType::F64 { name.into() } else { format!("{name}f") }
+}
+
+impl Emitter<'_> {
+    fn bitcast(&mut self, from: DType, to: DType, x: &Text) -> Text {
+        if from.size() != 2 {
+            return bitcast(from, to, x);
+        }
+        let bits = match half::is_half(from) {
+            true => Text::new(format!("{}({}).bits", self.storage(from), x.text), Level::Atom),
+            false => cast(DType::U16, x),
+        };
+        match half::is_half(to) {
+            true => Text::call(&format!("{}::of", self.storage(to)), &[&bits]),
+            false => cast(to, &bits),
+        }
+    }
 }
 
 fn bitcast(from: DType, to: DType, x: &Text) -> Text {

@@ -8,7 +8,8 @@
 //!
 //! # Arrays
 //! `ArrayN<T>` holds a pointer, N lengths, and with [`Layout::Strided`] N strides, in scalars; C++ lays it out as a pointer,
-//! `int[N]` and `long long[N]`. An element of several lanes is that many scalars side by side.
+//! `int[N]` and `long long[N]`. An element of several lanes is that many scalars side by side. Arrays and parameters of f16 and
+//! bf16 hold their 16 bits; the text computes with floats, and rounds them behind each operation.
 //!
 //! # Tape
 //! Three arguments: `unsigned* tape_words, unsigned tape_size, unsigned* tape_need`. Word w of thread t is at
@@ -28,6 +29,7 @@ use crate::adjoint::Tape;
 use crate::ir::{Block, Kernel, Op, Type, Value};
 
 mod expr;
+mod half;
 mod names;
 mod prelude;
 mod standalone;
@@ -90,6 +92,7 @@ pub fn source(kernels: &[&Kernel], options: CudaOptions) -> String {
     let mut needs = prelude::Needs::default();
     for kernel in kernels {
         functions.push('\n');
+        let kernel = &*kernel.plain();
         let emitter = Emitter::new(kernel, &mut needs);
         functions += &emitter.function();
     }
@@ -98,7 +101,7 @@ pub fn source(kernels: &[&Kernel], options: CudaOptions) -> String {
     out + &functions
 }
 
-/// The C++ type of a dtype.
+/// The C++ type of a value of a dtype.
 pub(crate) fn type_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
@@ -110,10 +113,8 @@ pub(crate) fn type_name(dtype: DType) -> &'static str {
         DType::I16 => "short",
         DType::I32 => "int",
         DType::I64 => "long long",
-        // No value of these is made by the front: it refuses them.
-        DType::F16 => "__half",
-        DType::BF16 => "__nv_bfloat16",
-        DType::F32 => "float",
+        // Values are computed with as floats; `half::storage` is what memory holds.
+        DType::F16 | DType::BF16 | DType::F32 => "float",
         DType::F64 => "double",
     }
 }
@@ -155,14 +156,20 @@ impl<'a> Emitter<'a> {
 
     fn function(mut self) -> String {
         let kernel = self.kernel;
+        let mut halves = vec![];
         let mut params: Vec<String> = (0..kernel.grid).map(|axis| format!("int dim{axis}")).collect();
         for &param in &kernel.params {
             let name = self.names.unique(kernel.name_of(param).unwrap_or("arg"));
             params.push(match kernel.ty(param) {
+                Type::Scalar(dtype) if half::is_half(dtype) => {
+                    let bits = self.names.unique(&format!("{name}_bits"));
+                    halves.push((name.clone(), bits.clone()));
+                    format!("{} {bits}", self.storage(dtype))
+                }
                 Type::Scalar(dtype) => format!("{} {name}", type_name(dtype)),
                 Type::Array(array) => {
                     self.needs.arrays.insert(array.ndim);
-                    format!("Array{}<{}> {name}", array.ndim, type_name(array.dtype))
+                    format!("Array{}<{}> {name}", array.ndim, self.storage(array.dtype))
                 }
             });
             self.texts[param.index()] = Some(expr::Text::variable(name));
@@ -176,6 +183,9 @@ impl<'a> Emitter<'a> {
         let params = wrap(&params, &format!("extern \"C\" __global__ void {name}("), ")");
         let _ = writeln!(self.out, "{params} {{");
         self.place();
+        for (name, bits) in halves {
+            self.line(&format!("const float {name} = {bits};"));
+        }
         self.block(kernel.body);
         self.out.push_str("}\n");
         self.out
@@ -238,6 +248,12 @@ impl<'a> Emitter<'a> {
 
     fn ty(&self, value: Value) -> &'static str {
         type_name(self.kernel.dtype(value))
+    }
+
+    /// The type of a dtype in memory.
+    fn storage(&mut self, dtype: DType) -> &'static str {
+        self.needs.halves.extend(half::is_half(dtype).then_some(dtype));
+        half::storage(dtype)
     }
 }
 

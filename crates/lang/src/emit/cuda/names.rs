@@ -92,6 +92,8 @@ const RESERVED: &[&str] = &[
     "max",
     "abs",
     "Tape",
+    "Half",
+    "Bfloat",
     "Array1",
     "Array2",
     "Array3",
@@ -140,6 +142,16 @@ pub(crate) fn is_reserved(name: &str) -> bool {
         "isinf",
         "isfinite",
         "mul_masked",
+        "round_half",
+        "round_bfloat",
+        "atomic_narrow",
+        "NarrowAdd",
+        "NarrowMin",
+        "NarrowMax",
+        "unpack",
+        "pack",
+        "made",
+        "read",
         "atomic_add",
         "atomic_min",
         "atomic_max",
@@ -174,7 +186,7 @@ impl Names {
                 head.chars().chain(hint.chars().map(|c| if is_good(c) { c } else { '_' })).collect()
             }
         };
-        let count = match self.taken.get_mut(&*stem) {
+        let count = match self.taken.get(&*stem) {
             Some(count) => *count,
             None if RESERVED.contains(&&*stem) => 1,
             None => {

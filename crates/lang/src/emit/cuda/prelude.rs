@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::Layout;
+use bullet_ops::DType;
+
+use super::{Layout, half};
 
 /// What kernels use.
 #[derive(Default)]
@@ -11,6 +13,9 @@ pub(super) struct Needs {
     pub(super) arrays: BTreeSet<u8>,
     pub(super) tape: bool,
     pub(super) masked: bool,
+    /// 16-bit floats, and atomics of them.
+    pub(super) halves: BTreeSet<DType>,
+    pub(super) narrow_atomics: bool,
     /// Atomics that CUDA has not on every architecture.
     pub(super) add_double: bool,
     pub(super) float_extremes: bool,
@@ -113,6 +118,16 @@ __device__ __forceinline__ double atomic_max(double* c, double x) {
 
 /// Writes what is needed.
 pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
+    let has = |dtype| needs.halves.contains(&dtype);
+    for (needed, text) in [
+        (has(DType::F16), half::HALF),
+        (has(DType::BF16), half::BFLOAT),
+        (needs.narrow_atomics, half::ATOMICS),
+    ] {
+        if needed {
+            out.push_str(text);
+        }
+    }
     for &ndim in &needs.arrays {
         array(out, ndim, layout);
     }
@@ -151,8 +166,8 @@ fn array(out: &mut String, ndim: u8, layout: Layout) {
     };
     let scale = if layout == Layout::Contiguous && ndim > 1 { format!("({offset})") } else { offset.clone() };
     let lanes = match layout {
-        Layout::Contiguous if ndim == 1 => "(long long)i * lanes".to_string(),
-        Layout::Contiguous => format!("{scale} * lanes"),
+        Layout::Contiguous if ndim == 1 => "(long long)i * pitch".to_string(),
+        Layout::Contiguous => format!("{scale} * pitch"),
         Layout::Strided => offset.clone(),
     };
     let strides =
@@ -164,9 +179,9 @@ template <class T>
 struct Array{ndim} {{
     T* data;
     int shape[{ndim}];{strides}
-    // A scalar element, and the first scalar of an element of several.
+    // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()({params}) const {{ return data[{offset}]; }}
-    __device__ __forceinline__ T* at({params}, int lanes) const {{ return data + {lanes}; }}
+    __device__ __forceinline__ T* at({params}, int pitch) const {{ return data + {lanes}; }}
 }};
 ",
         params = params.join(", ")

@@ -5,7 +5,8 @@
 
 use std::fmt::Write;
 
-use super::{CudaOptions, source, takes_tape, type_name};
+use super::half::{host, storage};
+use super::{CudaOptions, source, takes_tape};
 use crate::adjoint::Adjoint;
 use crate::interp::{Arg, Array, Cells, Options as Run, run};
 use crate::ir::{ArrayType, Kernel, Type, Value};
@@ -15,6 +16,12 @@ const FUEL: u64 = 20_000_000;
 
 /// The value of each float parameter.
 const SCALAR: f64 = 0.5;
+
+/// How a number becomes a value on the host, and the other way round.
+const CONVERSIONS: &str = "
+template <class T> T made(double x) { return (T)x; }
+template <class T> double read(T x) { return (double)x; }
+";
 
 const HELPERS: &str = r#"
 #define CHECK(call)                                                                         \
@@ -30,14 +37,14 @@ const HELPERS: &str = r#"
 template <class T>
 T number(size_t i, unsigned seed, bool is_float, int dim) {
     const unsigned mixed = ((unsigned)i + 17u * seed) * 2654435761u >> 8;
-    return is_float ? (T)((mixed & 0xffff) / 65536.0 + 0.25) : (T)(mixed % dim);
+    return made<T>(is_float ? (mixed & 0xffff) / 65536.0 + 0.25 : (double)(mixed % dim));
 }
 
 // Device memory with such numbers, or with ones.
 template <class T>
 T* filled(size_t count, unsigned seed, bool is_float, int dim, bool ones = false) {
     T* host = (T*)malloc(count * sizeof(T));
-    for (size_t i = 0; i < count; ++i) host[i] = ones ? (T)1 : number<T>(i, seed, is_float, dim);
+    for (size_t i = 0; i < count; ++i) host[i] = ones ? made<T>(1) : number<T>(i, seed, is_float, dim);
     T* device = nullptr;
     if (cudaMalloc(&device, count * sizeof(T)) == cudaSuccess) {
         cudaMemcpy(device, host, count * sizeof(T), cudaMemcpyHostToDevice);
@@ -52,7 +59,7 @@ bool compare(const char* name, const T* device, size_t count, double sum, double
     T* host = (T*)malloc(count * sizeof(T));
     cudaMemcpy(host, device, count * sizeof(T), cudaMemcpyDeviceToHost);
     double found = 0.0;
-    for (size_t i = 0; i < count; ++i) found += (double)host[i];
+    for (size_t i = 0; i < count; ++i) found += read(host[i]);
     free(host);
     if (size < 0) {
         printf("%-20s sum %.6g\n", name, found);
@@ -71,6 +78,8 @@ pub fn standalone(kernel: &Kernel, adjoint: Option<&Adjoint>) -> String {
         [Some(kernel), adjoint.map(|adjoint| &adjoint.kernel)].into_iter().flatten().collect();
     let mut out = String::from("#include <cstdio>\n#include <cstdlib>\n\n");
     out += &source(&kernels, CudaOptions::default());
+    out += CONVERSIONS;
+    host(&mut out, &kernel.params.iter().map(|&param| kernel.dtype(param)).collect());
     out += HELPERS;
     let dim = if kernel.grid == 1 { 64 } else { 8 };
     let size = dim.to_string();
@@ -115,10 +124,10 @@ impl Main<'_> {
         let mut args: Vec<String> = vec!["dim".into(); kernel.grid.into()];
         let name = |value: Value| kernel.name_of(value).unwrap_or("arg").to_string();
         for (number, &param) in kernel.params.iter().enumerate() {
-            let (name, dtype) = (format!("{}{suffix}", name(param)), type_name(kernel.dtype(param)));
+            let (name, dtype) = (format!("{}{suffix}", name(param)), storage(kernel.dtype(param)));
             let is_float = kernel.dtype(param).is_float();
             match kernel.ty(param) {
-                Type::Scalar(_) if is_float => args.push(format!("({dtype}){SCALAR}")),
+                Type::Scalar(_) if is_float => args.push(format!("made<{dtype}>({SCALAR})")),
                 Type::Scalar(_) => args.push(format!("({dtype})dim")),
                 Type::Array(ty) => {
                     let shape = vec!["dim"; ty.ndim.into()].join(", ");
@@ -147,7 +156,7 @@ impl Main<'_> {
             for (number, &param) in kernel.params.iter().enumerate().take(ones) {
                 let name = format!("{}{suffix}", name(param));
                 if let Type::Array(ty) = kernel.ty(param) {
-                    let (dtype, is_float) = (type_name(ty.dtype), ty.dtype.is_float());
+                    let (dtype, is_float) = (storage(ty.dtype), ty.dtype.is_float());
                     let count = self.count(ty);
                     self.line(&format!("{name}.data = filled<{dtype}>({count}, {number}, {is_float}, dim);"));
                 }

@@ -2,7 +2,8 @@
 
 use bullet_ops::DType;
 
-use super::expr::Text;
+use super::expr::{Text, is_narrow};
+use super::half::stored;
 use super::{Emitter, TapePlace, folds};
 use crate::ir::{Atomic, Block, Const, Inst, Op, Shuffle, Space, Value};
 
@@ -45,7 +46,7 @@ impl Emitter<'_> {
             Op::CompareExchange => self.exchange(inst),
             Op::Alloc(count) => {
                 let Some(array) = kernel.ty(data.results[0]).array() else { return };
-                let (ty, name) = (self.ty(data.results[0]), self.variable(data.results[0]));
+                let (ty, name) = (self.storage(array.dtype), self.variable(data.results[0]));
                 let space = if array.space == Space::Shared { "__shared__ " } else { "" };
                 let length = u64::from(count) * u64::from(array.lanes);
                 self.line(&format!("{space}{ty} {name}[{length}];"));
@@ -56,20 +57,15 @@ impl Emitter<'_> {
             Op::Push(_) => {
                 let text = self.text(data.args[0]);
                 // Narrow integers are kept as ints.
-                let cast =
-                    if kernel.dtype(data.args[0]).size() < 4 && kernel.dtype(data.args[0]) != DType::Bool {
-                        "(int)"
-                    } else {
-                        ""
-                    };
-                let text = if cast.is_empty() { text.text } else { format!("{cast}({})", text.text) };
+                let is_narrow = is_narrow(kernel.dtype(data.args[0]));
+                let text = if is_narrow { format!("(int)({})", text.text) } else { text.text };
                 self.line(&format!("tape.push({text});"));
             }
             Op::Pop(_) => {
                 let result = data.results[0];
                 let dtype = kernel.dtype(result);
                 let (ty, name) = (self.ty(result), self.variable(result));
-                if dtype.size() < 4 && dtype != DType::Bool {
+                if is_narrow(dtype) {
                     self.line(&format!("const {ty} {name} = ({ty})tape.pop();"));
                 } else {
                     self.line(&format!("{ty} {name};"));
@@ -122,8 +118,9 @@ impl Emitter<'_> {
         let indices: Vec<String> = data.args[1..=ndim].iter().map(|&index| self.text(index).text).collect();
         let name = self.text(array).text;
         let text = match (ty.space, ty.lanes) {
-            (Space::Global, 1) => format!("{name}({})", indices.join(", ")),
-            (Space::Global, lanes) => format!("{name}.at({}, {lanes})", indices.join(", ")),
+            (Space::Global, 1) if ty.pitch == 1 => format!("{name}({})", indices.join(", ")),
+            (Space::Global, 1) => format!("*{name}.at({}, {})", indices.join(", "), ty.pitch),
+            (Space::Global, _) => format!("{name}.at({}, {})", indices.join(", "), ty.pitch),
             (_, 1) => format!("{name}[{}]", indices[0]),
             (_, lanes) => format!("({name} + ({}) * {lanes})", indices[0]),
         };
@@ -139,7 +136,8 @@ impl Emitter<'_> {
             return self.line(&format!("const {ty} {name} = {element};"));
         }
         let pointer = self.names.unique("from");
-        self.line(&format!("const {ty}* {pointer} = {element};"));
+        let storage = self.storage(self.kernel.dtype(results[0]));
+        self.line(&format!("const {storage}* {pointer} = {element};"));
         let names: Vec<String> = results
             .iter()
             .enumerate()
@@ -155,16 +153,17 @@ impl Emitter<'_> {
     fn store(&mut self, inst: Inst) {
         let (element, lanes, first) = self.element(inst);
         let values = self.kernel.inst(inst).args[first..].to_vec();
+        let dtype = self.kernel.dtype(values[0]);
         if lanes == 1 {
-            let text = self.text(values[0]);
-            return self.line(&format!("{element} = {};", text.text));
+            let text = stored(dtype, &self.text(values[0]).text);
+            return self.line(&format!("{element} = {text};"));
         }
-        let ty = self.ty(values[0]);
+        let ty = self.storage(dtype);
         let pointer = self.names.unique("to");
         self.line(&format!("{ty}* {pointer} = {element};"));
         for (lane, &value) in values.iter().enumerate() {
-            let text = self.text(value);
-            self.line(&format!("{pointer}[{lane}] = {};", text.text));
+            let text = stored(dtype, &self.text(value).text);
+            self.line(&format!("{pointer}[{lane}] = {text};"));
         }
     }
 
@@ -180,6 +179,10 @@ impl Emitter<'_> {
             Atomic::Exchange => "Exch",
         };
         match (op, dtype) {
+            (_, DType::F16 | DType::BF16) => {
+                self.needs.narrow_atomics = true;
+                format!("atomic_narrow({cell}, Narrow{name}{{{value}}})")
+            }
             (Atomic::Add, DType::F64) => {
                 self.needs.add_double = true;
                 format!("atomic_add({cell}, {value})")
@@ -203,10 +206,11 @@ impl Emitter<'_> {
         let (element, lanes, first) = self.element(inst);
         let data = self.kernel.inst(inst).clone();
         let dtype = self.kernel.dtype(data.args[0]);
-        let mut base = format!("&{element}");
+        // `&*p` is `p`.
+        let mut base = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
         if lanes > 1 {
             let pointer = self.names.unique("to");
-            let ty = super::type_name(dtype);
+            let ty = self.storage(dtype);
             self.line(&format!("{ty}* {pointer} = {element};"));
             base = pointer;
         }
@@ -226,22 +230,23 @@ impl Emitter<'_> {
 
     fn exchange(&mut self, inst: Inst) {
         let (element, _, first) = self.element(inst);
+        let cell = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
         let data = self.kernel.inst(inst).clone();
         let (expected, new) = (self.text(data.args[first]).text, self.text(data.args[first + 1]).text);
         let result = data.results[0];
         let call = match self.kernel.dtype(result) {
             DType::F32 => format!(
-                "__uint_as_float(atomicCAS((unsigned*)&{element}, __float_as_uint({expected}), __float_as_uint({new})))"
+                "__uint_as_float(atomicCAS((unsigned*)({cell}), __float_as_uint({expected}), __float_as_uint({new})))"
             ),
             DType::F64 => format!(
-                "__longlong_as_double((long long)atomicCAS((unsigned long long*)&{element}, \
+                "__longlong_as_double((long long)atomicCAS((unsigned long long*)({cell}), \
                  (unsigned long long)__double_as_longlong({expected}), (unsigned long long)__double_as_longlong({new})))"
             ),
             DType::I64 => format!(
-                "(long long)atomicCAS((unsigned long long*)&{element}, (unsigned long long)({expected}), \
+                "(long long)atomicCAS((unsigned long long*)({cell}), (unsigned long long)({expected}), \
                  (unsigned long long)({new}))"
             ),
-            _ => format!("atomicCAS(&{element}, {expected}, {new})"),
+            _ => format!("atomicCAS({cell}, {expected}, {new})"),
         };
         let (ty, name) = (self.ty(result), self.variable(result));
         self.line(&format!("const {ty} {name} = {call};"));
