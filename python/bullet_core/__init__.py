@@ -8,18 +8,39 @@
     Tensor([2., 4., 6.], dtype=float32)
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from . import _core, cuda
 from ._core import *  # noqa: F403  # The extension names what it gives away.
-from ._core import Device, Tensor, __array_namespace_info__, __version__, dtype, set_default_device
-from .autograd import enable_grad, no_grad
+from ._core import Device, __array_namespace_info__, set_default_device
+from ._core import Tensor as Tensor
+from ._core import __version__ as __version__
+from ._core import dtype as dtype
+from .autograd import enable_grad as enable_grad
+from .autograd import no_grad as no_grad
 
 if TYPE_CHECKING:
-    from . import data, model, nn, optim, trainer
-    from .model import Tokenizer, Transformer, generate, load, load_tensors, save_tensors
-    from .nn import Module, Parameter
-    from .trainer import Callback, Trainer, train
+    from . import autograd as autograd
+    from . import data as data
+    from . import lang as lang
+    from . import model as model
+    from . import nn as nn
+    from . import optim as optim
+    from . import trainer as trainer
+    from ._numpy import *  # noqa: F403
+    from .model import Tokenizer as Tokenizer
+    from .model import Transformer as Transformer
+    from .model import generate as generate
+    from .model import load as load
+    from .model import load_tensors as load_tensors
+    from .model import save_tensors as save_tensors
+    from .nn import Module as Module
+    from .nn import Parameter as Parameter
+    from .trainer import Callback as Callback
+    from .trainer import Trainer as Trainer
+    from .trainer import train as train
 
 __array_api_version__ = "2024.12"
 
@@ -32,6 +53,15 @@ _LAZY = {
     **dict.fromkeys(["Tokenizer", "Transformer", "generate", "load", "load_tensors", "save_tensors"], "model"),
     **dict.fromkeys(["Callback", "Trainer", "train"], "trainer"),
 }
+
+#: Names that NumPy has and the array API has not.
+_NUMPY = [
+    "absolute", "allclose", "amax", "amin", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+    "argwhere", "array_equal", "atleast_1d", "atleast_2d", "concatenate", "copy", "cumprod", "cumsum", "diag", "dot",
+    "flatnonzero", "hstack", "identity", "inner", "invert", "isclose", "isin", "left_shift", "median", "mod",
+    "nan_to_num", "ndim", "outer", "power", "ravel", "right_shift", "rint", "shape", "size", "split", "swapaxes",
+    "trace", "transpose", "true_divide", "unique", "vdot", "vstack",
+]  # fmt: skip
 
 __all__ = [
     *_LAZY,
@@ -53,27 +83,33 @@ __all__ = [
 class device:
     """Makes new tensors on a device inside a `with` block: `with bullet_core.device("cuda:0"): ...`."""
 
-    def __init__(self, name):
+    def __init__(self, name: Device | str):
         self._device = Device(name)
-        self._before = []
+        self._before: list[Device] = []
 
-    def __enter__(self):
+    def __enter__(self) -> Device:
         self._before.append(set_default_device(self._device))
         return self._device
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         set_default_device(self._before.pop())
 
 
-def __getattr__(name):
-    if name not in _LAZY:
+def _find(name: str) -> Any:
+    """What is imported at its first use."""
+    home = "_numpy" if name in _NUMPY else _LAZY.get(name, "")
+    if home == "":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    module = importlib.import_module(f".{_LAZY[name] or name}", __name__)
-    value = globals()[name] = getattr(module, name) if _LAZY[name] else module
+    module = importlib.import_module(f".{home or name}", __name__)
+    value = globals()[name] = getattr(module, name) if home else module
     return value
 
 
-def __dir__():
-    return sorted({*globals(), *_LAZY})
+if not TYPE_CHECKING:  # Which names there are, type checkers know from above.
+    __getattr__ = _find
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_NUMPY})

@@ -115,6 +115,9 @@ class Tensor:
     def __delitem__(self, key: _Key, /) -> None:
         """Delete self[key]."""
 
+    def __divmod__(self, value: _Operand, /) -> tuple[Tensor, Tensor]:
+        """Return divmod(self, value)."""
+
     def __dlpack__(self, /, *, stream: int | None = ..., max_version: tuple[int, int] | None = ..., dl_device: tuple[int, int] | None = ..., copy: _bool | None = ...) -> Any:
         ...
 
@@ -129,6 +132,9 @@ class Tensor:
 
     def __floordiv__(self, value: _Operand, /) -> Tensor:
         """Return self//value."""
+
+    def __format__(self, /, spec: str) -> str:
+        """Default object formatter."""
 
     def __ge__(self, value: _Operand, /) -> Tensor:
         """Return self>=value."""
@@ -235,6 +241,9 @@ class Tensor:
     def __rand__(self, value: _Operand, /) -> Tensor:
         """Return value&self."""
 
+    def __rdivmod__(self, value: _Operand, /) -> tuple[Tensor, Tensor]:
+        """Return divmod(value, self)."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Helper for pickle."""
 
@@ -256,6 +265,9 @@ class Tensor:
     def __ror__(self, value: _Operand, /) -> Tensor:
         """Return value|self."""
 
+    def __round__(self, /, ndigits: int | None = ...) -> Tensor:
+        ...
+
     def __rpow__(self, value: _Operand, mod: None = ..., /) -> Tensor:
         """Return pow(value, self, mod)."""
 
@@ -274,7 +286,7 @@ class Tensor:
     def __rxor__(self, value: _Operand, /) -> Tensor:
         """Return value^self."""
 
-    def __setitem__(self, key: _Key, value: _Operand, /) -> None:
+    def __setitem__(self, key: _Key, value: _Array, /) -> None:
         """Set self[key] to value."""
 
     def __sub__(self, value: _Operand, /) -> Tensor:
@@ -290,17 +302,20 @@ class Tensor:
     def _restore(cls, /, bytes: bytes, dtype: _dtype, shape: _Shape, device: _Device | None, requires_grad: _bool) -> Tensor:
         """The tensor that was pickled."""
 
-    def all(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
-        """Whether no element over axes is zero."""
+    def all(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
+        """Whether no element over axes is zero; over all without `axis`."""
 
-    def any(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
-        """Whether an element over axes is not zero."""
+    def any(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
+        """Whether an element over axes is not zero; over all without `axis`."""
 
-    def argmax(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
+    def argmax(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
         """Index of the largest element along an axis; in the flattened tensor without `axis`."""
 
-    def argmin(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
+    def argmin(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
         """Index of the smallest element along an axis; in the flattened tensor without `axis`."""
+
+    def argsort(self, /, axis: _Axes = ..., *, descending: _bool = ..., stable: _bool = ...) -> Tensor:
+        """The indices that put its elements in order along an axis: see the function `sort`."""
 
     def astype(self, dtype: _DType, /, *, copy: _bool = ...) -> Tensor:
         """Its elements as another dtype: a copy, unless `copy` is False and nothing changes."""
@@ -309,14 +324,26 @@ class Tensor:
         """Adds the gradient of this scalar to the `grad` of every tensor it was computed from that requires one; of a tensor
         that is no scalar, with `gradient` as the gradient of it."""
 
+    def clip(self, /, min: _Operand | None = ..., max: _Operand | None = ..., out: None = ...) -> Tensor:
+        """Elements no less than `min` and no more than `max`; either may be None."""
+
+    def conj(self) -> Tensor:
+        """The complex conjugate of each element: a copy, as there are no complex numbers."""
+
     def contiguous(self) -> Tensor:
         """Itself if it is row-major, else a copy that is."""
 
     def copy(self) -> Tensor:
         """A copy, row-major."""
 
-    def copy_(self, /, source: _Operand) -> None:
-        """Overwrites the elements with those of another tensor, which is broadcast."""
+    def copy_(self, /, source: _Array) -> Tensor:
+        """Overwrites the elements with those of another tensor, or of an array or lists, which are broadcast."""
+
+    def cumprod(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ...) -> Tensor:
+        """Running products along an axis; along the flattened tensor without `axis`."""
+
+    def cumsum(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ...) -> Tensor:
+        """Running sums along an axis; along the flattened tensor without `axis`."""
 
     def detach(self) -> Tensor:
         """The same memory, cut off the tape."""
@@ -325,15 +352,21 @@ class Tensor:
     def device(self) -> Device:
         """Where the tensor lies."""
 
+    def dot(self, /, other: _Operand) -> Tensor:
+        """The product with another tensor: `@`, and with a number `*`."""
+
     @property
     def dtype(self) -> _dtype:
         """Type of the elements."""
 
-    def fill_(self, /, value: _Operand) -> None:
+    def fill(self, /, value: _Operand) -> None:
+        """Overwrites every element with a number."""
+
+    def fill_(self, /, value: _Operand) -> Tensor:
         """Overwrites every element with a number."""
 
     def flatten(self) -> Tensor:
-        """The elements along one axis."""
+        """A copy of the elements along one axis."""
 
     @property
     def grad(self) -> Tensor | None:
@@ -342,11 +375,15 @@ class Tensor:
     @grad.setter
     def grad(self, value: Tensor | None) -> None: ...
 
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary part of each element: zeros, as there are no complex numbers."""
+
     def is_contiguous(self) -> _bool:
         """Whether the elements lie one after the other in row-major order."""
 
-    def item(self) -> _Number:
-        """The value of the one element, as a Python number."""
+    def item(self, /, *args: Any) -> _Number:
+        """The value of the one element, or of the one at these indices, as a Python number."""
 
     @property
     def itemsize(self) -> int:
@@ -356,14 +393,14 @@ class Tensor:
     def mT(self) -> Tensor:
         """The tensor with its last two axes exchanged."""
 
-    def max(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
-        """Largest element over axes."""
+    def max(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
+        """Largest element over axes; over all without `axis`."""
 
-    def mean(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
-        """Mean over axes."""
+    def mean(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
+        """Mean over axes; over all without `axis`."""
 
-    def min(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
-        """Smallest element over axes."""
+    def min(self, /, axis: _Axes = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
+        """Smallest element over axes; over all without `axis`."""
 
     @property
     def nbytes(self) -> int:
@@ -373,14 +410,27 @@ class Tensor:
     def ndim(self) -> int:
         """Number of axes."""
 
+    def nonzero(self) -> tuple[Tensor, ...]:
+        """The indices of the elements that are not zero: a tensor for each axis."""
+
     def numpy(self) -> numpy.ndarray[Any, Any]:
         """The NumPy array of the same memory; the tensor is on the CPU, and does not require gradients."""
 
     def permute(self, /, *axes: Any) -> Tensor:
         """A view with the axes in this order; in reverse order without arguments."""
 
-    def prod(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
+    def prod(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
         """Product over axes; over all without `axis`."""
+
+    def ravel(self) -> Tensor:
+        """The elements along one axis: a view where that is possible."""
+
+    @property
+    def real(self) -> Tensor:
+        """The real part of each element: itself, as there are no complex numbers."""
+
+    def repeat(self, /, repeats: _Array, axis: _Axes = ...) -> Tensor:
+        """Elements several times in a row along an axis; of the flattened tensor without `axis`."""
 
     @property
     def requires_grad(self) -> _bool:
@@ -392,6 +442,9 @@ class Tensor:
     def reshape(self, /, *shape: Any) -> Tensor:
         """The same elements under another shape, one length of which may be -1: a view where that is possible."""
 
+    def round(self, /, decimals: int = ..., out: None = ...) -> Tensor:
+        """Each element rounded to so many decimals, ties to even."""
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
@@ -400,18 +453,27 @@ class Tensor:
     def size(self) -> int:
         """Number of elements."""
 
+    def sort(self, /, axis: _Axes = ..., *, descending: _bool = ..., stable: _bool = ...) -> None:
+        """Puts its elements in order along an axis, in place; the function `sort` makes a new tensor."""
+
     def squeeze(self, /, axis: _Axes = ...) -> Tensor:
         """Without axes of length 1: these, or all of them."""
 
-    def std(self, /, axis: _Axes = ..., *, correction: float = ..., keepdims: _bool = ...) -> Tensor:
-        """Standard deviation over axes, with `correction` degrees of freedom less than elements."""
+    def std(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ..., ddof: float | None = ..., *, correction: float | None = ..., keepdims: _bool = ...) -> Tensor:
+        """Standard deviation over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements."""
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Elements from one to the next along each axis."""
 
-    def sum(self, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
+    def sum(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ..., *, keepdims: _bool = ...) -> Tensor:
         """Sum over axes; over all without `axis`."""
+
+    def swapaxes(self, /, axis1: int, axis2: int) -> Tensor:
+        """A view with two axes exchanged."""
+
+    def take(self, /, indices: _Array, axis: _Axes = ...) -> Tensor:
+        """Slices along an axis at indices; elements of the flattened tensor without `axis`."""
 
     def to(self, /, *args: Any) -> Tensor:
         """On another device, or as another dtype, or both; itself if nothing changes."""
@@ -419,14 +481,18 @@ class Tensor:
     def to_device(self, device: _Device, /, *, stream: int | None = ...) -> Tensor:
         """On another device."""
 
+    def tobytes(self) -> bytes:
+        """The bytes of the elements, in row-major order."""
+
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
 
-    def transpose(self, /, a: int, b: int) -> Tensor:
-        """A view with two axes exchanged."""
+    def transpose(self, /, *axes: _Axes) -> Tensor:
+        """A view with two axes exchanged, for two numbers; with the axes in this order, for one sequence or more numbers; in
+        reverse order without arguments."""
 
-    def var(self, /, axis: _Axes = ..., *, correction: float = ..., keepdims: _bool = ...) -> Tensor:
-        """Variance over axes, with `correction` degrees of freedom less than elements."""
+    def var(self, /, axis: _Axes = ..., dtype: _DType | None = ..., out: None = ..., ddof: float | None = ..., *, correction: float | None = ..., keepdims: _bool = ...) -> Tensor:
+        """Variance over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements."""
 
 @final
 class __array_namespace_info__:
@@ -468,8 +534,16 @@ class dtype:
         """Helper for pickle."""
 
     @property
+    def dtype(self) -> numpy.dtype[Any]:
+        """NumPy's dtype of that name, by which NumPy takes it for one."""
+
+    @property
     def itemsize(self) -> int:
         """Bytes of an element."""
+
+    @property
+    def kind(self) -> str:
+        """What kind it is, in NumPy's letters: `b`, `u`, `i` or `f`."""
 
     @property
     def name(self) -> str:
@@ -480,6 +554,9 @@ class finfo:
     """Limits of a floating-point dtype."""
 
     def __new__(cls, type: _DType | Tensor, /) -> finfo: ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Helper for pickle."""
 
     @property
     def bits(self) -> int:
@@ -510,6 +587,9 @@ class iinfo:
     """Limits of an integer dtype."""
 
     def __new__(cls, type: _DType | Tensor, /) -> iinfo: ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Helper for pickle."""
 
     @property
     def bits(self) -> int:
@@ -551,28 +631,28 @@ def acosh(x: Tensor, /) -> Tensor:
 def add(x1: _Operand, x2: _Operand, /) -> Tensor:
     """Sum of elements."""
 
-def all(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def all(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Whether no element over axes is zero; over all without `axis`."""
 
-def any(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def any(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Whether an element over axes is not zero; over all without `axis`."""
 
-def arange(start: _Number, /, stop: _Number | None = ..., step: _Number | None = ..., *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def arange(start: _Number, /, stop: _Number | None = ..., step: _Number | None = ..., dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """`start, start + step, ..` up to, and without, `stop`; int64 if all are integers, else float32."""
 
-def argmax(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def argmax(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Index of the largest element along an axis; in the flattened tensor without `axis`."""
 
-def argmin(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def argmin(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Index of the smallest element along an axis; in the flattened tensor without `axis`."""
 
-def argsort(x: Tensor, /, *, axis: _Axes = ..., descending: _bool = ..., stable: _bool = ...) -> Tensor:
+def argsort(x: Tensor, /, axis: _Axes = ..., *, descending: _bool = ..., stable: _bool = ...) -> Tensor:
     """The indices that put elements in order along an axis: see `sort`."""
 
-def array(obj: _Array, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def array(obj: _Array, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """As `asarray`, always of its own memory."""
 
-def asarray(obj: _Array, /, *, dtype: _DType | None = ..., device: _Device | None = ..., copy: _bool | None = ...) -> Tensor:
+def asarray(obj: _Array, /, dtype: _DType | None = ..., *, device: _Device | None = ..., copy: _bool | None = ...) -> Tensor:
     """A tensor of nested lists, numbers, an array or a tensor; memory is shared where `copy` is not True and dtype and device
     are those of `obj`. Without a dtype, floats of Python become float32."""
 
@@ -631,7 +711,7 @@ def ceil(x: Tensor, /) -> Tensor:
 def clip(x: Tensor, /, min: _Operand | None = ..., max: _Operand | None = ...) -> Tensor:
     """Elements no less than `min` and no more than `max`, which goes first; either may be None."""
 
-def concat(arrays: Sequence[Tensor], /, *, axis: _Axes = ...) -> Tensor:
+def concat(arrays: Sequence[Tensor], /, axis: _Axes = ...) -> Tensor:
     """Tensors side by side along an axis; flattened ones without."""
 
 def conj(x: Tensor, /) -> Tensor:
@@ -646,7 +726,7 @@ def cos(x: Tensor, /) -> Tensor:
 def cosh(x: Tensor, /) -> Tensor:
     """Hyperbolic cosine of each element."""
 
-def count_nonzero(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def count_nonzero(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Number of elements over axes that are not zero; over all without `axis`."""
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int = ..., label_smoothing: float = ...) -> Tensor:
@@ -674,10 +754,10 @@ def divide(x1: _Operand, x2: _Operand, /) -> Tensor:
 def embedding(weight: Tensor, indices: Tensor) -> Tensor:
     """Rows of `weight` at `indices`."""
 
-def empty(shape: _Shape, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def empty(shape: _Shape, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """A tensor of a shape whose elements are to be overwritten; they are zero."""
 
-def empty_like(x: Tensor, /, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def empty_like(x: Tensor, /, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """A tensor of the shape, dtype and device of another, whose elements are to be overwritten; they are zero."""
 
 def equal(x1: _Operand, x2: _Operand, /) -> Tensor:
@@ -698,7 +778,7 @@ def expm1(x: Tensor, /) -> Tensor:
 def eye(n_rows: int, n_cols: int | None = ..., /, *, k: int = ..., dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
     """Ones on a diagonal of a matrix, zeros elsewhere."""
 
-def flip(x: Tensor, /, *, axis: _Axes = ...) -> Tensor:
+def flip(x: Tensor, /, axis: _Axes = ...) -> Tensor:
     """A view with elements in reverse order along axes; along all without `axis`."""
 
 float16: _dtype
@@ -719,10 +799,10 @@ def from_dlpack(obj: _Array, /, *, device: _Device | None = ..., copy: _bool | N
 def from_numpy(array: numpy.ndarray[Any, Any]) -> Tensor:
     """A tensor that shares the memory of a NumPy array, with its shape, strides and dtype."""
 
-def full(shape: _Shape, fill_value: _Number, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def full(shape: _Shape, fill_value: _Number, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """One value in every element of a shape; of the dtype that the value alone would have, if none is named."""
 
-def full_like(x: Tensor, /, fill_value: _Number, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def full_like(x: Tensor, /, fill_value: _Number, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """One value in every element, of the shape, dtype and device of another tensor."""
 
 def gelu(x: Tensor, /, *, approximate: str = ...) -> Tensor:
@@ -779,7 +859,7 @@ def less_equal(x1: _Operand, x2: _Operand, /) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = ..., *, activation: str | None = ...) -> Tensor:
     """activation(x W^T + b), in one pass; `activation` is None, "relu", "gelu", "gelu_tanh" or "silu"."""
 
-def linspace(start: _Number, stop: _Number, /, num: int, *, dtype: _DType | None = ..., device: _Device | None = ..., endpoint: _bool = ...) -> Tensor:
+def linspace(start: _Number, stop: _Number, /, num: int = ..., *, dtype: _DType | None = ..., device: _Device | None = ..., endpoint: _bool = ...) -> Tensor:
     """`num` numbers from `start` to `stop`, evenly spaced."""
 
 def log(x: Tensor, /) -> Tensor:
@@ -818,13 +898,13 @@ def matmul(x1: _Operand, x2: _Operand, /) -> Tensor:
 def matrix_transpose(x: Tensor, /) -> Tensor:
     """A view of matrices with the last two axes exchanged."""
 
-def max(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def max(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Largest element over axes; over all without `axis`."""
 
 def maximum(x1: _Operand, x2: _Operand, /) -> Tensor:
     """The larger of two elements; NaN if either is."""
 
-def mean(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def mean(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Mean over axes; over all without `axis`."""
 
 def memory_stats(device: _Device | None = ...) -> dict[str, int]:
@@ -833,7 +913,7 @@ def memory_stats(device: _Device | None = ...) -> dict[str, int]:
 def meshgrid(*arrays: Tensor, indexing: str = ...) -> list[Tensor]:
     """Coordinates of a grid, of the coordinates along each axis; with `indexing='xy'` the first two axes are exchanged."""
 
-def min(x: Tensor, /, *, axis: _Axes = ..., keepdims: _bool = ...) -> Tensor:
+def min(x: Tensor, /, axis: _Axes = ..., *, keepdims: _bool = ...) -> Tensor:
     """Smallest element over axes; over all without `axis`."""
 
 def minimum(x1: _Operand, x2: _Operand, /) -> Tensor:
@@ -857,10 +937,10 @@ def nonzero(x: Tensor, /) -> tuple[Tensor, ...]:
 def not_equal(x1: _Operand, x2: _Operand, /) -> Tensor:
     """Whether elements differ."""
 
-def ones(shape: _Shape, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def ones(shape: _Shape, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """Ones of a shape; float32 if no dtype is named."""
 
-def ones_like(x: Tensor, /, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def ones_like(x: Tensor, /, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """Ones of the shape, dtype and device of another tensor."""
 
 def permute_dims(x: Tensor, /, axes: _Axes) -> Tensor:
@@ -872,7 +952,7 @@ def positive(x: Tensor, /) -> Tensor:
 def pow(x1: _Operand, x2: _Operand, /) -> Tensor:
     """Elements of the first to the power of those of the second."""
 
-def prod(x: Tensor, /, *, axis: _Axes = ..., dtype: _DType | None = ..., keepdims: _bool = ...) -> Tensor:
+def prod(x: Tensor, /, axis: _Axes = ..., dtype: _DType | None = ..., *, keepdims: _bool = ...) -> Tensor:
     """Product over axes; over all without `axis`. Integers multiply in int64 or uint64."""
 
 def randn(shape: _Shape, *, seed: int = ..., dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
@@ -890,7 +970,7 @@ def relu(x: Tensor, /) -> Tensor:
 def remainder(x1: _Operand, x2: _Operand, /) -> Tensor:
     """What the floor of the quotient leaves, with the sign of the second."""
 
-def repeat(x: Tensor, repeats: int | Tensor, /, *, axis: _Axes = ...) -> Tensor:
+def repeat(x: Tensor, repeats: _Array, /, axis: _Axes = ...) -> Tensor:
     """Elements several times in a row along an axis; of the flattened tensor without `axis`."""
 
 def reshape(x: Tensor, /, shape: _Shape, *, copy: _bool | None = ...) -> Tensor:
@@ -903,16 +983,16 @@ def result_type(*arrays_and_dtypes: Tensor | _DType | _Number) -> _dtype:
 def rmsnorm(x: Tensor, weight: Tensor | None = ..., eps: float = ...) -> Tensor:
     """Root-mean-square normalisation along the last axis (Zhang and Sennrich 2019), then times `weight`."""
 
-def roll(x: Tensor, /, shift: _Shape, *, axis: _Axes = ...) -> Tensor:
+def roll(x: Tensor, /, shift: _Shape, axis: _Axes = ...) -> Tensor:
     """Elements moved along axes, those beyond an end coming in at the other; all axes as one without `axis`."""
 
-def round(x: Tensor, /) -> Tensor:
-    """Nearest integer of each element, ties to even."""
+def round(x: Tensor, /, decimals: int = ...) -> Tensor:
+    """Each element rounded to so many decimals (tens if negative), ties to even, as NumPy does it: scaled, rounded and scaled back."""
 
 def rsqrt(x: Tensor, /) -> Tensor:
     """1 / sqrt(x) of each element."""
 
-def searchsorted(x1: _Operand, x2: _Operand, /, *, side: str = ..., sorter: Tensor | None = ...) -> Tensor:
+def searchsorted(x1: _Operand, x2: _Operand, /, side: str = ..., *, sorter: Tensor | None = ...) -> Tensor:
     """Where elements of `x2` go into `x1`, which ascends or is put in order by `sorter`: before its equals, or behind them
     with `side='right'`."""
 
@@ -943,7 +1023,7 @@ def sinh(x: Tensor, /) -> Tensor:
 def softmax(x: Tensor, axis: _Axes = ...) -> Tensor:
     """Softmax along an axis."""
 
-def sort(x: Tensor, /, *, axis: _Axes = ..., descending: _bool = ..., stable: _bool = ...) -> Tensor:
+def sort(x: Tensor, /, axis: _Axes = ..., *, descending: _bool = ..., stable: _bool = ...) -> Tensor:
     """Elements in order along an axis. Equals keep their order in either direction; NaN is last."""
 
 def sqrt(x: Tensor, /) -> Tensor:
@@ -952,25 +1032,25 @@ def sqrt(x: Tensor, /) -> Tensor:
 def square(x: Tensor, /) -> Tensor:
     """x * x of each element."""
 
-def squeeze(x: Tensor, /, axis: _Axes) -> Tensor:
-    """A view without axes of length 1."""
+def squeeze(x: Tensor, /, axis: _Axes = ...) -> Tensor:
+    """A view without axes of length 1: these, or all of them."""
 
-def stack(arrays: Sequence[Tensor], /, *, axis: _Axes = ...) -> Tensor:
+def stack(arrays: Sequence[Tensor], /, axis: _Axes = ...) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
 
-def std(x: Tensor, /, *, axis: _Axes = ..., correction: float = ..., keepdims: _bool = ...) -> Tensor:
-    """Standard deviation over axes, with `correction` degrees of freedom less than elements."""
+def std(x: Tensor, /, axis: _Axes = ..., *, correction: float | None = ..., keepdims: _bool = ..., ddof: float | None = ...) -> Tensor:
+    """Standard deviation over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements."""
 
 def subtract(x1: _Operand, x2: _Operand, /) -> Tensor:
     """Difference of elements."""
 
-def sum(x: Tensor, /, *, axis: _Axes = ..., dtype: _DType | None = ..., keepdims: _bool = ...) -> Tensor:
+def sum(x: Tensor, /, axis: _Axes = ..., dtype: _DType | None = ..., *, keepdims: _bool = ...) -> Tensor:
     """Sum over axes; over all without `axis`. Integers add up in int64 or uint64."""
 
-def take(x: Tensor, indices: Tensor, /, *, axis: _Axes = ...) -> Tensor:
+def take(x: Tensor, indices: _Array, /, axis: _Axes = ...) -> Tensor:
     """Slices along an axis at indices, which count from the end if negative; of a vector without `axis`."""
 
-def take_along_axis(x: Tensor, indices: Tensor, /, *, axis: _Axes = ...) -> Tensor:
+def take_along_axis(x: Tensor, indices: Tensor, /, axis: _Axes = ...) -> Tensor:
     """Elements picked along an axis by a tensor of indices with as many axes."""
 
 def tan(x: Tensor, /) -> Tensor:
@@ -979,16 +1059,16 @@ def tan(x: Tensor, /) -> Tensor:
 def tanh(x: Tensor, /) -> Tensor:
     """Hyperbolic tangent of each element."""
 
-def tensordot(x1: _Operand, x2: _Operand, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = ...) -> Tensor:
+def tensordot(x1: _Operand, x2: _Operand, /, axes: int | tuple[Sequence[int], Sequence[int]] = ...) -> Tensor:
     """Sum over products of elements along pairs of axes: `axes` of the last and first, or two lists of axes."""
 
 def tile(x: Tensor, repetitions: Sequence[int], /) -> Tensor:
     """The tensor several times side by side along each axis."""
 
-def tril(x: Tensor, /, *, k: int = ...) -> Tensor:
+def tril(x: Tensor, /, k: int = ...) -> Tensor:
     """Matrices with zeros above the `k`-th diagonal."""
 
-def triu(x: Tensor, /, *, k: int = ...) -> Tensor:
+def triu(x: Tensor, /, k: int = ...) -> Tensor:
     """Matrices with zeros below the `k`-th diagonal."""
 
 def trunc(x: Tensor, /) -> Tensor:
@@ -1021,8 +1101,8 @@ def unique_values(x: Tensor, /) -> Tensor:
 def unstack(x: Tensor, /, *, axis: _Axes = ...) -> tuple[Tensor, ...]:
     """The slices along an axis, as views without it."""
 
-def var(x: Tensor, /, *, axis: _Axes = ..., correction: float = ..., keepdims: _bool = ...) -> Tensor:
-    """Variance over axes, with `correction` degrees of freedom less than elements."""
+def var(x: Tensor, /, axis: _Axes = ..., *, correction: float | None = ..., keepdims: _bool = ..., ddof: float | None = ...) -> Tensor:
+    """Variance over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements."""
 
 def vecdot(x1: _Operand, x2: _Operand, /, *, axis: _Axes = ...) -> Tensor:
     """Sum of products of elements along an axis; the other axes broadcast."""
@@ -1030,8 +1110,8 @@ def vecdot(x1: _Operand, x2: _Operand, /, *, axis: _Axes = ...) -> Tensor:
 def where(condition: Tensor, x1: _Operand, x2: _Operand, /) -> Tensor:
     """Elements of `x1` where the condition is true, else of `x2`."""
 
-def zeros(shape: _Shape, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def zeros(shape: _Shape, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """Zeros of a shape; float32 if no dtype is named."""
 
-def zeros_like(x: Tensor, /, *, dtype: _DType | None = ..., device: _Device | None = ...) -> Tensor:
+def zeros_like(x: Tensor, /, dtype: _DType | None = ..., *, device: _Device | None = ...) -> Tensor:
     """Zeros of the shape, dtype and device of another tensor."""

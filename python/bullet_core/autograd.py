@@ -16,7 +16,11 @@
     Tensor([6.], dtype=float32)
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _core
 from ._core import Tensor, is_grad_enabled, set_grad_enabled
@@ -24,28 +28,31 @@ from ._core import Tensor, is_grad_enabled, set_grad_enabled
 __all__ = ["Function", "GradcheckError", "enable_grad", "gradcheck", "is_grad_enabled", "no_grad", "set_grad_enabled"]
 
 
+_Called = TypeVar("_Called", bound=Callable[..., Any])
+
+
 class _Recording:
     """Sets recording inside a `with` block, or inside a function that it decorates, for this thread."""
 
     enabled = True
 
-    def __init__(self):
-        self._before = []
+    def __init__(self) -> None:
+        self._before: list[bool] = []
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._before.append(set_grad_enabled(self.enabled))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         set_grad_enabled(self._before.pop())
 
-    def __call__(self, function):
+    def __call__(self, function: _Called) -> _Called:
         @functools.wraps(function)
-        def wrapped(*args, **kwargs):
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             with type(self)():
                 return function(*args, **kwargs)
 
-        return wrapped
+        return wrapped  # type: ignore[return-value]
 
 
 class no_grad(_Recording):
@@ -66,12 +73,18 @@ class Context:
     A result that is kept as an attribute keeps itself alive for ever; save it.
     """
 
-    def __init__(self, needs_input_grad):
+    def __init__(self, needs_input_grad: tuple[bool, ...]):
         #: For each argument of `apply`, whether its gradient is wanted.
         self.needs_input_grad = needs_input_grad
-        self._saved = ()
+        self._saved: tuple[Tensor, ...] = ()
 
-    def save_for_backward(self, *tensors):
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # What `forward` keeps.
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
         """Keeps inputs, outputs or other tensors; it is an error of `backward` if one is overwritten before that."""
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
@@ -79,7 +92,7 @@ class Context:
         self._saved = tensors
 
     @property
-    def saved_tensors(self):
+    def saved_tensors(self) -> tuple[Tensor, ...]:
         """What `save_for_backward` kept."""
         return self._saved
 
@@ -93,17 +106,17 @@ class Function:
     """
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Context, *args: Any) -> Any:
         """The results."""
         raise NotImplementedError("a Function needs a static method forward(ctx, *args)")
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Context, *grads: Any) -> Any:
         """The gradient of each argument."""
         raise NotImplementedError("a Function needs a static method backward(ctx, *grads)")
 
     @classmethod
-    def apply(cls, *args):
+    def apply(cls, *args: Any) -> Any:
         """Calls `forward`, and records `backward` if an argument requires gradients."""
         ctx = Context(tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in args))
         with no_grad():
@@ -117,7 +130,7 @@ class Function:
         shapes = [output.shape for output in outputs]
         kinds = [(output.dtype, output.device) for output in outputs]
 
-        def backward(grads, saved):
+        def backward(grads: list[Tensor | None], saved: list[Tensor]) -> list[Tensor | None]:
             ctx._saved = tuple(saved)
             filled = [
                 _core.zeros(shape, dtype=dtype, device=device) if grad is None else grad
@@ -142,7 +155,15 @@ class GradcheckError(RuntimeError):
     """A gradient that is not what differences say."""
 
 
-def gradcheck(function, inputs, *, eps=1e-6, atol=1e-5, rtol=1e-3, raise_exception=True):
+def gradcheck(
+    function: Callable[..., Any],
+    inputs: Tensor | Sequence[Any],
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
     """Compares the gradients of `function` with central differences.
 
     `inputs` are the tensors it is called with (or one); those of float64 that require gradients are checked, element by
@@ -169,7 +190,7 @@ def gradcheck(function, inputs, *, eps=1e-6, atol=1e-5, rtol=1e-3, raise_excepti
     return True
 
 
-def _results(function, inputs):
+def _results(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor]:
     """The floating-point results of `function`."""
     results = function(*inputs)
     results = results if isinstance(results, tuple) else (results,)
@@ -179,7 +200,9 @@ def _results(function, inputs):
     return kept
 
 
-def _check_input(function, inputs, i, eps, atol, rtol):
+def _check_input(
+    function: Callable[..., Any], inputs: Sequence[Any], i: int, eps: float, atol: float, rtol: float
+) -> None:
     """Checks all derivatives by one input."""
     values = inputs[i].detach().numpy().copy()
     differences = []
@@ -206,7 +229,7 @@ def _check_input(function, inputs, i, eps, atol, rtol):
                     )
 
 
-def _gradient(function, inputs, i, which, element):
+def _gradient(function: Callable[..., Any], inputs: Sequence[Any], i: int, which: int, element: int) -> list[float]:
     """The gradient of one element of one result by input `i`, flat, of a fresh run."""
     leaf = inputs[i].detach().copy()
     leaf.requires_grad = True

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Schedule = Callable[[int], float]
+_Schedule = _nn._Schedule
 Parameters = Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 
 
@@ -230,6 +231,16 @@ class _Fused(Optimizer):
         self._sync()
         self._core.load(list(tensors.items()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Its tensors stand for the Rust optimizer.
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_core", "_key")}
+        return kept | {"_state": self._tensors()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors = state.pop("_state")
+        self.__dict__.update(state, _core=None, _key=None)
+        self._load_tensors(tensors)
+
 
 class SGD(_Fused):
     """Stochastic gradient descent, as PyTorch's; the first step takes the gradient as the velocity."""
@@ -290,19 +301,19 @@ class AdamW(Adam):
 
 def constant(lr: float, *, warmup: int = 0) -> Schedule:
     """Always `lr`, after a linear warm-up."""
-    return _nn.Schedule(lr, warmup=warmup)
+    return _Schedule(lr, warmup=warmup)
 
 
 def cosine(lr: float, end: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
     """Half a cosine from `lr`, at the end of warm-up, to `floor`, at step `end`; then it stays (as nanoGPT has it)."""
-    return _nn.Schedule(lr, warmup=warmup, decay="cosine", end=end, floor=floor)
+    return _Schedule(lr, warmup=warmup, decay="cosine", end=end, floor=floor)
 
 
 def linear(lr: float, end: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
     """A line from `lr` to `floor`, at step `end`."""
-    return _nn.Schedule(lr, warmup=warmup, decay="linear", end=end, floor=floor)
+    return _Schedule(lr, warmup=warmup, decay="linear", end=end, floor=floor)
 
 
 def steps(lr: float, every: int, *, gamma: float = 0.1, warmup: int = 0, floor: float = 0.0) -> Schedule:
     """`lr` times `gamma` for every `every` steps after warm-up, down to `floor`."""
-    return _nn.Schedule(lr, warmup=warmup, decay="step", every=every, gamma=gamma, floor=floor)
+    return _Schedule(lr, warmup=warmup, decay="step", every=every, gamma=gamma, floor=floor)

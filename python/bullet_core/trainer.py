@@ -154,7 +154,8 @@ class Trainer:
         self.accumulation, self.grad_clip = accumulation, grad_clip
         self.eval_data, self.eval_interval, self.log_interval = eval_data, eval_interval, log_interval
         self.checkpoint, self.save_interval = checkpoint, save_interval
-        self.callbacks = [Progress(progress), *(c if isinstance(c, Callback) else _Function(c) for c in callbacks)]
+        #: Told of steps, logs and evaluations; more may be added, functions too.
+        self.callbacks: list[Callback | Callable[[int, int], Any]] = [Progress(progress), *callbacks]
         #: What was logged and evaluated, a dictionary each.
         self.history: list[dict[str, Any]] = []
         #: Steps done.
@@ -300,8 +301,9 @@ class Trainer:
         self._notify("on_log", logs)
 
     def _notify(self, hook: str, *args: Any) -> None:
-        for callback in self.callbacks:
-            if getattr(callback, hook)(*args):
+        for callback in list(self.callbacks):
+            told = callback if isinstance(callback, Callback) else _Function(callback)
+            if getattr(told, hook)(*args):
                 self._stop = True
 
     def _report(self, ending: str, seconds: float) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-EXAMPLES = sorted((pathlib.Path(__file__).resolve().parents[2] / "examples" / "python").glob("*.py"))
+FOLDER = pathlib.Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = sorted([*FOLDER.joinpath("python").glob("*.py"), FOLDER / "kernels" / "run.py"])
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -20,7 +21,7 @@ def test_example(example, tmp_path):
     assert done.stdout
 
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).resolve().parents[2] / "examples" / "python").glob("*.ipynb"))
+NOTEBOOKS = sorted(FOLDER.joinpath("python").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

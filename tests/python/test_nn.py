@@ -358,3 +358,17 @@ def test_parts_that_would_not_be_found_are_refused():
         with pytest.raises(TypeError, match="would not be trained"):
             Hidden(value)
     assert Hidden([nn.Linear(2, 2), nn.Linear(2, 2)]).num_parameters() == 12 and Hidden([1, "a"]).parts == [1, "a"]
+
+
+def test_a_module_is_no_part_of_itself():
+    outer, inner = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2))
+    outer.append(inner)
+    for owner, part in ((outer, outer), (inner, outer)):
+        with pytest.raises(ValueError, match="a part of itself"):
+            owner.again = part
+    with pytest.raises(ValueError, match="a part of itself"):
+        inner.append(outer)
+    assert len(list(outer.modules())) == 4 and outer(bc.ones((1, 2))).shape == (1, 2)
+    # One part in two places is shared, and no cycle.
+    outer.again = inner
+    assert len(list(outer.parameters())) == 4

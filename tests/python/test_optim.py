@@ -1,5 +1,8 @@
 """Optimizers against their formulas in NumPy, groups, state, and rules written in Python."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -199,4 +202,34 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="Nesterov"):
         optim.SGD(model, nesterov=True)
     with pytest.raises(ValueError, match="decay"):
-        bc._core._nn.Schedule(1.0, decay="none")
+        bc._core._nn._Schedule(1.0, decay="none")
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+@pytest.mark.parametrize("make", [optim.SGD, optim.AdamW, lambda m: optim.SGD(m, momentum=0.9), lambda m: Lion(m, lr=1e-2)])
+def test_an_optimizer_and_its_model_are_copied_together(way, make):
+    model = net()
+    opt = make(model)
+    steps(model, opt, 3)
+    twin, its = pickle.loads(pickle.dumps((model, opt))) if way == "pickle" else copy.deepcopy((model, opt))
+    assert its.steps == 3 and its.param_groups[0]["params"][0] is twin[0].weight
+    assert steps(twin, its, 4) == steps(model, opt, 4)
+    # They have nothing in common any more.
+    steps(twin, its, 1)
+    assert its.steps == 8 and opt.steps == 7
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        optim.constant(0.1, warmup=2),
+        optim.cosine(1e-3, 50, warmup=5, floor=1e-4),
+        optim.linear(1e-3, 30),
+        optim.steps(0.1, 7, gamma=0.5, floor=1e-3),
+    ],
+)
+def test_schedules_are_copied(schedule):
+    for twin in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule), copy.copy(schedule)):
+        assert repr(twin) == repr(schedule) and all(twin(i) == schedule(i) for i in range(60))
+    with pytest.raises(ValueError, match="step = -1: expected a whole number of at least 0"):
+        schedule(-1)

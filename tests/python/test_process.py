@@ -61,6 +61,34 @@ def test_ctrl_c_ends_a_long_call_soon(call):
     assert (x[:2, :2] @ x[:2, :2]).tolist() == [[2, 2], [2, 2]]
 
 
+BIG = 60_000_000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: bc.sort(x),
+        lambda x: bc.argsort(x),
+        lambda x: x.tolist(),
+        lambda x: bc.unique_values(x),
+        lambda x: bc.cumulative_sum(bc.broadcast_to(x[:1], (40, BIG)), axis=1),
+        lambda x: bc.broadcast_to(x[:1], (10**13,)).sum(),
+        lambda x: bc.argmax(bc.broadcast_to(x[:1], (10**13,))),
+        lambda x: bc.broadcast_to(x[:1], (10**11, 64)).max(axis=0),
+        lambda x: bc.unstack(bc.broadcast_to(x[:1], (10**12,))),
+    ],
+    ids=["sort", "argsort", "tolist", "unique", "running sums", "sum", "argmax", "columns", "unstack"],
+)
+def test_ctrl_c_ends_what_goes_through_many_elements(call):
+    x = bc.uniform(BIG, seed=1)
+    start, sent = time.perf_counter(), 0.3
+    with interrupted(sent):
+        call(x)
+    took = time.perf_counter() - start
+    # As above.
+    assert took - sent < 0.5 * max(1, os.getloadavg()[0] / os.cpu_count()), took
+
+
 def test_ctrl_c_ends_a_backward_pass():
     x = bc.Tensor(np.ones((N, N), "float32"), requires_grad=True)
     y = x

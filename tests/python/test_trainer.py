@@ -397,3 +397,43 @@ def test_threads_train_models_of_their_own():
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises((ValueError, TypeError), match=message):
         bc.Trainer(nn.Linear(1, 1), lambda model, x: model(x).mean(), [(np.ones((1, 1), "float32"),)], **{"steps": 1} | settings)
+
+
+def test_callbacks_that_come_later_are_heard():
+    seen, heard = [], []
+
+    class Late(bc.Callback):
+        def on_start(self, step, steps):
+            trainer.callbacks.append(lambda step, steps: seen.append(step))
+
+        def on_log(self, logs):
+            heard.append(logs["step"])
+
+    trainer = regression(4, log_interval=2)
+    trainer.callbacks.append(Late())
+    trainer.callbacks.append(lambda step, steps: step == 3)
+    assert trainer.fit()["ending"] == "stopped"
+    assert seen == [1, 2, 3] and heard == [1, 2]
+
+
+def test_a_loss_that_calls_backward_is_told():
+    def loss(model, x, y):
+        value = squares(model, x, y)
+        value.backward()
+        return value
+
+    model = net()
+    with pytest.raises(RuntimeError, match="return the loss"):
+        bc.Trainer(model, loss, Batches(X, Y, size=32), steps=1).fit()
+    # Outside of it everything is as before.
+    squares(model, bc.asarray(X), bc.asarray(Y)).backward()
+    assert model[0].weight.grad is not None
+
+
+def test_sizes_of_batches_that_no_memory_has_are_told():
+    tokenizer = bc.Tokenizer.train(TEXT, "char")
+    for batch, sequence, exception in ((10**12, 16, MemoryError), (2**62, 16, ValueError), (-1, 16, ValueError), (2.5, 16, TypeError)):
+        with pytest.raises(exception, match="batch"):
+            TextBatches(TEXT, tokenizer, batch=batch, sequence=sequence).batch(0)
+    with pytest.raises(ValueError, match="too short"):
+        TextBatches(TEXT, tokenizer, batch=2, sequence=10**12).batch(0)

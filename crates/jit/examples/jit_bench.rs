@@ -1,6 +1,6 @@
 //! What the CPU backend costs: `cargo run --release -p bullet-jit --example jit_bench [runs] [kind]`.
 //!
-//! Times from Python source to code, forward and adjoint, of the kinds in `crates/lang/tests/kernels`; of launches of one thread and of
+//! Times from Python source to code, forward and adjoint, of the kinds in `examples/kernels/kinds`; of launches of one thread and of
 //! 2^20. The best of several runs each, as the machine may be shared.
 
 use std::path::Path;
@@ -132,7 +132,7 @@ fn main() -> Result<(), String> {
     let runs = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10);
     let only = std::env::args().nth(2);
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lang/tests/kernels");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
     let mut files: Vec<_> =
         std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten().map(|file| file.path()).collect();
     files.sort();

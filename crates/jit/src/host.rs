@@ -81,11 +81,11 @@ extern "C" fn round_bf16(x: f32) -> f32 {
 }
 
 extern "C" fn round_f16_wide(x: f64) -> f32 {
-    f16::from_f64(x).to_f32()
+    f16::from_f32(x as f32).to_f32()
 }
 
 extern "C" fn round_bf16_wide(x: f64) -> f32 {
-    bf16::from_f64(x).to_f32()
+    bf16::from_f32(x as f32).to_f32()
 }
 
 extern "C" fn from_f16(bits: u32) -> f32 {

@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn formats_are_those_of_c() {
         assert_eq!(of_float("%f|", -1.5), "-1.500000|");
-        assert_eq!(of_float("%8.2f|", 3.14159), "    3.14|");
-        assert_eq!(of_float("%-8.2f|", 3.14159), "3.14    |");
-        assert_eq!(of_float("%+08.2f|", 3.14159), "+0003.14|");
+        assert_eq!(of_float("%8.2f|", 2.344), "    2.34|");
+        assert_eq!(of_float("%-8.2f|", 2.344), "2.34    |");
+        assert_eq!(of_float("%+08.2f|", 2.344), "+0002.34|");
         assert_eq!(of_float("%e", 12345.678), "1.234568e+04");
         assert_eq!(of_float("%.3E", 0.0), "0.000E+00");
         assert_eq!(of_float("%g", 0.0001), "0.0001");

@@ -62,7 +62,7 @@ fn assert_near(found: &[Array<f64>], expected: &[Array<f64>], context: &str) {
 
 #[test]
 fn kinds_give_what_the_interpreter_gives() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lang/tests/kernels");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
     let mut count = 0;
     for file in std::fs::read_dir(folder).expect("kernels of bullet-lang") {
         let text = std::fs::read_to_string(file.expect("a file").path()).expect("a readable file");

@@ -170,3 +170,84 @@ fn structs_and_functions() {
     let body = "v = wp.vec2d(wp.float64(0.1), wp.float64(0.2))\nw = wp.vec2(v)\nout[0] = w.x\nout[1] = float(v.x == wp.float64(0.1))";
     assert_eq!(stored(body, 2), [f64::from(0.1f32), 1.0]);
 }
+
+#[test]
+fn conversions_of_rotations() {
+    let rpy = "wp.quat_rpy(0.3, -0.4, 2.0)";
+    close(&vector(&format!("wp.quat_from_matrix(wp.quat_to_matrix({rpy})) - {rpy}"), 4), &[0.0; 4]);
+    // Where the trace is negative, and each of the squares is the largest.
+    for (axis, at) in [("1.0, 0.2, 0.1", 0), ("0.1, 1.0, 0.2", 1), ("0.2, 0.1, 1.0", 2)] {
+        let turn = format!("wp.quat_from_axis_angle(wp.vec3({axis}), 3.0)");
+        let found = vector(&format!("wp.quat_from_matrix(wp.quat_to_matrix({turn}))"), 4);
+        close(&found, &vector(&turn, 4));
+        assert!(found[at].abs() > 0.9);
+    }
+    let turn = |angle: &str| format!("wp.quat_from_axis_angle(wp.vec3(0.0, 0.0, 1.0), {angle})");
+    close(
+        &vector(&format!("wp.quat_slerp({}, {}, 0.25)", turn("0.2"), turn("1.0")), 4),
+        &vector(&turn("0.4"), 4),
+    );
+    let body = format!(
+        "axis, angle = wp.quat_to_axis_angle(-1.0 * {})\nout[0] = axis.z\nout[1] = angle",
+        turn("0.7")
+    );
+    close(&stored(&body, 2), &[1.0, 0.7]);
+    close(&vector("wp.quat_rpy(0.0, 0.0, 1.0)", 4), &vector(&turn("1.0"), 4));
+}
+
+#[test]
+fn spatial_vectors() {
+    let (a, b) = (
+        "wp.spatial_vector(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)",
+        "wp.spatial_vector(wp.vec3(0.0, 1.0, 0.0), wp.vec3(2.0, 0.0, 1.0))",
+    );
+    assert_eq!(stored(&format!("out[0] = wp.spatial_dot({a}, {b})"), 1), [2.0 + 8.0 + 6.0]);
+    assert_eq!(vector(&format!("wp.spatial_top({a}) + wp.spatial_bottom({b})"), 3), [3.0, 2.0, 4.0]);
+    // (w x w', v x w' + w x v') and (w x w' + v x v', w x v').
+    assert_eq!(vector(&format!("wp.spatial_cross({a}, {b})"), 6), [-3.0, 0.0, 1.0, -4.0, 5.0, 0.0]);
+    assert_eq!(vector(&format!("wp.spatial_cross_dual({a}, {b})"), 6), [2.0, 8.0, -9.0, 2.0, 5.0, -4.0]);
+}
+
+#[test]
+fn vectors_and_matrices_made_by_name() {
+    assert_eq!(matrix("wp.identity(n=2, dtype=float) * 3.0", 2, 2), [3.0, 0.0, 0.0, 3.0]);
+    assert_eq!(vector("wp.vector(1.0, 2.0, 3.0) + wp.vector(4.0, length=3)", 3), [5.0, 6.0, 7.0]);
+    assert_eq!(vector("wp.vec2(wp.vector(wp.vec2d(1.0, 2.0), dtype=float))", 2), [1.0, 2.0]);
+    assert_eq!(
+        matrix("wp.matrix(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, shape=(2, 3))", 2, 3),
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    );
+    assert_eq!(matrix("wp.matrix(0.0, shape=(2, 2), dtype=float)", 2, 2), [0.0; 4]);
+}
+
+#[test]
+fn points_of_random_shapes() {
+    let sampled = |name: &str, count: usize| {
+        let body = format!(
+            "s = wp.rand_init(7, i)\nfor k in range(3):\n    v = wp.{name}(s)\nout[0] = wp.length(v)\nout[1] = wp.min(v)\nout[2] = \
+             wp.max(v)\nout[3] = v[{}]",
+            count - 1
+        );
+        stored(&body, 4)
+    };
+    for (name, count) in
+        [("sample_unit_ring", 2), ("sample_unit_sphere_surface", 3), ("sample_unit_hemisphere_surface", 3)]
+    {
+        close(&sampled(name, count)[..1], &[1.0]);
+    }
+    for (name, count) in [("sample_unit_disk", 2), ("sample_unit_sphere", 3), ("sample_unit_hemisphere", 3)] {
+        assert!(sampled(name, count)[0] <= 1.0);
+    }
+    for (name, count) in [("sample_unit_square", 2), ("sample_unit_cube", 3), ("sample_unit_hypercube", 4)] {
+        let found = sampled(name, count);
+        assert!(found[1] >= -0.5 && found[2] < 0.5);
+    }
+    assert!(sampled("sample_unit_hemisphere", 3)[3] >= 0.0);
+    // Each point takes new numbers.
+    let body = "s = wp.rand_init(7, i)\na = wp.sample_triangle(s)\nb = wp.sample_triangle(s)\nt = wp.rand_init(7, i)\nu = \
+                wp.randf(t)\nv = wp.randf(t)\nout[0] = a.x\nout[1] = a.y\nout[2] = 1.0 - wp.sqrt(u)\nout[3] = v * \
+                wp.sqrt(u)\nout[4] = wp.abs(a.x - b.x)";
+    let found = stored(body, 5);
+    assert_eq!(found[..2], found[2..4]);
+    assert!(found[4] > 0.0);
+}

@@ -109,8 +109,12 @@ fn emitted(name: &str, text: &str, layout: Layout) -> (String, Vec<String>) {
     let kernels = compile(name, text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut all: Vec<Kernel> = vec![];
     for kernel in kernels {
-        if let Ok(made) = adjoint(&kernel, AdjointOptions::default()) {
-            all.push(made.kernel);
+        for (checkpoints, suffix) in [(false, ""), (true, "_cut")] {
+            let options = AdjointOptions { checkpoints, ..AdjointOptions::default() };
+            if let Ok(mut made) = adjoint(&kernel, options) {
+                made.kernel.name += suffix;
+                all.push(made.kernel);
+            }
         }
         all.push(kernel);
     }
@@ -134,8 +138,8 @@ fn emitted_sources_compile() {
         return;
     };
     let mut sources = vec![];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for entry in fs::read_dir(folder.join("kernels")).expect("tests/kernels").flatten() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
+    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
         for layout in [Layout::Contiguous, Layout::Strided] {
             sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));

@@ -46,8 +46,8 @@ fn diagnostics_are_as_recorded() {
 
 #[test]
 fn broken_sources_end_in_diagnostics_and_not_in_panics() {
-    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/combined.py"));
-    let source = source.expect("tests/kernels/combined.py");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds/combined.py");
+    let source = fs::read_to_string(place).expect("examples/kernels/kinds/combined.py");
     // Every prefix, and every text without one of its bytes.
     for end in (0..source.len()).filter(|&end| source.is_char_boundary(end)) {
         let _ = compile("cut.py", &source[..end], Options::default());

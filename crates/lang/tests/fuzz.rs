@@ -80,8 +80,8 @@ const PIECES: &[&str] = &[
 ];
 
 fn sources() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
-    let files = fs::read_dir(folder).expect("tests/kernels").flatten();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
+    let files = fs::read_dir(folder).expect("examples/kernels/kinds").flatten();
     let mut all: Vec<String> = files.map(|entry| fs::read_to_string(entry.path()).expect("a file")).collect();
     all.sort();
     all.extend((1..20).map(generate::module));

@@ -1,4 +1,4 @@
-//! The kinds of kernels in `tests/kernels`: their IR and CUDA, forward and adjoint, are what `tests/golden` says
+//! The kinds of kernels in `examples/kernels/kinds`: their IR and CUDA, forward and adjoint, are what `tests/golden` says
 //! (`BLESS=1` writes it), and their gradients are what forward-mode derivatives say.
 
 use std::fs;
@@ -19,8 +19,8 @@ fn folder(name: &str) -> PathBuf {
 
 /// The kernels of each file, with their adjoints.
 fn kinds() -> Vec<(String, Vec<(Kernel, Adjoint)>)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("kernels"))
-        .expect("tests/kernels")
+    let mut files: Vec<PathBuf> = fs::read_dir(folder("../../../examples/kernels/kinds"))
+        .expect("examples/kernels/kinds")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "py"))
         .collect();

@@ -13,11 +13,11 @@ use bullet_lang::{Options, compile};
 /// What nvcc makes code for; every nvcc that there is a wheel of knows these.
 const ARCHITECTURES: [&str; 3] = ["75", "90", "120"];
 
-/// The programs of the kernels in `tests/kernels`, with their adjoints.
+/// The programs of the kernels in `examples/kernels/kinds`, with their adjoints.
 fn programs() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
     let mut out = vec![];
-    for entry in fs::read_dir(folder).expect("tests/kernels").flatten() {
+    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let text = fs::read_to_string(entry.path()).expect("a readable file");
         for kernel in compile(&name, &text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}")) {

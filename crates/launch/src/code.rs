@@ -47,7 +47,11 @@ impl Code {
                 }
             }
             DeviceKind::Cuda(_) => {
-                let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()));
+                // The fields of an array of structs are as far apart as the tensors that hold them say.
+                let pitched =
+                    |ty: bullet_lang::ir::Type| ty.array().is_some_and(|array| array.pitch != array.lanes);
+                let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()))
+                    || crate::kernel::types(&self.ir).any(pitched);
                 self.function(device, strided)?.launch(&self.ir, self.tape, grid, args)
             }
         }

@@ -105,7 +105,7 @@ impl Kernel {
         if let Some(backward) = known.get(&wanted) {
             return Ok(backward.clone());
         }
-        let options = AdjointOptions { active: Some(&wanted.0), overlapping };
+        let options = AdjointOptions { active: Some(&wanted.0), overlapping, ..AdjointOptions::default() };
         let adjoint = adjoint(self.ir(), options).map_err(|items| self.linked.diagnostics(items))?;
         let backward =
             Arc::new(Backward { code: Code::new(adjoint.kernel.clone(), self.linked.clone()), adjoint });

@@ -137,6 +137,8 @@ impl Tape {
         let mut kept = vec![];
         for ((arg, effect), usage) in args.iter().zip(kernel.effects()).zip(&backward.adjoint.uses) {
             kept.push(match arg {
+                // What the kernel leaves is what it must still be.
+                Arg::Array(_) if *usage == Use::Left => Kept::Version(0),
                 Arg::Array(tensor) if *usage != Use::Shape && effect.writes => Kept::Copy(copy(tensor)?),
                 Arg::Array(_) if *usage != Use::Shape => Kept::Version(0),
                 _ => Kept::Shape,

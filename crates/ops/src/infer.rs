@@ -48,10 +48,11 @@ impl Map {
             Ok((joint.compute(), joint))
         };
         match self {
-            Add | Mul | Pow | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round | Trunc
-            | Clip => Ok((joint.compute(), joint)),
-            // Of bools, NumPy divides and shifts numbers of 8 bits.
-            FloorDivide | Remainder => {
+            Add | Mul | Maximum | Minimum | Abs | Square | Relu | Floor | Ceil | Round | Trunc | Clip => {
+                Ok((joint.compute(), joint))
+            }
+            // Of bools, NumPy divides, shifts and takes powers of numbers of 8 bits.
+            FloorDivide | Remainder | Pow => {
                 let number = if joint == DType::Bool { DType::I8 } else { joint };
                 Ok((number.compute(), number))
             }
@@ -585,8 +586,8 @@ fn infer_conv(spec: ConvSpec, x: &[Meta]) -> Result<Meta> {
     if x.get(2).is_some_and(|b| b.shape[..] != weight[..1]) {
         return fail("the bias must have one element a channel out");
     }
-    let window = spec.dilation * weight[2].max(1).saturating_sub(1) + 1;
-    let padded = input[2] + 2 * spec.padding;
+    let window = spec.dilation.saturating_mul(weight[2].max(1) - 1).saturating_add(1);
+    let padded = input[2].saturating_add(spec.padding.saturating_mul(2));
     if weight[2] == 0 || padded < window {
         return fail("the window is empty or longer than the padded input");
     }

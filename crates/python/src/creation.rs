@@ -4,8 +4,9 @@ use std::fmt::Display;
 
 use bullet_ops::Kind;
 use bullet_tensor::{DType, Device, Distribution, Shape, Tensor};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyList, PyTuple};
 
 use crate::device::{AnyDevice, chosen};
 use crate::dtype::{AnyDType, numpy_name};
@@ -14,6 +15,7 @@ use crate::interop;
 use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// A shape: a number or a sequence of numbers.
 pub(crate) struct Dims(pub(crate) Vec<usize>);
@@ -48,7 +50,7 @@ fn constant(
 
 /// Zeros of a shape; float32 if no dtype is named.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn zeros(
     py: Python<'_>,
     shape: Dims,
@@ -60,7 +62,7 @@ pub(crate) fn zeros(
 
 /// Ones of a shape; float32 if no dtype is named.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn ones(
     py: Python<'_>,
     shape: Dims,
@@ -72,7 +74,7 @@ pub(crate) fn ones(
 
 /// A tensor of a shape whose elements are to be overwritten; they are zero.
 #[pyfunction]
-#[pyo3(signature = (shape, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, dtype = None, *, device = None))]
 pub(crate) fn empty(
     py: Python<'_>,
     shape: Dims,
@@ -84,7 +86,7 @@ pub(crate) fn empty(
 
 /// One value in every element of a shape; of the dtype that the value alone would have, if none is named.
 #[pyfunction]
-#[pyo3(signature = (shape, fill_value, *, dtype = None, device = None))]
+#[pyo3(signature = (shape, fill_value, dtype = None, *, device = None))]
 pub(crate) fn full(
     py: Python<'_>,
     shape: Dims,
@@ -109,6 +111,7 @@ fn filled(
         let value = crate::operand::integer(*value, dtype, device)?;
         return unlocked(py, || value.broadcast_to(shape)?.copy());
     }
+    value.check_fits(dtype)?;
     let value = value.number()?;
     unlocked(py, || Tensor::full(value, shape, dtype, device))
 }
@@ -125,7 +128,7 @@ fn like(
 
 /// One value in every element, of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, fill_value, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, fill_value, dtype = None, *, device = None))]
 pub(crate) fn full_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -139,7 +142,7 @@ pub(crate) fn full_like(
 
 /// Zeros of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn zeros_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -151,7 +154,7 @@ pub(crate) fn zeros_like(
 
 /// Ones of the shape, dtype and device of another tensor.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn ones_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -163,7 +166,7 @@ pub(crate) fn ones_like(
 
 /// A tensor of the shape, dtype and device of another, whose elements are to be overwritten; they are zero.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+#[pyo3(signature = (x, /, dtype = None, *, device = None))]
 pub(crate) fn empty_like(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -175,7 +178,7 @@ pub(crate) fn empty_like(
 
 /// `start, start + step, ..` up to, and without, `stop`; int64 if all are integers, else float32.
 #[pyfunction]
-#[pyo3(signature = (start, /, stop = None, step = None, *, dtype = None, device = None))]
+#[pyo3(signature = (start, /, stop = None, step = None, dtype = None, *, device = None))]
 pub(crate) fn arange(
     py: Python<'_>,
     start: Operand,
@@ -228,12 +231,12 @@ fn whole_line(
 
 /// `num` numbers from `start` to `stop`, evenly spaced.
 #[pyfunction]
-#[pyo3(signature = (start, stop, /, num, *, dtype = None, device = None, endpoint = true))]
+#[pyo3(signature = (start, stop, /, num = 50, *, dtype = None, device = None, endpoint = true))]
 pub(crate) fn linspace(
     py: Python<'_>,
     start: f64,
     stop: f64,
-    num: usize,
+    #[pyo3(from_py_with = whole::num)] num: usize,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
     endpoint: bool,
@@ -260,8 +263,8 @@ fn line(start: f64, step: f64, len: usize, dtype: DType, device: &Device) -> bul
 #[pyo3(signature = (n_rows, n_cols = None, /, *, k = 0, dtype = None, device = None))]
 pub(crate) fn eye(
     py: Python<'_>,
-    n_rows: usize,
-    n_cols: Option<usize>,
+    #[pyo3(from_py_with = whole::n_rows)] n_rows: usize,
+    #[pyo3(from_py_with = whole::n_cols)] n_cols: Option<usize>,
     k: i64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
@@ -284,7 +287,7 @@ pub(crate) fn eye(
 pub(crate) fn randn(
     py: Python<'_>,
     shape: Dims,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
@@ -300,7 +303,7 @@ pub(crate) fn uniform(
     shape: Dims,
     low: f64,
     high: f64,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
@@ -317,7 +320,7 @@ pub(crate) fn from_numpy(array: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
 /// A tensor of nested lists, numbers, an array or a tensor; memory is shared where `copy` is not True and dtype and device
 /// are those of `obj`. Without a dtype, floats of Python become float32.
 #[pyfunction]
-#[pyo3(signature = (obj, /, *, dtype = None, device = None, copy = None))]
+#[pyo3(signature = (obj, /, dtype = None, *, device = None, copy = None))]
 pub(crate) fn asarray(
     obj: &Bound<'_, PyAny>,
     dtype: Option<AnyDType>,
@@ -348,13 +351,73 @@ pub(crate) fn asarray(
 
 /// As `asarray`, always of its own memory.
 #[pyfunction]
-#[pyo3(signature = (obj, *, dtype = None, device = None))]
+#[pyo3(signature = (obj, dtype = None, *, device = None))]
 pub(crate) fn array(
     obj: &Bound<'_, PyAny>,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {
     asarray(obj, dtype, device, Some(true))
+}
+
+/// What is in nested lists, besides Python's numbers.
+#[derive(Default)]
+struct Leaves {
+    tensors: bool,
+    /// NumPy's arrays and scalars, and what else has a dtype.
+    typed: bool,
+}
+
+impl Leaves {
+    /// Looks through lists and tuples, as deep as tensors have axes.
+    fn look(&mut self, obj: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
+        if obj.is_exact_instance_of::<PyFloat>()
+            || obj.is_exact_instance_of::<PyInt>()
+            || obj.is_exact_instance_of::<PyBool>()
+        {
+            return Ok(());
+        }
+        if depth <= bullet_ops::MAX_DIMS
+            && (obj.is_instance_of::<PyList>() || obj.is_instance_of::<PyTuple>())
+        {
+            return obj.try_iter()?.try_for_each(|item| self.look(&item?, depth + 1));
+        }
+        if obj.is_instance_of::<PyTensor>() {
+            self.tensors = true;
+        } else if !self.typed {
+            self.typed = obj.hasattr("dtype")?;
+        }
+        Ok(())
+    }
+}
+
+/// Lists with tensors in them, which are put side by side; numbers take the dtype of the tensors beside them.
+fn stacked(obj: &Bound<'_, PyAny>, device: &Device) -> PyResult<Tensor> {
+    let mut parts = Vec::new();
+    for item in obj.try_iter()? {
+        let item = item?;
+        parts.push(match item.extract::<Operand>() {
+            Ok(operand) => operand,
+            Err(_) if item.is_instance_of::<PyList>() || item.is_instance_of::<PyTuple>() => {
+                Operand::Tensor(stacked(&item, device)?)
+            }
+            Err(_) => Operand::Tensor(source(&item, None)?.0),
+        });
+    }
+    let tensors = parts.iter().filter_map(|p| if let Operand::Tensor(t) = p { Some(t) } else { None });
+    let place = tensors.clone().next().map_or_else(|| device.clone(), |t| t.device().clone());
+    let joint = tensors.map(Tensor::dtype).reduce(DType::promote);
+    let joint = parts
+        .iter()
+        .fold(joint.unwrap_or(parts.first().map_or(DType::F32, Operand::own_dtype)), |joint, part| {
+            part.dtype_beside(joint)
+        });
+    let parts: Vec<Tensor> = parts.iter().map(|p| p.like(joint, &place)).collect::<PyResult<_>>()?;
+    let stack = || {
+        let parts: Vec<Tensor> = parts.iter().map(|t| t.cast(joint)).collect::<Result<_, _>>()?;
+        Tensor::stack(&parts.iter().collect::<Vec<_>>(), 0)
+    };
+    interrupt::detached(obj.py(), stack)?.map_err(error::exception)
 }
 
 /// What `obj` holds as a tensor, and whether the memory is that of `obj`.
@@ -373,19 +436,47 @@ fn source(obj: &Bound<'_, PyAny>, dtype: Option<AnyDType>) -> PyResult<(Tensor, 
     if obj.hasattr("__cuda_array_interface__")? {
         return Ok((interop::adopt_cuda(obj)?, true));
     }
-    // NumPy knows how to read lists, numbers and buffers; its array is nobody else's.
-    let read = obj.py().import("numpy")?.call_method1("asarray", (obj,))?;
-    let kind: String = read.getattr("dtype")?.getattr("kind")?.extract()?;
-    if !["b", "i", "u", "f"].contains(&kind.as_str()) {
-        return Err(PyTypeError::new_err(format!(
-            "cannot make a tensor of {}: expected numbers, nested lists of numbers of equal lengths, or an array",
-            obj.get_type()
-        )));
+    let mut leaves = Leaves::default();
+    leaves.look(obj, 0)?;
+    if leaves.tensors {
+        return Ok((stacked(obj, &chosen(None)?)?, false));
     }
-    let tensor = interop::adopt(&read)?.tensor();
-    let own_dtype = obj.hasattr("dtype")?;
-    if tensor.dtype() == DType::F64 && !own_dtype && dtype.is_none() {
+    let tensor = interop::adopt(&read(obj, dtype)?)?.tensor();
+    if tensor.dtype() == DType::F64 && !leaves.typed && dtype.is_none() {
         return Ok((tensor.cast(DType::F32).map_err(error::exception)?, false));
     }
     Ok((tensor, false))
+}
+
+/// Lists, numbers and buffers as NumPy reads them; the array is nobody else's.
+fn read<'py>(obj: &Bound<'py, PyAny>, dtype: Option<AnyDType>) -> PyResult<Bound<'py, PyAny>> {
+    let numpy = obj.py().import("numpy")?;
+    let as_dtype = |dtype: DType| numpy.call_method1("asarray", (obj, numpy_name(dtype)));
+    let read = numpy.call_method1("asarray", (obj,))?;
+    let kind: String = read.getattr("dtype")?.getattr("kind")?.extract()?;
+    let dtype = dtype.map(|d| d.0).filter(|d| d.kind() == Kind::Int);
+    match (kind.as_str(), dtype) {
+        ("b", _) | ("i" | "u" | "f", None) => Ok(read),
+        // Read as this dtype, a number that it does not hold is an error.
+        ("i" | "u" | "f", Some(dtype)) => as_dtype(dtype),
+        _ => {
+            let mistake = PyTypeError::new_err(format!(
+                "cannot make a tensor of {}: expected numbers, nested lists of numbers of equal lengths, or an array",
+                obj.get_type()
+            ));
+            // Integers of more than 64 bits are objects to NumPy.
+            let told = if kind == "O" { as_dtype(dtype.unwrap_or(DType::I64)).err() } else { None };
+            Err(told.filter(|e| e.is_instance_of::<PyOverflowError>(obj.py())).unwrap_or(mistake))
+        }
+    }
+}
+
+/// What is written over elements of a tensor: an operand, or what `asarray` takes.
+pub(crate) fn assignable(obj: &Bound<'_, PyAny>, target: &Tensor) -> PyResult<Operand> {
+    match obj.extract::<Operand>() {
+        Err(e) if e.is_instance_of::<PyTypeError>(obj.py()) => {}
+        operand => return operand,
+    }
+    let (tensor, _) = source(obj, Some(AnyDType(target.dtype())))?;
+    Ok(Operand::Tensor(tensor))
 }

@@ -1,14 +1,13 @@
 //! `bullet_core.float32` and the others: one object a dtype, equal to its name.
 
-use bullet_ops::DType;
+use bullet_ops::{DType, Kind};
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
-use crate::error;
-
 /// The type of a tensor's elements.
-#[pyclass(name = "dtype", module = "bullet_core", frozen, eq, hash)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[pyclass(name = "dtype", module = "bullet_core", frozen)]
+#[derive(Clone, Copy)]
 pub(crate) struct PyDType(pub(crate) DType);
 
 /// The name that NumPy has for it.
@@ -41,6 +40,39 @@ impl PyDType {
     #[getter]
     fn name(&self) -> &'static str {
         numpy_name(self.0)
+    }
+
+    /// What kind it is, in NumPy's letters: `b`, `u`, `i` or `f`.
+    #[getter]
+    fn kind(&self) -> &'static str {
+        match self.0.kind() {
+            Kind::Bool => "b",
+            Kind::Int if self.0.is_unsigned() => "u",
+            Kind::Int => "i",
+            Kind::Float => "f",
+        }
+    }
+
+    /// NumPy's dtype of that name, by which NumPy takes it for one.
+    #[getter]
+    fn dtype<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.0 == DType::BF16 {
+            return Err(PyAttributeError::new_err("NumPy has no bfloat16"));
+        }
+        py.import("numpy")?.call_method1("dtype", (self.name(),))
+    }
+
+    /// Whether the other is this dtype, or another name of it: a string, NumPy's dtype or scalar type.
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        !other.is_none() && other.extract::<AnyDType>().is_ok_and(|other| other.0 == self.0)
+    }
+
+    fn __hash__(&self) -> isize {
+        self.0 as isize
+    }
+
+    fn __ne__(&self, other: &Bound<'_, PyAny>) -> bool {
+        !self.__eq__(other)
     }
 
     /// Bytes of an element.
@@ -81,14 +113,33 @@ impl<'a, 'py> FromPyObject<'a, 'py> for AnyDType {
                 Err(_) => object.repr()?.to_string(),
             },
         };
-        let name = match name.as_str() {
-            "int" => "int64",
-            "float" => "float32",
-            "bool_" => "bool",
-            name => name,
-        };
-        DType::parse(name).map(AnyDType).map_err(error::op)
+        named(&name).map(AnyDType).ok_or_else(|| {
+            let known: Vec<&str> = DType::ALL.into_iter().map(numpy_name).collect();
+            PyTypeError::new_err(format!(
+                "data type '{name}' not understood; expected one of {}",
+                known.join(", ")
+            ))
+        })
     }
+}
+
+/// The dtype of a name, as NumPy has them: `i8` is of 8 bytes.
+fn named(name: &str) -> Option<DType> {
+    Some(match name.trim_start_matches(['<', '|', '=']) {
+        "bool_" | "?" | "b1" => DType::Bool,
+        "int" | "i8" => DType::I64,
+        "float" | "f4" => DType::F32,
+        "u1" => DType::U8,
+        "u2" => DType::U16,
+        "u4" => DType::U32,
+        "u8" => DType::U64,
+        "i1" => DType::I8,
+        "i2" => DType::I16,
+        "i4" => DType::I32,
+        "f2" | "half" => DType::F16,
+        "f8" | "double" => DType::F64,
+        other => return DType::parse(other).ok(),
+    })
 }
 
 /// Adds a constant for each dtype.

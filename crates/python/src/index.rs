@@ -9,6 +9,7 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyRuntimeError, PyTypeErro
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyEllipsis, PyInt, PyList, PySlice, PyTuple};
 
+use crate::creation;
 use crate::error;
 use crate::interop;
 use crate::interrupt;
@@ -56,12 +57,19 @@ fn tensor_entry(key: &Bound<'_, PyAny>, tensor: Tensor) -> PyResult<Index> {
 
 /// A list or an array of integers or bools.
 fn array_entry(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Index> {
-    let indices = crate::creation::asarray(key, None, None, None)?.tensor();
+    tensor_entry(key, integers(key, of)?)
+}
+
+/// A tensor, a list or an array of integers, or of bools, beside a tensor that they are indices of.
+pub(crate) fn integers(key: &Bound<'_, PyAny>, of: &Tensor) -> PyResult<Tensor> {
+    if let Ok(tensor) = key.cast::<PyTensor>() {
+        return Ok(tensor.get().tensor());
+    }
+    let indices = creation::asarray(key, None, None, None)?.tensor();
     // An empty list holds no integers, and no others either.
     let empty = key.is_instance_of::<PyList>() && indices.numel() == 0;
     let indices = if empty { indices.cast(DType::I64) } else { Ok(indices) };
-    let indices = indices.and_then(|i| i.to_device(of.device())).map_err(error::exception)?;
-    tensor_entry(key, indices)
+    indices.and_then(|i| i.to_device(of.device())).map_err(error::exception)
 }
 
 /// A bound of a slice, cut to what an axis can be long.
@@ -112,8 +120,15 @@ pub(crate) fn get(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>) -> Py
 }
 
 /// `t[key] = value`.
-pub(crate) fn set(py: Python<'_>, tensor: &Tensor, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
+pub(crate) fn set(
+    py: Python<'_>,
+    tensor: &Tensor,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let entries = entries(key, tensor)?;
+    let value = creation::assignable(value, tensor)?;
+    value.check_fits(tensor.dtype())?;
     let value = assigned(value, tensor)?;
     interrupt::detached(py, || tensor.set_index(&entries, &value))?.map_err(error::exception)
 }
@@ -195,5 +210,26 @@ pub(crate) fn to_list<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'
     if tensor.rank() == 0 {
         return item(py, tensor);
     }
-    interop::host_array(py, tensor)?.call_method0("tolist")
+    listed(py, &interop::host_tensor(py, tensor)?)
+}
+
+/// As [`to_list`], of a tensor on the host: part by part, so that Python can see to signals in between.
+fn listed<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+    /// Elements that become objects in some tens of milliseconds.
+    const PART: usize = 1 << 18;
+    interrupt::breathe(py)?;
+    if tensor.numel() <= PART {
+        return interop::numpy(&Bound::new(py, PyTensor::new(tensor.clone()))?)?.call_method0("tolist");
+    }
+    let (list, rows) = (PyList::empty(py), tensor.dim(0));
+    let step = PART / (tensor.numel() / rows);
+    for at in (0..rows).step_by(step.max(1)) {
+        if step == 0 {
+            list.append(listed(py, &tensor.select(0, at as isize).map_err(error::exception)?)?)?;
+        } else {
+            let part = tensor.narrow(0, at, step.min(rows - at)).map_err(error::exception)?;
+            list.call_method1("extend", (listed(py, &part)?,))?;
+        }
+    }
+    Ok(list.into_any())
 }

@@ -5,7 +5,7 @@ use bullet_ops::Kind;
 use bullet_tensor::{DType, Device};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::device::{AnyDevice, PyDevice, chosen};
 use crate::dtype::{AnyDType, PyDType, numpy_name};
@@ -79,6 +79,10 @@ impl FloatInfo {
         Ok(FloatInfo { bits, eps, max, min: -max, smallest_normal, dtype })
     }
 
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (PyDType,)) {
+        (py.get_type::<FloatInfo>(), (self.dtype,))
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "finfo(min={:e}, max={:e}, eps={:e}, dtype={})",
@@ -117,6 +121,10 @@ impl IntInfo {
         }
         let (min, max) = range(dtype).into_inner();
         Ok(IntInfo { bits: 8 * dtype.size(), max, min, dtype: PyDType(dtype) })
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (PyDType,)) {
+        (py.get_type::<IntInfo>(), (self.dtype,))
     }
 
     fn __repr__(&self) -> String {

@@ -153,16 +153,17 @@ pub(crate) unsafe fn adopt_from(
         return adopt(dtype, owner);
     }
     let owner: Arc<dyn Send + Sync> = Arc::from(owner);
-    check_bools(&adopt(DType::U8, Box::new(owner.clone()))?)?;
+    let bytes = adopt(DType::U8, Box::new(owner.clone()))?;
+    interrupt::attached(|py| check_bools(py, &bytes))?;
     adopt(DType::Bool, Box::new(owner))
 }
 
 /// Of a byte that is neither 0 nor 1 nothing can be computed.
-fn check_bools(bytes: &Tensor) -> PyResult<()> {
+fn check_bools(py: Python<'_>, bytes: &Tensor) -> PyResult<()> {
     if bytes.numel() == 0 {
         return Ok(());
     }
-    let largest = bytes.max(&[], false).and_then(|most| most.item()).map_err(error::exception)?;
+    let largest = interrupt::detached(py, || bytes.max(&[], false)?.item())?.map_err(error::exception)?;
     if largest <= 1.0 {
         return Ok(());
     }
@@ -242,11 +243,16 @@ pub(crate) fn numpy<'py>(tensor: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, P
 
 /// The array of a tensor on any device, copied to the host where it has to be; bfloat16 as float32.
 pub(crate) fn host_array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
-    let mut host = moved(py, &tensor.detach(), &Device::cpu())?;
-    if host.dtype() == DType::BF16 {
-        host = interrupt::detached(py, || host.cast(DType::F32))?.map_err(error::exception)?;
+    numpy(&Bound::new(py, PyTensor::new(host_tensor(py, tensor)?))?)
+}
+
+/// As [`host_array`], the tensor.
+pub(crate) fn host_tensor(py: Python<'_>, tensor: &Tensor) -> PyResult<Tensor> {
+    let host = moved(py, &tensor.detach(), &Device::cpu())?;
+    if host.dtype() != DType::BF16 {
+        return Ok(host);
     }
-    numpy(&Bound::new(py, PyTensor::new(host))?)
+    interrupt::detached(py, || host.cast(DType::F32))?.map_err(error::exception)
 }
 
 /// Text as NumPy writes it, of at most its threshold of elements.

@@ -76,6 +76,15 @@ pub(crate) fn detached<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) ->
     })
 }
 
+/// For work that holds the interpreter's lock for long: lets other threads have it, and Python handle signals.
+///
+/// # Errors
+/// What the handler of a signal raised.
+pub(crate) fn breathe(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| ());
+    py.check_signals()
+}
+
 /// Waits for the work of a GPU, while Python handles signals; not for a CPU, which has none under way.
 pub(crate) fn wait(py: Python<'_>, device: &Device) -> PyResult<()> {
     if device.gpu().is_none() || device.is_capturing() {

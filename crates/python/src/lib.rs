@@ -26,10 +26,12 @@ mod info;
 mod interop;
 mod interrupt;
 mod lang;
+mod methods;
 mod nn;
 mod operand;
 mod operators;
 mod tensor;
+mod whole;
 
 #[pyo3::pymodule]
 mod _core {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use bullet_ops::Kind;
 use bullet_tensor::{DType, Device, Tensor};
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
 
@@ -17,7 +17,7 @@ use crate::tensor::PyTensor;
 pub(crate) enum Operand {
     Tensor(Tensor),
     Bool(bool),
-    /// Of 64 bits, with or without a sign.
+    /// Of any size that i128 has; tensors hold 64 bits, with or without a sign.
     Int(i128),
     Float(f64),
 }
@@ -35,7 +35,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Operand {
         if object.is_instance_of::<PyInt>() {
             return match object.extract::<i64>() {
                 Ok(value) => Ok(Operand::Int(value.into())),
-                Err(_) => object.extract::<u64>().map(|value| Operand::Int(value.into())),
+                Err(_) => object.extract::<i128>().map(Operand::Int).map_err(|_| {
+                    PyOverflowError::new_err("Python integer out of bounds: it has more than 127 bits")
+                }),
             };
         }
         if object.is_instance_of::<PyFloat>() {
@@ -73,6 +75,51 @@ impl Operand {
                 float(far, DType::F64, beside.device())
             }
             other => other.beside(beside),
+        }
+    }
+
+    /// As [`Operand::beside`], to divide by or be divided: of integers the quotient is float64, and so is any number.
+    pub(crate) fn beside_divided(self, beside: &Tensor) -> PyResult<Tensor> {
+        match self {
+            Operand::Int(value)
+                if beside.dtype().kind() == Kind::Int && !range(beside.dtype()).contains(&value) =>
+            {
+                float(value as f64, DType::F64, beside.device())
+            }
+            other => other.beside(beside),
+        }
+    }
+
+    /// As [`Operand::beside`], as a bound of its elements: beyond all numbers of its dtype the last of them bounds as well.
+    pub(crate) fn beside_bounded(self, beside: &Tensor) -> PyResult<Tensor> {
+        match self {
+            Operand::Int(value) if beside.dtype().kind() == Kind::Int => {
+                let range = range(beside.dtype());
+                integer(value.clamp(*range.start(), *range.end()), beside.dtype(), beside.device())
+            }
+            other => other.beside(beside),
+        }
+    }
+
+    /// Refuses what an element of `dtype` cannot become without being another number: integers out of range, and of floats
+    /// those without an integer near.
+    pub(crate) fn check_fits(&self, dtype: DType) -> PyResult<()> {
+        if dtype.kind() != Kind::Int {
+            return Ok(());
+        }
+        match *self {
+            Operand::Int(value) if !range(dtype).contains(&value) => Err(out_of_bounds(value, dtype)),
+            Operand::Float(value) if value.is_nan() => {
+                Err(PyValueError::new_err("cannot convert float NaN to integer"))
+            }
+            Operand::Float(value) if value.is_infinite() => {
+                Err(PyOverflowError::new_err("cannot convert float infinity to integer"))
+            }
+            // Of this size every float is an integer; smaller ones are exact as i128.
+            Operand::Float(value) if !range(dtype).contains(&(value as i128)) => {
+                Err(out_of_bounds(value as i128, dtype))
+            }
+            Operand::Tensor(_) | Operand::Bool(_) | Operand::Int(_) | Operand::Float(_) => Ok(()),
         }
     }
 
@@ -134,10 +181,7 @@ pub(crate) fn range(dtype: DType) -> RangeInclusive<i128> {
 /// An integer of an integer dtype, exactly.
 pub(crate) fn integer(value: i128, dtype: DType, device: &Device) -> PyResult<Tensor> {
     if !range(dtype).contains(&value) {
-        return Err(PyOverflowError::new_err(format!(
-            "Python integer {value} out of bounds for {}",
-            numpy_name(dtype)
-        )));
+        return Err(out_of_bounds(value, dtype));
     }
     // f64 holds integers of 53 bits; beyond, the bits are written, for which a GPU is waited for.
     const EXACT: i128 = 1 << 53;
@@ -149,30 +193,41 @@ pub(crate) fn integer(value: i128, dtype: DType, device: &Device) -> PyResult<Te
     .map_err(error::exception)
 }
 
+fn out_of_bounds(value: i128, dtype: DType) -> PyErr {
+    PyOverflowError::new_err(format!("Python integer {value} out of bounds for {}", numpy_name(dtype)))
+}
+
 fn float(value: f64, dtype: DType, device: &Device) -> PyResult<Tensor> {
     Tensor::constant(value, dtype, device).map_err(error::exception)
 }
 
 /// Two operands as tensors: a number takes the dtype of the tensor beside it.
 pub(crate) fn pair(a: Operand, b: Operand) -> PyResult<(Tensor, Tensor)> {
-    match (a, b) {
-        (Operand::Tensor(a), b) => {
-            let b = b.beside(&a)?;
-            Ok((a, b))
-        }
-        (a, Operand::Tensor(b)) => Ok((a.beside(&b)?, b)),
-        _ => Err(PyTypeError::new_err("expected a tensor, got two numbers")),
-    }
+    paired(a, b, Operand::beside)
 }
 
 /// As [`pair`], of operands that are compared.
 pub(crate) fn compared(a: Operand, b: Operand) -> PyResult<(Tensor, Tensor)> {
+    paired(a, b, Operand::beside_compared)
+}
+
+/// As [`pair`], of a dividend and a divisor.
+pub(crate) fn divided(a: Operand, b: Operand) -> PyResult<(Tensor, Tensor)> {
+    paired(a, b, Operand::beside_divided)
+}
+
+/// Two operands, a number as `beside` makes it of the tensor beside it.
+fn paired(
+    a: Operand,
+    b: Operand,
+    beside: impl Fn(Operand, &Tensor) -> PyResult<Tensor>,
+) -> PyResult<(Tensor, Tensor)> {
     match (a, b) {
         (Operand::Tensor(a), b) => {
-            let b = b.beside_compared(&a)?;
+            let b = beside(b, &a)?;
             Ok((a, b))
         }
-        (a, Operand::Tensor(b)) => Ok((a.beside_compared(&b)?, b)),
-        (a, b) => pair(a, b),
+        (a, Operand::Tensor(b)) => Ok((beside(a, &b)?, b)),
+        _ => Err(PyTypeError::new_err("expected a tensor, got two numbers")),
     }
 }

@@ -20,10 +20,20 @@ fn binary<'py>(
     other: &Bound<'py, PyAny>,
     f: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
+    binary_beside(tensor, other, Operand::beside, f)
+}
+
+/// As [`binary`], of an operand that becomes a tensor by `beside`.
+fn binary_beside<'py>(
+    tensor: &Bound<'py, PyTensor>,
+    other: &Bound<'py, PyAny>,
+    beside: impl FnOnce(Operand, &Tensor) -> PyResult<Tensor>,
+    f: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = tensor.py();
     let Some(other) = operand(other)? else { return Ok(PyNotImplemented::get(py).to_owned().into_any()) };
     let tensor = tensor.get().tensor();
-    let other = other.beside(&tensor)?;
+    let other = beside(other, &tensor)?;
     Ok(Bound::new(py, once(py, &[&tensor, &other], || f(&tensor, &other))?)?.into_any())
 }
 
@@ -100,11 +110,11 @@ impl PyTensor {
     }
 
     fn __truediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, Tensor::div)
+        binary_beside(slf, other, Operand::beside_divided, Tensor::div)
     }
 
     fn __rtruediv__<'py>(slf: &Bound<'py, Self>, other: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        binary(slf, other, |t, other| other.div(t))
+        binary_beside(slf, other, Operand::beside_divided, |t, other| other.div(t))
     }
 
     fn __itruediv__(&self, py: Python<'_>, other: Operand) -> PyResult<()> {

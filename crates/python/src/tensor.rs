@@ -2,8 +2,8 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use bullet_tensor::{DeviceKind, Result, Tensor};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use bullet_tensor::{DeviceKind, Index, Result, Tensor};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -13,7 +13,7 @@ use crate::functions::reduce::{Axes, over};
 use crate::functions::shape::squeezed;
 use crate::index::Slices;
 use crate::operand::Operand;
-use crate::{dlpack, error, index, interop, interrupt};
+use crate::{creation, dlpack, error, index, interop, interrupt};
 
 /// An n-dimensional array on a device, with its place on the tape of gradients.
 ///
@@ -52,6 +52,26 @@ pub(crate) fn once(
         return f().map(PyTensor::new).map_err(error::exception);
     }
     unlocked(py, f)
+}
+
+impl Drop for PyTensor {
+    /// Memory of small tensors is kept for others. A large one that Python has dropped is what its user wants to see gone.
+    fn drop(&mut self) {
+        const LARGE: usize = 16 << 20;
+        const KEPT: usize = 256 << 20;
+        let slot = self.tensor.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if slot.storage_bytes() < LARGE || slot.device().kind() != DeviceKind::Cpu {
+            return;
+        }
+        let device = slot.device().clone();
+        let Ok(nothing) = Tensor::scalar(false, &device) else { return };
+        let before = device.memory_stats().cached;
+        drop(std::mem::replace(slot, nothing));
+        let after = device.memory_stats().cached;
+        if after > before && after > KEPT {
+            device.trim_by(after - before);
+        }
+    }
 }
 
 impl PyTensor {
@@ -212,7 +232,15 @@ impl PyTensor {
     /// that is no scalar, with `gradient` as the gradient of it.
     #[pyo3(signature = (gradient = None))]
     fn backward(&self, py: Python<'_>, gradient: Option<&Bound<'_, PyTensor>>) -> PyResult<()> {
+        crate::nn::step::check_outside_of_loss()?;
         let (tensor, gradient) = (self.tensor(), gradient.map(|g| g.get().tensor()));
+        if gradient.is_none() && tensor.numel() != 1 && tensor.is_tracked() {
+            return Err(PyRuntimeError::new_err(format!(
+                "backward() without a gradient is of a scalar, this has shape {}; take its sum() or mean(), or pass its \
+                 gradient: t.backward(gradient)",
+                tensor.shape()
+            )));
+        }
         interrupt::detached(py, || match &gradient {
             None => tensor.backward(),
             Some(gradient) => tensor.backward_with(gradient),
@@ -269,9 +297,30 @@ impl PyTensor {
         interop::moved(py, &self.tensor(), &device.0).map(PyTensor::new)
     }
 
-    /// The value of the one element, as a Python number.
-    fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        index::item(py, &self.tensor())
+    /// The value of the one element, or of the one at these indices, as a Python number.
+    #[pyo3(signature = (*args))]
+    fn item<'py>(&self, py: Python<'py>, args: &Bound<'_, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        let tensor = self.tensor();
+        if args.is_empty() {
+            return index::item(py, &tensor);
+        }
+        let places = sizes(args)?;
+        let error = error::exception;
+        let flat = if places.len() == 1 && tensor.rank() != 1 {
+            tensor.reshape(&[-1]).map_err(error)?
+        } else {
+            tensor
+        };
+        let at: Vec<Index> = places.into_iter().map(Index::At).collect();
+        let one = flat.index(&at).map_err(error)?;
+        if one.rank() > 0 {
+            return Err(PyValueError::new_err(format!(
+                "item() takes one index, or {}, got {}",
+                flat.rank(),
+                at.len()
+            )));
+        }
+        index::item(py, &one)
     }
 
     /// The elements as nested lists of Python numbers.
@@ -346,7 +395,7 @@ impl PyTensor {
         index::get(slf.py(), &slf.get().tensor(), key)
     }
 
-    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: Operand) -> PyResult<()> {
+    fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         index::set(py, &self.tensor(), key, value)
     }
 
@@ -366,8 +415,14 @@ impl PyTensor {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let tensor = self.tensor();
         let mut text = format!(
-            "Tensor({}, dtype={}",
+            "Tensor({}, {}dtype={}",
             interop::text(&tensor, py, "Tensor(")?,
+            // As NumPy writes it, since no brackets tell of the axes.
+            if tensor.numel() == 0 && tensor.rank() > 1 {
+                format!("shape={}, ", PyTuple::new(py, &tensor.shape()[..])?.repr()?)
+            } else {
+                String::new()
+            },
             numpy_name(tensor.dtype())
         );
         if tensor.device().gpu().is_some() {
@@ -385,7 +440,7 @@ impl PyTensor {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, tensor) = (slf.py(), slf.get().tensor());
-        let bytes = py.detach(|| tensor.to_bytes()).map_err(error::exception)?;
+        let bytes = interrupt::detached(py, || tensor.to_bytes())?.map_err(error::exception)?;
         let state = (
             pyo3::types::PyBytes::new(py, &bytes),
             slf.get().dtype(),
@@ -427,29 +482,46 @@ impl PyTensor {
         self.map(py, |t| t.permute(&axes))
     }
 
-    /// A view with two axes exchanged.
-    fn transpose(&self, py: Python<'_>, a: isize, b: isize) -> PyResult<PyTensor> {
-        self.map(py, |t| t.transpose(a, b))
+    /// A view with two axes exchanged, for two numbers; with the axes in this order, for one sequence or more numbers; in
+    /// reverse order without arguments.
+    #[pyo3(signature = (*axes))]
+    fn transpose(&self, py: Python<'_>, axes: &Bound<'_, PyTuple>) -> PyResult<PyTensor> {
+        if let Ok((a, b)) = axes.extract::<(isize, isize)>() {
+            return self.map(py, |t| t.transpose(a, b));
+        }
+        if axes.is_empty() || axes.get_item(0)?.is_none() {
+            self.reversed_axes(py)
+        } else {
+            self.permute(py, axes)
+        }
     }
 
     /// Overwrites every element with a number.
-    fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
-        let (tensor, value) = (slf.get().tensor(), value.number()?);
-        slf.py().detach(|| tensor.fill_(value)).map_err(error::exception)?;
+    pub(crate) fn fill_(slf: Bound<'_, Self>, value: Operand) -> PyResult<Bound<'_, Self>> {
+        let tensor = slf.get().tensor();
+        value.check_fits(tensor.dtype())?;
+        let value = match value {
+            Operand::Int(_) => index::assigned(value, &tensor)?,
+            other => Tensor::constant(other.number()?, tensor.dtype(), tensor.device())
+                .map_err(error::exception)?,
+        };
+        interrupt::detached(slf.py(), || tensor.copy_(&value))?.map_err(error::exception)?;
         Ok(slf)
     }
 
-    /// Overwrites the elements with those of another tensor, which is broadcast.
-    fn copy_(slf: Bound<'_, Self>, source: Operand) -> PyResult<Bound<'_, Self>> {
+    /// Overwrites the elements with those of another tensor, or of an array or lists, which are broadcast.
+    fn copy_<'py>(slf: Bound<'py, Self>, source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let tensor = slf.get().tensor();
+        let source = creation::assignable(source, &tensor)?;
+        source.check_fits(tensor.dtype())?;
         let source = index::assigned(source, &tensor)?;
-        slf.py().detach(|| tensor.copy_(&source)).map_err(error::exception)?;
+        interrupt::detached(slf.py(), || tensor.copy_(&source))?.map_err(error::exception)?;
         Ok(slf)
     }
 
     /// Without axes of length 1: these, or all of them.
     #[pyo3(signature = (axis = None))]
-    fn squeeze(&self, py: Python<'_>, axis: Option<Axes>) -> PyResult<PyTensor> {
+    pub(crate) fn squeeze(&self, py: Python<'_>, axis: Option<Axes>) -> PyResult<PyTensor> {
         self.map(py, |t| match axis {
             Some(axis) => squeezed(t, &axis.list()),
             None => {
@@ -457,77 +529,6 @@ impl PyTensor {
                 squeezed(t, &ones)
             }
         })
-    }
-
-    /// The elements along one axis.
-    fn flatten(&self, py: Python<'_>) -> PyResult<PyTensor> {
-        self.map(py, |t| t.reshape(&[-1]))
-    }
-
-    /// Index of the largest element along an axis; in the flattened tensor without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmax(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
-        self.map(py, |t| t.argmax(axis, keepdims))
-    }
-
-    /// Index of the smallest element along an axis; in the flattened tensor without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmin(&self, py: Python<'_>, axis: Option<isize>, keepdims: bool) -> PyResult<PyTensor> {
-        self.map(py, |t| t.argmin(axis, keepdims))
-    }
-
-    /// Variance over axes, with `correction` degrees of freedom less than elements.
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn var(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims))
-    }
-
-    /// Standard deviation over axes, with `correction` degrees of freedom less than elements.
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn std(&self, py: Python<'_>, axis: Option<Axes>, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, |t, axes, keepdims| t.var(axes, correction, keepdims)?.sqrt())
-    }
-
-    /// Sum over axes; over all without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn sum(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::sum)
-    }
-
-    /// Mean over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn mean(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::mean)
-    }
-
-    /// Largest element over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn max(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::max)
-    }
-
-    /// Smallest element over axes.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn min(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::min)
-    }
-
-    /// Product over axes; over all without `axis`.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn prod(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::prod)
-    }
-
-    /// Whether no element over axes is zero.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn all(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::all)
-    }
-
-    /// Whether an element over axes is not zero.
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn any(&self, py: Python<'_>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
-        self.reduce(py, axis, keepdims, Tensor::any)
     }
 }
 

@@ -255,7 +255,12 @@ impl Device {
 
     /// Gives cached memory back to the system or driver; returns how many bytes. Waits for the work that used it.
     pub fn trim(&self) -> usize {
-        self.0.pool.trim()
+        self.trim_by(usize::MAX)
+    }
+
+    /// As [`Device::trim`], of at least so many bytes, if there are as many.
+    pub fn trim_by(&self, bytes: usize) -> usize {
+        self.0.pool.trim(bytes)
     }
 
     /// Destroys a stream that has no handle any more, after its work is done.

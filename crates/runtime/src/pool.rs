@@ -177,9 +177,9 @@ impl Pool {
         state.lanes.put(stream, class, block.ptr, others);
     }
 
-    /// Gives all cached blocks back to the driver; returns their bytes.
-    pub(crate) fn trim(&self) -> usize {
-        self.reclaim(usize::MAX)
+    /// Gives cached blocks of at least so many bytes back to the driver, or all there are; returns their bytes.
+    pub(crate) fn trim(&self, bytes: usize) -> usize {
+        self.reclaim(bytes)
     }
 
     /// Forgets a stream that has done all its work and is about to be destroyed.
@@ -365,6 +365,6 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.trim();
+        self.trim(usize::MAX);
     }
 }

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bullet_kernels::cpu::stop;
 use bullet_kernels::cuda::Gpu;
 use bullet_kernels::{View, ViewMut, cpu, cuda};
 use bullet_ops::expr::Expr;
 use bullet_ops::{DType, Layout, Map, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::adjoint;
 use crate::capture;
@@ -34,8 +35,8 @@ pub fn run_one(op: Op, inputs: &[&Tensor]) -> Result<Tensor> {
     Ok(run_recorded(op, inputs)?.swap_remove(0))
 }
 
-/// An elementwise op whose operands lie alike, on the CPU, where nothing is recorded: as [`run_one`], but without lists, which
-/// take longer than few elements. `None` if it is none.
+/// An elementwise op whose operands lie alike, or are one number, on the CPU, where nothing is recorded: as [`run_one`], but
+/// without lists, which take longer than few elements. `None` if it is none.
 fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     let (first, second) = match *inputs {
         [x] => (x, None),
@@ -44,8 +45,10 @@ fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     };
     let tracked = first.is_tracked() || second.is_some_and(Tensor::is_tracked);
     let device = first.device();
-    let alike = |y: &Tensor| y.shape() == first.shape() && y.is_contiguous() && y.device() == device;
-    if !first.is_contiguous() || !second.is_none_or(alike) || device.kind() != DeviceKind::Cpu {
+    let whole = second.filter(|y| first.rank() == 0 && y.rank() > 0).unwrap_or(first);
+    let alike = |x: &Tensor| x.rank() == 0 || x.is_contiguous() && x.shape() == whole.shape();
+    let here = second.is_none_or(|y| alike(y) && y.device() == device) && device.kind() == DeviceKind::Cpu;
+    if !here || !alike(first) {
         return Ok(None);
     }
     if (tracked && grad_enabled()) || device.is_capturing() || rescue::forced()?.is_some() {
@@ -53,13 +56,15 @@ fn map_dense(map: Map, inputs: &[&Tensor]) -> Result<Option<Tensor>> {
     }
     let dtypes = [first.dtype(), second.unwrap_or(first).dtype()];
     let (_, dtype) = map.types(&dtypes[..inputs.len()])?;
-    let out = Tensor::empty(Meta::new(*first.shape(), dtype), device)?;
+    let shape = *whole.shape();
+    let out = Tensor::empty(Meta::new(shape, dtype), device)?;
     let storages: [&Storage; 2] = [first.storage(), second.unwrap_or(first).storage()];
     let _guards = Guards::take(&storages[..inputs.len()], &[]);
-    let views = [view(first), view(second.unwrap_or(first))];
+    let spread = |t| if *Tensor::shape(t) == shape { Ok(view(t)) } else { broadcast_view(t, shape) };
+    let views = [spread(first)?, spread(second.unwrap_or(first))?];
     // SAFETY: fresh; no one else can name its memory yet.
     let mut target = unsafe { view_mut(&out) };
-    cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target))?;
+    on_cpu(|| cpu::execute(&Op::Map(map), &views[..inputs.len()], std::slice::from_mut(&mut target)))??;
     Ok(Some(out))
 }
 
@@ -127,11 +132,17 @@ pub(crate) fn compute(op: &Op, inputs: &[&Tensor], outputs: &[Tensor]) -> Result
         DeviceKind::Cpu if device.is_capturing() => {
             let op = op.clone();
             // SAFETY: the work owns all but the memory of its views.
-            unsafe { capture::record(device, move || Ok(cpu::execute(&op, &views, &mut outs)?)) }
+            unsafe { capture::record(device, move || Ok(on_cpu(|| cpu::execute(&op, &views, &mut outs))??)) }
         }
-        DeviceKind::Cpu => Ok(cpu::execute(op, &views, &mut outs)?),
+        DeviceKind::Cpu => Ok(on_cpu(|| cpu::execute(op, &views, &mut outs))??),
         DeviceKind::Cuda(_) => Ok(cuda::execute(&*Gpu::of(device)?, op, &views, &mut outs)?),
     }
+}
+
+/// Runs a kernel of the CPU, which may find no room for what it needs besides its operands.
+fn on_cpu<R>(kernel: impl FnOnce() -> R) -> Result<R> {
+    stop::with_memory(kernel)
+        .map_err(|stop::NoMemory(bytes)| bullet_runtime::Error::driver_out_of_memory(bytes).into())
 }
 
 /// Operand `i` as the kernel takes it: itself, or a contiguous copy.
@@ -213,31 +224,31 @@ fn expr_once(
             Ok(t.clone())
         }
     };
-    let operands: Vec<Option<Tensor>> =
+    let operands: Few<Option<Tensor>> =
         inputs.iter().map(|t| t.map(safe).transpose()).collect::<Result<_>>()?;
-    let reads: Vec<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
+    let reads: Few<&Storage> = operands.iter().flatten().map(|t| &**t.storage()).collect();
     let writes: &[&Storage] = if in_place { &[target.storage()] } else { &[] };
     let _guards = Guards::take(&reads, writes);
     // SAFETY: the target is fresh, or held by the exclusive guard.
     let mut out = unsafe { view_mut(target) };
     let shape = *target.shape();
-    let views = operands.iter().map(|t| match t {
-        Some(t) => broadcast_view(t, shape),
-        // Unused by the expression; any view of the right shape will do.
-        None => Ok(View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?)),
-    });
-    let views: Vec<View<'_>> = views.collect::<Result<_>>()?;
+    // Filled in place: a list of views that is built elsewhere is most of a kilobyte to move.
+    let mut views: Few<View<'_>> = Few::new();
+    for t in &operands {
+        views.push(match t {
+            Some(t) => broadcast_view(t, shape)?,
+            // Unused by the expression; any view of the right shape will do.
+            None => View::of::<u8>(&[0], Layout::contiguous(Shape::SCALAR).broadcast_to(shape)?),
+        });
+    }
     match target.device().kind() {
         DeviceKind::Cpu if target.device().is_capturing() => {
             let expr = expr.clone();
-            let work = move || {
-                cpu::map(&expr, compute, &views, &mut out);
-                Ok(())
-            };
+            let work = move || on_cpu(|| cpu::map(&expr, compute, &views, &mut out));
             // SAFETY: the work owns all but the memory of its views; the one that stands for no operand is of a constant.
             unsafe { capture::record(target.device(), work)? };
         }
-        DeviceKind::Cpu => cpu::map(expr, compute, &views, &mut out),
+        DeviceKind::Cpu => on_cpu(|| cpu::map(expr, compute, &views, &mut out))?,
         DeviceKind::Cuda(_) => cuda::map(&*Gpu::of(target.device())?, expr, compute, &views, &mut out)?,
     }
     Ok(())
@@ -278,8 +289,8 @@ pub(crate) fn check_in_place(target: &Tensor) -> Result<()> {
 /// Overwrites `target` with an expression of `inputs`, which broadcast to it.
 pub(crate) fn update(target: &Tensor, expr: &Expr, inputs: &[&Tensor]) -> Result<()> {
     check_in_place(target)?;
-    let mut all = vec![target];
-    all.extend(inputs);
+    let mut all: Few<&Tensor> = smallvec![target];
+    all.extend(inputs.iter().copied());
     common_device(&all)?;
     for input in inputs {
         if input.layout().broadcast_to(*target.shape()).is_err() {
@@ -292,7 +303,7 @@ pub(crate) fn update(target: &Tensor, expr: &Expr, inputs: &[&Tensor]) -> Result
         }
     }
     let joint = inputs.iter().map(|t| t.dtype()).fold(target.dtype(), DType::promote);
-    let inputs: Vec<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
+    let inputs: Few<Option<&Tensor>> = inputs.iter().copied().map(Some).collect();
     expr_into(expr, joint.compute(), &inputs, target, true)
 }
 

@@ -135,13 +135,18 @@ impl Tensor {
         let (mut place, mut gap, mut apart) = (None, false, false);
         for entry in &key {
             match entry {
+                // It parts tensors, also where it names no axes.
+                Index::Rest => {
+                    gap = place.is_some();
+                    continue;
+                }
                 // Beside tensors an integer is one of them.
                 Index::At(_) if !advanced => {}
                 Index::At(_) | Index::Take(_) | Index::Mask(_) => {
                     place = place.or(Some(axis));
                     apart |= gap;
                 }
-                Index::Range(_) | Index::NewAxis | Index::Rest => gap = place.is_some(),
+                Index::Range(_) | Index::NewAxis => gap = place.is_some(),
             }
             let at = axis as isize;
             axis += 1;
@@ -157,7 +162,7 @@ impl Tensor {
                     view = mask_picks(view, axis - 1, mask, &mut picks)?;
                     axis = picks.last().map_or(axis, |pick| pick.axis + 1);
                 }
-                Index::Rest => unreachable!("replaced by `complete`"),
+                Index::Rest => unreachable!("it names no axis"),
             }
         }
         let shapes: Vec<Shape> = picks.iter().map(|pick| *pick.at.shape()).collect();
@@ -249,7 +254,7 @@ impl Tensor {
     }
 }
 
-/// The key with `...`, or what is missing at the end, written out.
+/// The key with what is missing at the end, or behind `...`, written out.
 fn complete(key: &[Index], rank: usize) -> Result<SmallVec<[Index; 8]>> {
     let named: usize = key.iter().map(Index::axes).sum();
     if named > rank {
@@ -265,7 +270,10 @@ fn complete(key: &[Index], rank: usize) -> Result<SmallVec<[Index; 8]>> {
     let mut all = SmallVec::new();
     for entry in key {
         match entry {
-            Index::Rest => all.extend(whole()),
+            Index::Rest => {
+                all.push(Index::Rest);
+                all.extend(whole());
+            }
             _ => all.push(entry.clone()),
         }
     }

@@ -15,6 +15,7 @@ mod access;
 mod adjoint;
 mod arrays;
 mod capture;
+mod constants;
 mod custom;
 pub mod decode;
 pub mod dispatch;

@@ -58,7 +58,7 @@ impl Tensor {
             Kind::Bool if value.fract() == 0.0 => DType::I64,
             Kind::Bool | Kind::Int => DType::F64,
         };
-        Tensor::full(value, &[], dtype, self.device())
+        Tensor::constant(value, dtype, self.device())
     }
 
     /// Each element plus `value`.
@@ -78,7 +78,9 @@ impl Tensor {
     pub fn pow(&self, exponent: &Tensor) -> Result<Tensor> {
         // u64 to the power of a signed integer is computed in f64.
         let integers = self.dtype().promote(exponent.dtype()).kind() != Kind::Float;
-        if integers && exponent.numel() > 0 && exponent.cast(DType::F64)?.min(&[], false)?.item()? < 0.0 {
+        // Of operands that broadcast to nothing, none is a power.
+        let none = self.numel() == 0 || exponent.numel() == 0;
+        if integers && !none && exponent.cast(DType::F64)?.min(&[], false)?.item()? < 0.0 {
             return Err(OpError::argument("Integers to negative integer powers are not allowed.").into());
         }
         run_one(Op::Map(Map::Pow), &[self, exponent])
@@ -99,7 +101,7 @@ impl Tensor {
 
     /// This tensor, but `value` where `mask` (bool) is true.
     pub fn masked_fill(&self, mask: &Tensor, value: f64) -> Result<Tensor> {
-        let value = Tensor::full(value, &[], self.dtype(), self.device())?;
+        let value = Tensor::constant(value, self.dtype(), self.device())?;
         run_one(Op::Map(Map::MaskedFill), &[self, mask, &value])
     }
 

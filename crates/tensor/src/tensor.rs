@@ -8,6 +8,7 @@ use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::{Device, DeviceKind, DevicePtr};
 
+use crate::constants;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::rescue;
@@ -95,10 +96,12 @@ impl Tensor {
         Tensor::from_slice(&[value], &[], device)
     }
 
-    /// A scalar tensor of `value` as `dtype`, as f64 holds it; a GPU is not waited for, as [`Tensor::scalar`] does.
+    /// A scalar tensor of `value` as `dtype`, as f64 holds it, to compute with; a GPU is not waited for, as
+    /// [`Tensor::scalar`] does, and the same value mostly takes no launch the next time. It may be shared with others: do not
+    /// overwrite it.
     pub fn constant(value: f64, dtype: DType, device: &Device) -> Result<Tensor> {
         if device.kind() != DeviceKind::Cpu {
-            return Tensor::full(value, &[], dtype, device);
+            return constants::of(value, dtype, device);
         }
         match dtype {
             DType::Bool => Tensor::scalar(value != 0.0, device),
@@ -366,7 +369,7 @@ impl Tensor {
         if T::DTYPE != self.dtype() {
             return Err(Error::WrongType { holds: self.dtype(), asked: T::DTYPE });
         }
-        let mut out = vec![T::default(); self.numel()];
+        let mut out: Vec<T> = room(self.numel())?;
         // SAFETY: the vector's memory as bytes; bool storage holds only 0 and 1.
         let bytes =
             unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), size_of_val(&out[..])) };
@@ -536,11 +539,12 @@ impl Backward for MoveBack {
     }
 }
 
-/// Bytes of the host to read into.
-fn room(bytes: usize) -> Result<Vec<u8>> {
+/// Memory of the host to read into.
+fn room<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
     let mut out = Vec::new();
-    out.try_reserve_exact(bytes).map_err(|_| bullet_runtime::Error::driver_out_of_memory(bytes))?;
-    out.resize(bytes, 0);
+    let refused = |_| bullet_runtime::Error::driver_out_of_memory(len.saturating_mul(size_of::<T>()));
+    out.try_reserve_exact(len).map_err(refused)?;
+    out.resize(len, T::default());
     Ok(out)
 }
 

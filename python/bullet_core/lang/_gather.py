@@ -38,7 +38,7 @@ class Definition(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The text of a definition, from its `def` or `class` on, and where it was written."""
+    """The text of a function, from its `def` on, and where it was written."""
 
     file: str
     line: int
@@ -47,29 +47,22 @@ class Source(NamedTuple):
     node: Any
 
 
-def source_of(obj) -> Source:
-    """The source of a function or class."""
-    try:
-        if isinstance(obj, type):
-            lines, first = inspect.getsourcelines(obj)
-            file = inspect.getsourcefile(obj) or "?"
-        else:
-            code = obj.__code__
-            file, first = code.co_filename, code.co_firstlineno
-            lines = inspect.getblock(linecache.getlines(file, obj.__globals__)[first - 1 :])
-        if not lines:
-            raise OSError
-    except (OSError, TypeError):
+def source_of(fn) -> Source:
+    """The source of a function."""
+    file, first = fn.__code__.co_filename, fn.__code__.co_firstlineno
+    lines = linecache.getlines(file, fn.__globals__)[first - 1 :]
+    if not lines:
         raise OSError(
-            f"the source of {obj.__qualname__} cannot be read; kernels are compiled from their source, so write them to a file "
+            f"the source of {fn.__qualname__} cannot be read; kernels are compiled from their source, so write them to a file "
             "or a notebook cell, not into exec() or python -c"
-        ) from None
+        )
+    lines = inspect.getblock(lines)
     text = "".join(lines)
     indent = len(text) - len(text.lstrip())
     text = textwrap.dedent(text)
     node = ast.parse(text).body[0]
-    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        raise TypeError(f"{obj!r} is no function that was written with def")
+    if not isinstance(node, ast.FunctionDef):
+        raise TypeError(f"{fn!r} is no function that was written with def")
     # Decorators stand before the line of the definition.
     text = "".join(text.splitlines(keepends=True)[node.lineno - 1 :])
     return Source(file, first + node.lineno - 1, indent, text, node)
@@ -92,10 +85,8 @@ class Gatherer:
         place = self._places[id(obj)] = len(self.definitions)
         self._alive.append(obj)
         self.definitions.append(None)
-        source = source_of(obj)
-        self.definitions[place] = (
-            self._struct(obj, source) if kind == "struct" else self._function(kind, obj, source, of, types or {})
-        )
+        made = self._struct(obj) if kind == "struct" else self._function(kind, obj, of, types or {})
+        self.definitions[place] = made
         return place
 
     def add_function(self, fn, of) -> int:
@@ -106,14 +97,20 @@ class Gatherer:
             self.add(kind, derivative, of=place)
         return place
 
-    def _struct(self, cls: type, source: Source) -> Definition:
+    def _struct(self, cls: type) -> Definition:
+        """Of a class only the fields matter, which Python knows: its source is not looked for."""
         scope = _Scope(self)
-        fields = inspect.get_annotations(cls, eval_str=True)
-        types = [(name, scope.type(annotation)) for name, annotation in fields.items()]
-        file, line, indent, text, _ = source
-        return Definition("struct", 0, file, line, indent, text, scope.names, types, [])
+        types = []
+        for name, annotation in inspect.get_annotations(cls, eval_str=True).items():
+            spelled = scope.type(annotation)
+            if spelled is None:
+                raise TypeError(f"field {name!r} of struct {cls.__name__} is {_described(annotation)}, no type that kernels know")
+            types.append((name, spelled))
+        text = f"class {cls.__name__}:\n" + "".join(f"    {name}: _\n" for name, _ in types)
+        return Definition("struct", 0, f"struct {cls.__qualname__}", 1, 0, text, scope.names, types, [])
 
-    def _function(self, kind: str, fn, source: Source, of: int, given: dict[str, Any]) -> Definition:
+    def _function(self, kind: str, fn, of: int, given: dict[str, Any]) -> Definition:
+        source = source_of(fn)
         scope = _Scope(self, fn)
         types = scope.annotations({**fn.__annotations__, **given})
         scope.visit_body(source.node)

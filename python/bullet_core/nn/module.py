@@ -75,6 +75,11 @@ class Module:
             value = ModuleList(value)
         _refuse_hidden(type(self).__name__, name, value)
         if isinstance(value, Module):
+            if any(part is self for part in value.modules()):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} would make the module a part of itself; to know its owner, a part can keep "
+                    f"a weakref.ref of it"
+                )
             self._parameters.pop(name, None)
             self._children[name] = None
         elif isinstance(value, Tensor) and _nn.is_leaf(value):

@@ -50,7 +50,7 @@ impl Emitter<'_> {
                     let flags = trusted().with_readonly();
                     let memory = super::scalar::memory(dtype);
                     let bits = self.ops.b.ins().load(memory, flags, args, at + Arg::BITS);
-                    self.values[param.index()] = Some(self.ops.from_memory(dtype, bits));
+                    self.values[param.index()] = Some(self.ops.loaded(dtype, bits));
                     None
                 }
                 IrType::Array(array) if used[param.index()] => {

@@ -158,10 +158,15 @@ impl Emitter<'_> {
                 let mut load =
                     |i: i32| self.ops.b.ins().stack_load(I64, lane, slot, 16 * part + i * width(dtype));
                 let scalars: Vec<Value> = (0..lanes).map(&mut load).collect();
-                let first = self.ops.b.ins().scalar_to_vector(ty, scalars[0]);
-                (1..lanes).fold(first, |x, i| self.ops.b.ins().insertlane(x, scalars[i as usize], i as u8))
+                self.gathered(ty, &scalars)
             })
             .collect()
+    }
+
+    /// A vector of these.
+    pub(super) fn gathered(&mut self, ty: Type, scalars: &[Value]) -> Value {
+        let first = self.ops.b.ins().scalar_to_vector(ty, scalars[0]);
+        (1..scalars.len()).fold(first, |x, i| self.ops.b.ins().insertlane(x, scalars[i], i as u8))
     }
 
     /// The lanes of a value from the stack, where they were put together.
@@ -426,6 +431,14 @@ impl Emitter<'_> {
                 let first = self.wide_compare(op, dtype, x, y);
                 return self.blend(dtype, &first, x, y);
             }
+            Binary::Shl | Binary::Shr if self.shifts_in_vectors(op, dtype, y) => {
+                let by = self.ops.b.ins().extractlane(y[0], 0);
+                self.each(x, |this, x| match (op, dtype.is_unsigned()) {
+                    (Binary::Shl, _) => this.ops.b.ins().ishl(x, by),
+                    (_, true) => this.ops.b.ins().ushr(x, by),
+                    (_, false) => this.ops.b.ins().sshr(x, by),
+                })
+            }
             _ => {
                 let args = [(dtype, x.to_vec()), (dtype, y.to_vec())];
                 return self
@@ -433,6 +446,18 @@ impl Emitter<'_> {
             }
         };
         self.wrapped(dtype, z)
+    }
+
+    /// Whether there is an instruction for it: by one number for all lanes, which a splat gives.
+    fn shifts_in_vectors(&self, op: Binary, dtype: DType, by: &[Value]) -> bool {
+        use cranelift_codegen::ir::{Opcode, ValueDef};
+        let dfg = &self.ops.b.func.dfg;
+        let is_splat = |x: Value| match dfg.value_def(x) {
+            ValueDef::Result(inst, _) => dfg.insts[inst].opcode() == Opcode::Splat,
+            _ => false,
+        };
+        let signed_wide = op == Binary::Shr && dtype == DType::I64;
+        !is_narrow(dtype) && !signed_wide && by.iter().all(|&x| x == by[0] && is_splat(x))
     }
 
     pub(super) fn wide_compare(&mut self, op: Compare, dtype: DType, x: &[Value], y: &[Value]) -> Parts {

@@ -63,6 +63,9 @@ fn refuse(kernel: &Kernel) -> Result<(), Error> {
 
 /// The function of a kernel.
 pub(crate) fn emit(kernel: &Kernel, options: Options, isa: &dyn TargetIsa) -> Result<Emitted, Error> {
+    // Derivatives of one's own are the adjoint's business.
+    let plain = kernel.plain();
+    let kernel = &*plain;
     refuse(kernel)?;
     let mut signature = Signature::new(isa.default_call_conv());
     signature.params.extend([AbiParam::new(I64); 3]);

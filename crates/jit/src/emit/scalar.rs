@@ -167,7 +167,7 @@ impl<'a> Ops<'a> {
             Unary::Step if unsigned => zero,
             Unary::Nonzero => {
                 let test = self.b.ins().icmp(IntCC::NotEqual, x, zero);
-                self.from_bool(test, register(dtype))
+                self.widen_bool(test, register(dtype))
             }
             _ => {
                 let test = self.b.ins().icmp(IntCC::SignedLessThan, x, zero);
@@ -181,7 +181,7 @@ impl<'a> Ops<'a> {
         }
     }
 
-    fn from_bool(&mut self, x: Value, ty: Type) -> Value {
+    fn widen_bool(&mut self, x: Value, ty: Type) -> Value {
         if ty == I8 { x } else { self.b.ins().uextend(ty, x) }
     }
 
@@ -393,7 +393,7 @@ impl<'a> Ops<'a> {
     }
 
     pub(super) fn bitcast(&mut self, from: DType, to: DType, x: Value) -> Value {
-        let bits = self.to_memory(from, x);
+        let bits = self.stored(from, x);
         let bits = match self.b.func.dfg.value_type(bits) {
             F32 => self.b.ins().bitcast(I32, MemFlagsData::new(), bits),
             F64 => self.b.ins().bitcast(I64, MemFlagsData::new(), bits),
@@ -404,11 +404,11 @@ impl<'a> Ops<'a> {
             DType::F64 => self.b.ins().bitcast(F64, MemFlagsData::new(), bits),
             _ => bits,
         };
-        self.from_memory(to, bits)
+        self.loaded(to, bits)
     }
 
     /// What memory holds of a value: 16-bit floats in an I16.
-    pub(super) fn to_memory(&mut self, dtype: DType, x: Value) -> Value {
+    pub(super) fn stored(&mut self, dtype: DType, x: Value) -> Value {
         match dtype {
             DType::F16 => {
                 let bits = self.number(Function::ToF16, &[x], I32);
@@ -424,7 +424,7 @@ impl<'a> Ops<'a> {
     }
 
     /// A value from what memory holds.
-    pub(super) fn from_memory(&mut self, dtype: DType, x: Value) -> Value {
+    pub(super) fn loaded(&mut self, dtype: DType, x: Value) -> Value {
         match dtype {
             DType::F16 => {
                 let bits = self.b.ins().uextend(I32, x);
@@ -446,11 +446,11 @@ impl<'a> Ops<'a> {
     pub(super) fn load(&mut self, dtype: DType, address: Value, offset: i32) -> Value {
         let ty = memory(dtype);
         let x = self.b.ins().load(ty, trusted(), address, offset);
-        self.from_memory(dtype, x)
+        self.loaded(dtype, x)
     }
 
     pub(super) fn store(&mut self, dtype: DType, x: Value, address: Value, offset: i32) {
-        let bits = self.to_memory(dtype, x);
+        let bits = self.stored(dtype, x);
         self.b.ins().store(trusted(), bits, address, offset);
     }
 
@@ -472,7 +472,8 @@ impl<'a> Ops<'a> {
         if !dtype.is_float() {
             return self.b.ins().atomic_rmw(ty, flags, rmw, address, x);
         }
-        let bits = ty.as_int();
+        let narrow = matches!(dtype, DType::F16 | DType::BF16);
+        let bits = if narrow { memory(dtype) } else { ty.as_int() };
         if op == Atomic::Exchange {
             let x = self.b.ins().bitcast(bits, MemFlagsData::new(), x);
             let old = self.b.ins().atomic_rmw(bits, flags, rmw, address, x);
@@ -488,9 +489,15 @@ impl<'a> Ops<'a> {
         let first = self.b.ins().load(bits, flags, address, 0);
         self.b.ins().jump(again, &[BlockArg::Value(first)]);
         self.b.switch_to_block(again);
-        let old = self.b.ins().bitcast(ty, MemFlagsData::new(), seen);
+        let old = match narrow {
+            true => self.loaded(dtype, seen),
+            false => self.b.ins().bitcast(ty, MemFlagsData::new(), seen),
+        };
         let new = self.binary(binary, dtype, old, x);
-        let new = self.b.ins().bitcast(bits, MemFlagsData::new(), new);
+        let new = match narrow {
+            true => self.stored(dtype, new),
+            false => self.b.ins().bitcast(bits, MemFlagsData::new(), new),
+        };
         let found = self.b.ins().atomic_cas(flags, address, seen, new);
         let same = self.b.ins().icmp(IntCC::Equal, found, seen);
         self.b.ins().brif(same, done, &[], again, &[BlockArg::Value(found)]);

@@ -3,7 +3,7 @@
 //! Side by side are threads that differ in the last dimension of the grid only. A value is uniform if it follows from uniform values
 //! where control flow is uniform; a loop that lanes leave at different times makes all that it carries varying.
 
-use bullet_lang::ir::{Binary, Block, Kernel, Op, Unary, Value};
+use bullet_lang::ir::{Atomic, Binary, Block, Kernel, Op, Unary, Value};
 use bullet_ops::DType;
 
 use super::lanes::LANES;
@@ -60,8 +60,8 @@ impl Cost<'_> {
     fn block(&mut self, block: Block, weight: f64, together: bool) {
         let kernel = self.kernel;
         for &inst in &kernel.block(block).insts {
-            self.insts += 1;
             let data = kernel.inst(inst);
+            self.insts += 1 + data.args.len().max(data.results.len()) / 2;
             let uniform = |value: &Value| self.shapes[value.index()] == Shape::Uniform;
             let all_uniform = data.args.iter().all(uniform);
             let (one, lanes) = self.inst(inst, together);
@@ -103,13 +103,29 @@ impl Cost<'_> {
             Op::Binary(Binary::Pow | Binary::Atan2) => single(40.0),
             Op::Binary(Binary::Mod) if dtype.is_float() => single(20.0),
             Op::Binary(Binary::Div | Binary::Mod) => single(8.0),
-            Op::Binary(Binary::Shl | Binary::Shr) => single(1.0),
+            Op::Binary(Binary::Shl | Binary::Shr) => {
+                if self.shapes[data.args[1].index()] == Shape::Uniform {
+                    (1.0, vectors)
+                } else {
+                    single(1.0)
+                }
+            }
             Op::Cast if self.kernel.dtype(data.results[0]).size() != dtype.size() => single(1.0),
             op if op.is_pure() => match dtype {
                 DType::F16 | DType::BF16 => single(8.0),
                 _ => (1.0, vectors),
             },
             Op::Load | Op::Store => self.memory(inst, together),
+            // To one element it is one update for all.
+            Op::Atomic(Atomic::Add)
+                if data.args[1..]
+                    .iter()
+                    .rev()
+                    .skip(1)
+                    .all(|arg| self.shapes[arg.index()] == Shape::Uniform) =>
+            {
+                (20.0, 40.0)
+            }
             Op::Atomic(_) | Op::CompareExchange => single(20.0),
             Op::If => (1.0, 8.0),
             Op::For | Op::While => (2.0, if together { 4.0 } else { 12.0 }),
@@ -121,14 +137,20 @@ impl Cost<'_> {
         let data = self.kernel.inst(inst);
         let Some(ty) = self.kernel.ty(data.args[0]).array() else { return (0.0, 0.0) };
         let lanes = f64::from(ty.lanes);
-        let last = data.args[usize::from(ty.ndim)];
-        let run = ty.lanes == 1
-            && ty.dtype.size() >= 4
-            && self.shapes[last.index()] == Shape::Consecutive
-            && together;
+        let indices = &data.args[1..=usize::from(ty.ndim)];
+        let varying: Vec<usize> =
+            (0..indices.len()).filter(|&i| self.shapes[indices[i].index()] != Shape::Uniform).collect();
+        let run = match varying[..] {
+            [axis] => {
+                ty.dtype.size() >= 4 && together && self.shapes[indices[axis].index()] == Shape::Consecutive
+            }
+            _ => false,
+        };
+        let one = 2.0 + lanes;
         match run {
-            true => (3.0, 4.0),
-            false => (2.0 + lanes, LANES as f64 * (4.0 + 3.0 * lanes) + 8.0),
+            true if ty.lanes == 1 && varying[0] + 1 == indices.len() => (one, 4.0),
+            true => (one, LANES as f64 * (1.0 + 1.5 * lanes)),
+            false => (one, LANES as f64 * (4.0 + 3.0 * lanes) + 8.0),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::convert::with_element;
 use super::map;
 use super::par::{self, SharedMut};
 use super::space::Space;
+use super::stop;
 use crate::view::{View, ViewMut};
 
 /// Side of the tiles of a transposing copy: two of them, of 8-byte elements, fit half the first-level cache.
@@ -189,7 +190,7 @@ pub(super) struct Owned {
 impl Owned {
     pub(super) fn contiguous(x: &View<'_>) -> Owned {
         let layout = Layout::contiguous(x.layout().shape);
-        let mut memory = vec![0u64; (layout.shape.numel() * x.dtype().size()).div_ceil(8)];
+        let mut memory = stop::filled(0u64, (layout.shape.numel() * x.dtype().size()).div_ceil(8));
         // SAFETY: `memory` has room for the layout, and is borrowed here only.
         let mut out = unsafe { ViewMut::new(memory.as_mut_ptr().cast(), x.dtype(), layout) };
         copy_same(x, &mut out);

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use super::convert::{self, Storage};
 use super::copy::copy_slice;
 use super::par::{self, SharedMut};
+use super::stop;
 
 /// Checks indices into an axis of length `len` and turns negative ones into positive.
 ///
@@ -20,7 +21,9 @@ pub fn resolve(indices: &[i64], axis: usize, len: usize) -> Result<Vec<usize>> {
     if let Some(bad) = indices.iter().find(|&&i| i < -n || i >= n) {
         return Err(Error::index(format!("index {bad} is out of bounds for axis {axis} with size {len}")));
     }
-    Ok(indices.iter().map(|&i| if i < 0 { i + n } else { i } as usize).collect())
+    let mut at = stop::filled(0, indices.len());
+    at.iter_mut().zip(indices).for_each(|(at, &i)| *at = if i < 0 { i + n } else { i } as usize);
+    Ok(at)
 }
 
 /// `y[k, :] = table[i[k], :]`: rows of `n` words.
@@ -111,11 +114,11 @@ pub fn embedding_grad<S: Storage>(
 
 /// For each `v` the positions `k` with `at[k] == v`, ascending: `order[starts[v]..starts[v + 1]]`. A counting sort.
 fn group_by(at: &[usize], rows: usize) -> (Vec<usize>, Vec<usize>) {
-    let mut starts = vec![0; rows + 1];
+    let mut starts = stop::filled(0, rows + 1);
     at.iter().for_each(|&v| starts[v + 1] += 1);
     (0..rows).for_each(|v| starts[v + 1] += starts[v]);
     let mut next = starts.clone();
-    let mut order = vec![0; at.len()];
+    let mut order = stop::filled(0, at.len());
     for (k, &v) in at.iter().enumerate() {
         order[next[v]] = k;
         next[v] += 1;

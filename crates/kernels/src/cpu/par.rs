@@ -52,6 +52,9 @@ pub const SERIAL_BELOW: usize = 64 * 1024;
 /// The most grains of a range: some 10 ms of work, where a grain is what one thread does in the time it takes to wake another.
 const GRAINS: usize = 256;
 
+/// The most ranges, so that what each gives takes little room: kernels ask inside of longer ones whether to go on.
+const MAX_PIECES: usize = 1 << 14;
+
 /// The most threads that the pool may have: far more than cores only adds switching, and thousands stall a machine.
 pub const MAX_THREADS: usize = 256;
 
@@ -112,22 +115,19 @@ pub fn threads() -> usize {
 }
 
 /// Calls `f` with disjoint ranges that cover `0..len`, none (but the last) shorter than `grain`, and of long work several a
-/// thread, so that it can be stopped in between; runs on the caller if there is one range.
+/// thread, so that it can be stopped in between; runs on the caller if there is one range. The ranges are a function of `len`,
+/// `grain` and the thread count.
 pub fn for_ranges(len: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) {
-    let parts = parts(len, grain);
-    match parts {
+    match pieces(len, grain) {
         0 => {}
-        1 if len <= GRAINS * grain.max(1) => f(0..len),
-        _ => {
-            let parts = parts * (len / parts).div_ceil(GRAINS * grain.max(1));
-            pool().run(parts, &|i| f(range(len, parts, i)));
-        }
+        1 => f(0..len),
+        pieces => pool().run(pieces, &|i| f(range(len, pieces, i))),
     }
 }
 
-/// As [`for_ranges`], and returns what each range gave, in range order (empty if `len` is 0).
+/// As [`for_ranges`], with the same ranges, and returns what each gave, in range order (empty if `len` is 0).
 pub fn map_ranges<R: Send>(len: usize, grain: usize, f: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
-    let parts = parts(len, grain);
+    let parts = pieces(len, grain);
     if parts <= 1 {
         return if len > 0 { vec![f(0..len)] } else { Vec::new() };
     }
@@ -145,17 +145,25 @@ pub fn for_tasks(tasks: usize, f: impl Fn(usize) + Sync) {
     }
 }
 
-/// How many ranges `len` items make when a range has at least `grain`.
-pub fn parts(len: usize, grain: usize) -> usize {
-    if len <= grain.max(1) {
+/// How many ranges `len` items make when a range has at least `grain`, and not more than [`GRAINS`] of them; at most
+/// [`MAX_PIECES`].
+fn pieces(len: usize, grain: usize) -> usize {
+    let grain = grain.max(1);
+    if len <= grain {
         return usize::from(len > 0);
     }
-    (len / grain.max(1)).clamp(1, threads())
+    let parts = (len / grain).clamp(1, threads());
+    (parts * (len / parts).div_ceil(GRAINS.saturating_mul(grain))).min(MAX_PIECES.max(parts))
 }
 
 /// The `i`-th of `parts` nearly equal ranges of `0..len`.
 pub fn range(len: usize, parts: usize, i: usize) -> Range<usize> {
-    len * i / parts..len * (i + 1) / parts
+    let bound = |i: usize| match len.checked_mul(i) {
+        Some(product) => product / parts,
+        // Broadcast views have more elements than memory has bytes.
+        None => (len as u128 * i as u128 / parts as u128) as usize,
+    };
+    bound(i)..bound(i + 1)
 }
 
 /// A pointer that threads may share, for kernels that write disjoint parts of one output.
@@ -194,9 +202,25 @@ mod tests {
 
     #[test]
     fn ranges_cover_without_overlap() {
-        for (len, grain) in [(0, 1), (1, 1), (7, 3), (1000, 10), (64, 64), (65, 64)] {
+        for (len, grain) in [
+            (0, 1),
+            (1, 1),
+            (7, 3),
+            (1000, 10),
+            (64, 64),
+            (65, 64),
+            (100_000, 1),
+            (10_000_000, 100),
+            (1 << 62, 1000),
+        ] {
             let mut seen: Vec<Range<usize>> = map_ranges(len, grain, |r| r);
             seen.sort_by_key(|r| r.start);
+            // Kernels that go twice over their elements count on the same ranges both times.
+            let again = std::sync::Mutex::new(Vec::new());
+            for_ranges(len, grain, |r| again.lock().unwrap().push(r));
+            let mut again = again.into_inner().unwrap();
+            again.sort_by_key(|r| r.start);
+            assert_eq!(seen, again);
             let mut at = 0;
             for r in seen {
                 assert_eq!(r.start, at);

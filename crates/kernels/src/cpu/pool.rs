@@ -295,17 +295,20 @@ impl Slot {
                 if i >= end {
                     break;
                 }
-                if self.offer.0.failed.load(Relaxed) {
+                if self.offer.0.failed.load(Acquire) {
                     continue;
                 }
                 let work = || {
-                    // Workers are never asked.
-                    stop::check();
-                    task(i);
+                    stop::in_job(&self.offer.0.failed, || {
+                        // Workers are never asked.
+                        stop::check();
+                        task(i);
+                    });
                 };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-                    self.offer.0.failed.store(true, Relaxed);
+                    // First, as other tasks end by panics of their own once they see that this one has failed.
                     self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                    self.offer.0.failed.store(true, Release);
                 }
             }
         }

@@ -20,6 +20,7 @@ use super::lanes;
 use super::par::{self, SharedMut};
 use super::simd::{Isa, SimdOp, Target, dispatch_on, isa};
 use super::space::Space;
+use super::stop;
 use crate::view::{View, ViewMut};
 
 /// Elements loaded at once, and the widest block of results that advances together.
@@ -254,7 +255,7 @@ impl<L: Num> Task<L> {
     }
 
     fn run(&self, out: &mut ViewMut<'_>) {
-        let mut results = vec![L::default(); self.kept.len()];
+        let mut results = stop::filled(L::default(), self.kept.len());
         match self.kind {
             Reduce::Sum => self.fold(Fold::Sum, None, &mut results),
             Reduce::Max => self.fold(Fold::Max, None, &mut results),
@@ -277,7 +278,7 @@ impl<L: Num> Task<L> {
 
     fn variance(&self, correction: f64, results: &mut [L]) {
         self.mean(results);
-        let mut moments = vec![L::default(); 2 * results.len()];
+        let mut moments = stop::filled(L::default(), 2 * results.len());
         self.fold(Fold::Moments, Some(results), &mut moments);
         let n = self.reduced.len() as f64;
         // NumPy's rule: degrees of freedom do not go below 0, and nothing over nothing is NaN.
@@ -317,7 +318,7 @@ impl<L: Num> Task<L> {
             return;
         }
         let parts = par::map_ranges(reduced, (grain / kept).max(1), |r| {
-            let mut part = vec![L::default(); kept * w];
+            let mut part = stop::filled(L::default(), kept * w);
             self.fold_part(fold, centre, 0..kept, r, &mut part);
             part
         });
@@ -336,6 +337,14 @@ impl<L: Num> Task<L> {
         out: &mut [L],
     ) {
         dispatch_on(self.isa, Part { task: self, fold, centre, results, elements, out });
+    }
+}
+
+/// Asks whether to go on, every thousand blocks or rows: a part of a millisecond.
+#[inline(always)]
+fn check_at(block: usize) {
+    if block % 1024 == 1023 {
+        stop::check();
     }
 }
 
@@ -383,6 +392,7 @@ impl<L: Num> Part<'_, L> {
             let mut tree = Tree::new(self.fold, w);
             let mut at = self.elements.start;
             while at < self.elements.end {
+                check_at((at - self.elements.start) / BLOCK);
                 let len = BLOCK.min(self.elements.end - at);
                 // SAFETY: the points from `at` on are in the view.
                 let block = unsafe { self.task.block(base, at, &mut buffer[..len]) };
@@ -407,6 +417,7 @@ impl<L: Num> Part<'_, L> {
             let mut tree = Tree::new(self.fold, width * w);
             let mut acc = vec![L::start(self.fold); width * w];
             for at in self.elements.clone() {
+                check_at(at - self.elements.start);
                 let offset = base + self.task.reduced.offset(0, at);
                 // SAFETY: the `width` neighbours at `offset` are in the view.
                 let row = unsafe { self.task.row(offset, &mut buffer[..width]) };
@@ -639,6 +650,7 @@ impl<L: Num> ArgPart<'_, L> {
             let (mut best, mut place) = (L::start(fold), None);
             let mut at = 0;
             while at < n {
+                check_at(at / BLOCK);
                 let len = BLOCK.min(n - at);
                 // SAFETY: the points from `at` on are in the view.
                 let block = unsafe { self.task.block(base, at, &mut buffer[..len]) };
@@ -666,6 +678,7 @@ impl<L: Num> ArgPart<'_, L> {
             let base = self.task.kept.offset(0, n);
             let places = &mut self.out[n - self.results.start..][..width];
             for at in 0..self.task.reduced.len() {
+                check_at(at);
                 let offset = base + self.task.reduced.offset(0, at);
                 // SAFETY: the `width` neighbours at `offset` are in the view.
                 let row = unsafe { self.task.row(offset, &mut buffer[..width]) };

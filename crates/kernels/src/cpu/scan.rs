@@ -7,6 +7,7 @@
 use bullet_ops::{Element, Float};
 
 use super::par::{self, SharedMut};
+use super::stop;
 
 /// Columns that advance together, where the axis is not the last.
 const COLUMNS: usize = 64;
@@ -119,12 +120,19 @@ fn step<A: Total, T: Element, O: Element>(spec: Spec, total: &mut A, x: T, y: &m
 }
 
 fn run<A: Total, T: Element, O: Element>(spec: Spec, mut total: A, x: &[T], y: &mut [O]) {
-    let pairs = x.iter().zip(y);
-    if spec.reverse {
-        pairs.rev().for_each(|(&x, y)| step(spec, &mut total, x, y));
-    } else {
-        pairs.for_each(|(&x, y)| step(spec, &mut total, x, y));
-    }
+    /// How many elements are gone through before a call asks whether to go on.
+    const STRETCH: usize = 1 << 19;
+    let stretches = x.chunks(STRETCH).zip(y.chunks_mut(STRETCH));
+    let mut pass = |(x, y): (&[T], &mut [O])| {
+        stop::check();
+        let pairs = x.iter().zip(y);
+        if spec.reverse {
+            pairs.rev().for_each(|(&x, y)| step(spec, &mut total, x, y));
+        } else {
+            pairs.for_each(|(&x, y)| step(spec, &mut total, x, y));
+        }
+    };
+    if spec.reverse { stretches.rev().for_each(&mut pass) } else { stretches.for_each(&mut pass) }
 }
 
 /// A row that threads share: the total of each range first, then each from that of the ranges before.
@@ -161,6 +169,9 @@ fn columns<A: Total, T: Element, O: Element>(
             let width = COLUMNS.min(inner - first);
             let mut totals = [A::start(spec); COLUMNS];
             for k in 0..len {
+                if k % 4096 == 4095 {
+                    stop::check();
+                }
                 let k = if spec.reverse { len - 1 - k } else { k };
                 let at = (task / blocks * len + k) * inner + first;
                 // SAFETY: each stretch of columns of each row is one task's.
@@ -184,7 +195,7 @@ pub fn cumprod_grad<T: Float>(x: &[T], g: &[T], (outer, len, inner): (usize, usi
     }
     let out = SharedMut::new(dx);
     par::for_ranges(outer, (par::SERIAL_BELOW / size_of::<T>() / (len * inner)).max(1), |outers| {
-        let mut before = vec![0.0f64; len];
+        let mut before = stop::filled(0.0f64, len);
         for o in outers {
             let at = o * len * inner..(o + 1) * len * inner;
             // SAFETY: ranges are disjoint.

@@ -8,9 +8,12 @@ use bullet_ops::Element;
 use half::{bf16, f16};
 
 use super::par::{self, SharedMut};
+use super::stop;
 
 /// From this many elements on a row is sorted by its digits.
 const LONG: usize = 512;
+/// How many elements of a row are gone through before a call asks whether to go on: about a millisecond.
+const STRETCH: usize = 1 << 19;
 
 /// An element that has an order.
 pub trait Key: Copy + Send + Sync + 'static {
@@ -134,20 +137,28 @@ fn sort_words<W: Word, K: Key>(x: &[K], width: usize, descending: bool, y: &mut 
     // Each element costs as much as some tens of bytes that are only copied.
     let grain = par::SERIAL_BELOW / 32 / width;
     par::for_ranges(x.len() / width, grain.max(1), |rows| {
-        let mut words = vec![W::default(); width];
+        let mut words = stop::filled(W::default(), width);
         let mut spare = Vec::new();
         for row in rows {
             let at = row * width..(row + 1) * width;
             let x = &x[at.clone()];
-            for (place, (word, x)) in words.iter_mut().zip(x).enumerate() {
-                *word = W::new(x.ordered(descending), place);
+            for (n, words) in words.chunks_mut(STRETCH).enumerate() {
+                stop::check();
+                let first = n * STRETCH;
+                for (i, (word, x)) in words.iter_mut().zip(&x[first..]).enumerate() {
+                    *word = W::new(x.ordered(descending), first + i);
+                }
             }
             sort_row(&mut words, &mut spare, K::BITS / 8);
             // SAFETY: rows are disjoint.
             let (y, places) = unsafe { (y.part(at.clone()), places.part(at)) };
-            for (word, (y, place)) in words.iter().zip(y.iter_mut().zip(places)) {
-                *y = x[word.place()];
-                *place = word.place() as i64;
+            let stretches = y.chunks_mut(STRETCH).zip(places.chunks_mut(STRETCH));
+            for (words, (y, places)) in words.chunks(STRETCH).zip(stretches) {
+                stop::check();
+                for (word, (y, place)) in words.iter().zip(y.iter_mut().zip(places)) {
+                    *y = x[word.place()];
+                    *place = word.place() as i64;
+                }
             }
         }
     });
@@ -159,10 +170,15 @@ fn sort_row<W: Word>(words: &mut Vec<W>, spare: &mut Vec<W>, digits: u32) {
         words.sort_unstable();
         return;
     }
-    spare.resize(words.len(), W::default());
+    if spare.len() < words.len() {
+        *spare = stop::filled(W::default(), words.len());
+    }
     for n in 0..digits {
         let mut starts = [0usize; 256];
-        words.iter().for_each(|w| starts[w.digit(n)] += 1);
+        for words in words.chunks(STRETCH) {
+            stop::check();
+            words.iter().for_each(|w| starts[w.digit(n)] += 1);
+        }
         if starts.contains(&words.len()) {
             continue;
         }
@@ -170,10 +186,13 @@ fn sort_row<W: Word>(words: &mut Vec<W>, spare: &mut Vec<W>, digits: u32) {
         for start in &mut starts {
             total += std::mem::replace(start, total);
         }
-        for &word in words.iter() {
-            let at = &mut starts[word.digit(n)];
-            spare[*at] = word;
-            *at += 1;
+        for words in words.chunks(STRETCH) {
+            stop::check();
+            for &word in words {
+                let at = &mut starts[word.digit(n)];
+                spare[*at] = word;
+                *at += 1;
+            }
         }
         std::mem::swap(words, spare);
     }

@@ -2,6 +2,7 @@
 
 use bullet_ops::{Layout, Op, Shape};
 use bullet_runtime::{Error, Result};
+use smallvec::SmallVec;
 
 use super::gpu::Gpu;
 use super::{
@@ -26,11 +27,14 @@ pub fn takes_strided(op: &Op, i: usize, layout: &Layout) -> bool {
 pub fn execute(gpu: &Gpu, op: &Op, x: &[View<'_>], out: &mut [ViewMut<'_>]) -> Result<()> {
     match op {
         Op::Map(m) => {
-            let dtypes: Vec<_> = x.iter().map(View::dtype).collect();
+            let dtypes: SmallVec<[_; 4]> = x.iter().map(View::dtype).collect();
             let (compute, _) = m.types(&dtypes).map_err(invalid)?;
             let shape = out[0].layout().shape;
-            let x: Vec<View<'_>> = x.iter().map(|v| spread(v, shape)).collect::<Result<_>>()?;
-            map::map(gpu, &m.exprs().forward, compute, &x, &mut out[0])
+            let mut spreads: SmallVec<[View<'_>; 4]> = SmallVec::new();
+            for v in x {
+                spreads.push(spread(v, shape)?);
+            }
+            map::map(gpu, &m.exprs().forward, compute, &spreads, &mut out[0])
         }
         Op::Cast(_) | Op::Copy => copy::copy(gpu, &x[0], &mut out[0]),
         Op::Reduce { kind, axes, .. } => reduce::reduce(gpu, *kind, *axes, x, out),

@@ -13,6 +13,7 @@ use bullet_ops::expr::{Expr, Node};
 use bullet_ops::table::{Body, TABLE};
 use bullet_ops::{DType, Layout, Map};
 use bullet_runtime::{Buffer, DevicePtr, KernelArgs, Result};
+use smallvec::{SmallVec, smallvec};
 
 use super::copy;
 use super::gpu::{Gpu, device_type};
@@ -53,7 +54,8 @@ pub fn map(gpu: &Gpu, expr: &Expr, compute: DType, x: &[View<'_>], out: &mut Vie
     if let Some(i) = expr.as_input().filter(|&i| x[i].dtype() == out.dtype()) {
         return copy::copy(gpu, &x[i], out);
     }
-    let mut used: Vec<View<'_>> = (0..x.len()).filter(|&i| expr.uses(i)).map(|i| x[i]).collect();
+    let mut used: SmallVec<[View<'_>; 4]> = SmallVec::new();
+    used.extend((0..x.len()).filter(|&i| expr.uses(i)).map(|i| x[i]));
     let scratch = straighten(gpu, &mut used, out)?;
     launch(gpu, expr, compute, &used, out)?;
     // The launch is enqueued; whoever gets this memory next is behind it in the stream.
@@ -89,7 +91,7 @@ pub(super) fn launch(
     out: &mut ViewMut<'_>,
 ) -> Result<()> {
     let plan = Plan::new(used, out);
-    let dtypes: Vec<DType> = used.iter().map(View::dtype).collect();
+    let dtypes: SmallVec<[DType; 4]> = used.iter().map(View::dtype).collect();
     let kernel = Kernel { expr, compute, out: out.dtype(), dtypes: &dtypes, form: &plan.form };
     let function = gpu.generated(&kernel.key(), "map", || kernel.unit("map"))?;
     let mut args = KernelArgs::new();
@@ -295,7 +297,7 @@ fn lanes(
     groups: impl Fn(usize) -> bool,
     space: Option<&Space>,
 ) -> usize {
-    let mut operands = vec![(0, out.bytes() as usize, out.dtype().size())];
+    let mut operands: SmallVec<[_; 5]> = smallvec![(0, out.bytes() as usize, out.dtype().size())];
     let grouped = (0..used.len()).filter(|&i| groups(i));
     operands.extend(grouped.map(|i| (i + 1, used[i].bytes() as usize, used[i].dtype().size())));
     let widest = operands.iter().map(|o| o.2).max().unwrap_or(1);
@@ -375,8 +377,8 @@ struct Kernel<'a> {
 
 impl Kernel<'_> {
     /// The bytes that tell this kernel from others of [`Gpu::generated`].
-    fn key(&self) -> Vec<u8> {
-        let mut key = b"map".to_vec();
+    fn key(&self) -> SmallVec<[u8; 128]> {
+        let mut key = SmallVec::from_slice(b"map");
         let form = self.form;
         key.extend([
             self.compute as u8,
@@ -389,7 +391,7 @@ impl Kernel<'_> {
         for (&dtype, &access) in self.dtypes.iter().zip(&form.access) {
             key.extend([dtype as u8, access as u8]);
         }
-        let used: Vec<u8> = self.inputs().map(|i| i as u8).collect();
+        let used: SmallVec<[u8; 8]> = self.inputs().map(|i| i as u8).collect();
         for node in self.expr.nodes() {
             match *node {
                 // By its place among those used, so that the same function of other operands is the same kernel.

@@ -15,6 +15,9 @@
 //! `while` loops count their runs. The tape is a stack: the reverse sweep mirrors the control flow, so pops meet their
 //! pushes, and [`Adjoint::tape`] says how large it gets or that a launch has to measure it.
 //!
+//! With [`AdjointOptions::checkpoints`] loops are cut into segments first, whose tape lives no longer than their way back
+//! (`checkpoint.rs`).
+//!
 //! **Memory.** Within a thread the reverse sweep is exact for any sequence of loads and stores: a load adds to the gradient
 //! of its element, a store takes it and leaves 0, as what was there before is gone. Between threads a kernel without races has
 //! elements that many read and none writes, that one thread has for itself, or that many update by atomics. The first two
@@ -40,6 +43,7 @@ use crate::ir::{ArrayType, Builder, Def, Kernel, Op, Space, Type, Value};
 use crate::passes;
 
 mod activity;
+mod checkpoint;
 mod custom;
 mod memory;
 mod reverse;
@@ -48,6 +52,7 @@ mod tape;
 mod values;
 
 pub use tape::Tape;
+pub(crate) use tape::width;
 
 /// What to differentiate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -56,6 +61,9 @@ pub struct AdjointOptions<'a> {
     pub active: Option<&'a [usize]>,
     /// Whether gradients may overlap, or have elements at one address (a stride of 0): then all are added to by atomics.
     pub overlapping: bool,
+    /// Whether long loops keep what they carry at some runs only, and are run again between these: less tape, more time. It is
+    /// for launches whose tape would be too large.
+    pub checkpoints: bool,
 }
 
 /// What the adjoint of a kernel wants of an argument.
@@ -95,24 +103,40 @@ pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, 
     let arrays = differentiated(&primal, &active);
     let memory = memory::prepare(&mut primal, &arrays)?;
     reverse::count_runs(&mut primal);
-    let activity = activity::analyze(&primal, &arrays);
-    let mut new = Kernel::new(&format!("{}_adjoint", kernel.name), kernel.grid);
-    let map = parameters(&primal, &mut new);
-    let gradients = gradients(&primal, &mut new, &active);
-    let reverse = reverse::Reverse::new(
-        primal,
-        Builder::new(new),
-        activity,
-        &memory,
-        gradients,
-        map,
-        options.overlapping,
-    );
-    let mut adjoint = reverse.run()?;
+    let mut made = None;
+    if options.checkpoints {
+        let mut cut = primal.clone();
+        let segments = checkpoint::cut(&mut cut, &memory);
+        // Where the room of a segment cannot be known, all is kept.
+        made = differentiate(cut, &arrays, &active, &memory, options, segments)?;
+    }
+    let made = match made {
+        Some(made) => Some(made),
+        None => differentiate(primal, &arrays, &active, &memory, options, Default::default())?,
+    };
+    let Some(mut adjoint) = made else { return Err(vec![]) };
     passes::clean(&mut adjoint);
     let uses = uses(kernel, &adjoint, &memory, &left);
     let tape = Tape::of(&adjoint);
     Ok(Adjoint { kernel: adjoint, uses, active, tape })
+}
+
+/// The adjoint of a kernel that was prepared; `None` if the room for its segments cannot be known.
+fn differentiate(
+    primal: Kernel,
+    arrays: &[Value],
+    active: &[usize],
+    memory: &memory::Memory,
+    options: AdjointOptions<'_>,
+    segments: checkpoint::Segments,
+) -> Result<Option<Kernel>, Vec<Diagnostic>> {
+    let activity = activity::analyze(&primal, arrays);
+    let mut new = Kernel::new(&format!("{}_adjoint", primal.name), primal.grid);
+    let map = parameters(&primal, &mut new);
+    let gradients = gradients(&primal, &mut new, active);
+    let builder = Builder::new(new);
+    reverse::Reverse::new(primal, builder, activity, memory, gradients, map, options.overlapping)
+        .run(segments)
 }
 
 /// What is wanted of each argument: less than `memory` says, where nothing that was loaded is needed.

@@ -10,12 +10,14 @@ use bullet_ops::DType;
 use smallvec::smallvec;
 
 use super::activity::Activity;
+use super::checkpoint::{self, Segments};
 use super::custom::inside;
 use super::memory::Memory;
 use super::{I32, array_of, is_local};
 use crate::diag::Diagnostic;
 use crate::ir::{
-    Atomic, Binary, Block, Builder, Compare, Const, Inst, Kernel, Op, Type, Unary, Value, ValueMap, Values,
+    Atomic, Binary, Block, Builder, Compare, Const, Def, Inst, Kernel, Op, Type, Unary, Value, ValueMap,
+    Values,
 };
 
 /// A block of the kernel, on the way back.
@@ -60,6 +62,10 @@ pub(super) struct Reverse<'a> {
     masked: Vec<bool>,
     overlapping: bool,
     pub(super) errors: Vec<Diagnostic>,
+    /// Loops over the runs of a segment, which the way back runs again.
+    segments: Segments,
+    /// Those that it ran again: the copy of the loop, and the length of a segment.
+    replays: Vec<(Inst, Value)>,
 }
 
 /// The name of the count of a `while` loop's runs, which is its last carried value.
@@ -114,14 +120,17 @@ impl<'a> Reverse<'a> {
             masked: vec![],
             overlapping,
             errors: vec![],
+            segments: Segments::default(),
+            replays: vec![],
         }
     }
 
     /// Both sweeps.
-    pub(super) fn run(mut self) -> Result<Kernel, Vec<Diagnostic>> {
+    pub(super) fn run(mut self, segments: Segments) -> Result<Option<Kernel>, Vec<Diagnostic>> {
+        self.segments = segments;
         let (body, to) = (self.f.body, self.b.block);
         self.sweep(body, to);
-        self.b.emit(Op::Turn, smallvec![], &[]);
+        let turn = self.b.emit(Op::Turn, smallvec![], &[]);
         self.own_gradients(body);
         self.enter(body, to, None);
         self.way_back(body);
@@ -133,7 +142,11 @@ impl<'a> Reverse<'a> {
                 self.b.atomic(Atomic::Add, gradient, &[zero], &[g]);
             }
         }
-        if self.errors.is_empty() { Ok(self.b.kernel) } else { Err(self.errors) }
+        let has_room = self.make_room(turn);
+        match self.errors.is_empty() {
+            true => Ok(has_room.then_some(self.b.kernel)),
+            false => Err(self.errors),
+        }
     }
 
     /// A gradient of zeros for each array of floats that the thread has for itself.
@@ -168,47 +181,51 @@ impl<'a> Reverse<'a> {
     fn sweep(&mut self, block: Block, to: Block) {
         self.blocks.insert(block, to);
         for inst in self.f.block(block).insts.clone() {
-            let data = self.f.inst(inst).clone();
-            match data.op {
-                Op::Store if self.memory.is_replayed(data.args[0]) => {}
-                Op::Store | Op::Atomic(_) | Op::CompareExchange => continue,
-                _ => {}
-            }
-            if let Op::Custom(_) = data.op {
-                // Nobody asks for what is inside.
-                self.sweep(data.blocks[0], to);
-                for (i, &result) in data.results.iter().enumerate() {
-                    let yielded = self.f.block(data.blocks[0]).yields[i];
-                    let new = self.there(yielded);
-                    self.primal.insert(result, new);
-                }
-                continue;
-            }
-            if !data.op.has_blocks() {
-                self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
-                continue;
-            }
-            let args: Values = data.args.iter().map(|&value| self.there(value)).collect();
-            let types: Vec<_> = data.results.iter().map(|&value| self.f.ty(value)).collect();
-            let region = self.b.kernel.new_inst(data.op, args, &types, data.span);
-            self.b.kernel.blocks[to.index()].insts.push(region);
-            self.regions.insert(inst, region);
-            for &inner in &data.blocks {
-                let copy = self.b.kernel.new_block();
-                self.b.kernel.insts[region.index()].blocks.push(copy);
-                for arg in self.f.block(inner).args.clone() {
-                    let new = self.b.kernel.block_arg(copy, self.f.ty(arg));
-                    self.known(arg, new);
-                }
-                self.sweep(inner, copy);
-                let yields = self.f.block(inner).yields.clone();
-                self.b.kernel.blocks[copy.index()].yields =
-                    yields.into_iter().map(|value| self.there(value)).collect();
-            }
+            self.sweep_inst(inst, to);
+        }
+    }
+
+    fn sweep_inst(&mut self, inst: Inst, to: Block) {
+        let data = self.f.inst(inst).clone();
+        match data.op {
+            Op::Store if self.memory.is_replayed(data.args[0]) => {}
+            Op::Store | Op::Atomic(_) | Op::CompareExchange => return,
+            _ => {}
+        }
+        if let Op::Custom(_) = data.op {
+            // Nobody asks for what is inside.
+            self.sweep(data.blocks[0], to);
             for (i, &result) in data.results.iter().enumerate() {
-                let new = self.b.kernel.inst(region).results[i];
-                self.known(result, new);
+                let yielded = self.f.block(data.blocks[0]).yields[i];
+                let new = self.there(yielded);
+                self.primal.insert(result, new);
             }
+            return;
+        }
+        if !data.op.has_blocks() {
+            self.b.kernel.copy_inst(&self.f, inst, to, &mut self.primal);
+            return;
+        }
+        let args: Values = data.args.iter().map(|&value| self.there(value)).collect();
+        let types: Vec<_> = data.results.iter().map(|&value| self.f.ty(value)).collect();
+        let region = self.b.kernel.new_inst(data.op, args, &types, data.span);
+        self.b.kernel.blocks[to.index()].insts.push(region);
+        self.regions.insert(inst, region);
+        for &inner in &data.blocks {
+            let copy = self.b.kernel.new_block();
+            self.b.kernel.insts[region.index()].blocks.push(copy);
+            for arg in self.f.block(inner).args.clone() {
+                let new = self.b.kernel.block_arg(copy, self.f.ty(arg));
+                self.known(arg, new);
+            }
+            self.sweep(inner, copy);
+            let yields = self.f.block(inner).yields.clone();
+            self.b.kernel.blocks[copy.index()].yields =
+                yields.into_iter().map(|value| self.there(value)).collect();
+        }
+        for (i, &result) in data.results.iter().enumerate() {
+            let new = self.b.kernel.inst(region).results[i];
+            self.known(result, new);
         }
     }
 
@@ -473,6 +490,9 @@ impl<'a> Reverse<'a> {
         if active.is_empty() && !self.matters(block) {
             return;
         }
+        if let Some(&length) = self.segments.get(&inst) {
+            self.run_again(inst, length);
+        }
         // What comes in as it is stays so, if nothing in the body can leave a 0.
         let is_plain = !self.has_choices(block);
         let stays = |number: &usize| is_plain && seeds[*number].is_some_and(|seed| !self.is_masked(seed));
@@ -534,6 +554,60 @@ impl<'a> Reverse<'a> {
             }
             self.give(value, result);
         }
+    }
+
+    /// Runs a segment once more, for its own tape, from what it began with.
+    fn run_again(&mut self, inst: Inst, length: Value) {
+        let data = self.f.inst(inst).clone();
+        let mut outside = free(&self.f, data.blocks[0]);
+        outside.extend(data.args.iter().filter(|&&value| self.f.as_const(value).is_none()));
+        outside.sort();
+        outside.dedup();
+        let here: Vec<Value> = outside.iter().map(|&value| self.obtain(value)).collect();
+        let all: Vec<Value> = outside.iter().chain(&data.results).copied().collect();
+        let before: Vec<Option<Value>> = all.iter().map(|&value| self.primal.get(value)).collect();
+        for (&value, here) in outside.iter().zip(here) {
+            self.primal.insert(value, here);
+        }
+        let to = self.b.block;
+        self.sweep_inst(inst, to);
+        self.replays.push((self.regions[&inst], length));
+        for (value, before) in all.into_iter().zip(before) {
+            match before {
+                Some(before) => self.primal.insert(value, before),
+                None => self.primal.remove(value),
+            }
+        }
+    }
+
+    /// Tells the turn how many words more than are on the tape there the way back needs; whether that can be known there.
+    fn make_room(&mut self, turn: Inst) -> bool {
+        let body = self.b.kernel.body;
+        let insts = &self.b.kernel.block(body).insts;
+        let Some(at) = insts.iter().position(|&inst| inst == turn) else { return false };
+        let mut before = vec![false; self.b.kernel.insts.len()];
+        insts[..at].iter().for_each(|inst| before[inst.index()] = true);
+        let known = |kernel: &Kernel, value: Value| match kernel.value(value).def {
+            Def::Const(_) | Def::Param(_) => true,
+            Def::Inst(inst, _) => before.get(inst.index()).copied().unwrap_or(false),
+            Def::Arg(..) => false,
+        };
+        self.b.block = self.b.kernel.new_block();
+        let mut most = self.b.int(DType::I64, 0);
+        for (region, length) in std::mem::take(&mut self.replays) {
+            let block = self.b.kernel.inst(region).blocks[0];
+            let Some(words) = checkpoint::room(&mut self.b, block, &known) else { return false };
+            let length = self.there(length);
+            let length = self.b.cast(DType::I64, length);
+            let words = self.b.mul(length, words);
+            most = self.b.binary(Binary::Max, most, words);
+        }
+        let added = std::mem::take(&mut self.b.kernel.blocks[self.b.block.index()].insts);
+        self.b.kernel.blocks[body.index()].insts.splice(at..at, added);
+        if !self.b.kernel.as_const(most).is_some_and(|words| words.is(0)) {
+            self.b.kernel.insts[turn.index()].args.push(most);
+        }
+        true
     }
 
     /// Whether a block holds what may give one of its operands nothing.

@@ -37,6 +37,8 @@ fn words(kernel: &Kernel, block: Block) -> Option<u64> {
                 most.checked_mul(eval::trips(int(0)?, int(1)?, int(2)?))?
             }
             Op::While if most > 0 => return None,
+            // Room that is computed.
+            Op::Turn if !data.args.is_empty() => return None,
             _ => most,
         };
         total = total.checked_add(own)?;

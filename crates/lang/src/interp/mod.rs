@@ -8,6 +8,7 @@ use std::fmt;
 
 use bullet_ops::DType;
 
+use crate::adjoint::width;
 use crate::ir::{Atomic, Binary, Block, Compare, Def, Inst, Kernel, Op, Space, Unary, Value, eval};
 
 mod dual;
@@ -133,6 +134,8 @@ struct Thread<'a, R> {
     slots: Vec<Slot<R>>,
     place: [i64; 4],
     tape: Vec<Slot<R>>,
+    /// How many words are on the tape, were at most, and may be at most behind the turn.
+    words: [u64; 3],
     options: Options,
     fuel: u64,
     printed: &'a mut String,
@@ -148,6 +151,21 @@ pub fn run<R: Real>(
     args: &[Arg<R>],
     arrays: &mut Vec<Array<R>>,
     options: Options,
+) -> Result<String> {
+    run_measured(kernel, grid, args, arrays, options, &mut 0)
+}
+
+/// The same, and raises `peak` to the most words that any thread had on its tape.
+///
+/// # Errors
+/// The first [`Fault`]; what was stored before it stays.
+pub fn run_measured<R: Real>(
+    kernel: &Kernel,
+    grid: &[usize],
+    args: &[Arg<R>],
+    arrays: &mut Vec<Array<R>>,
+    options: Options,
+    peak: &mut u64,
 ) -> Result<String> {
     if args.len() != kernel.params.len() || grid.len() != usize::from(kernel.grid) {
         return fault(format!(
@@ -171,10 +189,20 @@ pub fn run<R: Real>(
             rest /= grid[axis];
         }
         let printed = &mut printed;
-        let mut thread =
-            Thread { kernel, arrays, slots: slots.clone(), place, tape: vec![], options, fuel, printed };
+        let mut thread = Thread {
+            kernel,
+            arrays,
+            slots: slots.clone(),
+            place,
+            tape: vec![],
+            words: [0, 0, u64::MAX],
+            options,
+            fuel,
+            printed,
+        };
         let ended = thread.block(kernel.body);
         let (left, remaining) = (thread.tape.len(), thread.fuel);
+        *peak = (*peak).max(thread.words[1]);
         // Local arrays end with their thread.
         arrays.truncate(own);
         ended
@@ -318,12 +346,26 @@ impl<R: Real> Thread<'_, R> {
             }
             Op::For => self.counted(inst)?,
             Op::While => self.conditional(inst)?,
-            Op::Push(_) => self.tape.push(self.slots[args[0].index()]),
+            Op::Push(_) => {
+                self.tape.push(self.slots[args[0].index()]);
+                let [words, most, limit] = &mut self.words;
+                *words += width(kernel, args[0]);
+                *most = (*most).max(*words);
+                if words > limit {
+                    return fault("the way back puts more on the tape than it said");
+                }
+            }
             Op::Pop(_) => match self.tape.pop() {
-                Some(value) => self.set(inst, value),
+                Some(value) => {
+                    self.words[0] -= width(kernel, data.results[0]);
+                    self.set(inst, value);
+                }
                 None => return fault("the tape is empty"),
             },
-            Op::Turn => {}
+            Op::Turn => {
+                let room = args.first().map_or(Ok(0), |&room| self.int(room))?;
+                self.words[2] = self.words[0] + room.max(0) as u64;
+            }
             Op::Barrier => return fault("a barrier needs threads side by side, which are not interpreted"),
             Op::Shuffle(_) => {
                 return fault("a shuffle needs threads side by side, which are not interpreted");

@@ -15,15 +15,17 @@ impl Kernel {
     /// Of each parameter; nothing of scalars.
     pub fn effects(&self) -> Vec<Effect> {
         let mut effects = vec![Effect::default(); self.params.len()];
-        for inst in self.instructions() {
-            let data = self.inst(inst);
+        // What is for the adjoint only does nothing.
+        let plain = self.plain();
+        for inst in plain.instructions() {
+            let data = plain.inst(inst);
             let (reads, writes) = match data.op {
                 Op::Load => (true, false),
                 Op::Store => (false, true),
                 Op::Atomic(_) | Op::CompareExchange => (true, true),
                 _ => continue,
             };
-            if let Def::Param(number) = self.value(data.args[0]).def {
+            if let Def::Param(number) = plain.value(data.args[0]).def {
                 let effect = &mut effects[number as usize];
                 effect.reads |= reads;
                 effect.writes |= writes;

@@ -54,8 +54,9 @@ pub enum Op {
     Push(u32),
     /// `[] -> x`: takes the value that was put on the tape last.
     Pop(u32),
-    /// `[]`, in the body: what an adjoint computes anew of its kernel ends here, and the way back begins. A launch that only
-    /// measures the tape ends here, too.
+    /// `[]` or `[i64]`, in the body: what an adjoint computes anew of its kernel ends here, and the way back begins. A launch that
+    /// only measures the tape ends here, too. The operand says how many words the way back puts on the tape above what is on it
+    /// here; a thread needs that room, too.
     Turn,
     /// `[]`: all threads of the block arrive here before one goes on, and see what the others wrote.
     Barrier,

@@ -201,7 +201,8 @@ impl Verifier<'_> {
             }
             Op::Push(_) => good(args.len() == 1, vec![]),
             Op::Pop(_) => good(args.is_empty() && results.len() == 1, results.into()),
-            Op::Turn | Op::Barrier => good(args.is_empty(), vec![]),
+            Op::Turn => good(args.is_empty() || args == [Type::Scalar(DType::I64)], vec![]),
+            Op::Barrier => good(args.is_empty(), vec![]),
             Op::Shuffle(_) => good(args.len() == 2 && args[1] == I32, args[..1].into()),
             Op::Print(_) => Ok(vec![]),
             Op::Assert(_) => good(args == [BOOL], vec![]),

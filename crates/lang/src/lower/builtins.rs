@@ -90,6 +90,9 @@ impl<'a> Lower<'a> {
         if let Some(result) = self.quaternion_builtin(span, name, &args)? {
             return Ok(result);
         }
+        if let Some(result) = self.spatial_builtin(name, &args) {
+            return Ok(result);
+        }
         if let Some(result) = self.random_builtin(span, name, exprs, &args)? {
             return Ok(result);
         }

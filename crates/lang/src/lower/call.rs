@@ -63,6 +63,9 @@ impl<'a> Lower<'a> {
             }
             _ => return self.error(func.span, "this cannot be called"),
         };
+        if let Some(made) = self.made_by_name(span, name, args, keywords)? {
+            return Ok(made);
+        }
         if let (true, Some((_, keyword))) = (name != "zeros", keywords.first()) {
             return self.error(keyword.span, format!("`{name}` takes its arguments by position"));
         }

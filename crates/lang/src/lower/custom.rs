@@ -234,7 +234,8 @@ impl<'a> Lower<'a> {
         let mut kernel = std::mem::replace(&mut self.b, outer).kernel;
         let active: Vec<usize> = made?;
         crate::passes::optimize(&mut kernel);
-        let options = AdjointOptions { active: Some(&active), overlapping: true };
+        let options =
+            AdjointOptions { active: Some(&active), overlapping: true, ..AdjointOptions::default() };
         let made = match adjoint(&kernel, options) {
             Ok(made) => made,
             Err(found) => {

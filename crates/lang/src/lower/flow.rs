@@ -106,7 +106,9 @@ fn advanced(names: &Names, expr: &Expr, add: &mut impl FnMut(Symbol)) {
             args.iter().for_each(&mut each);
             keywords.iter().for_each(|keyword| each(&keyword.1));
             let (ExprKind::Name(callee) | ExprKind::Attribute(_, callee)) = &func.kind else { return };
-            let draws = matches!(names.text(*callee), "randf" | "randi" | "randu" | "randn");
+            let callee = names.text(*callee);
+            let draws =
+                matches!(callee, "randf" | "randi" | "randu" | "randn") || super::spatial::draws(callee) > 0;
             if let (true, Some(ExprKind::Name(state))) = (draws, args.first().map(|arg| &arg.kind)) {
                 add(*state);
             }

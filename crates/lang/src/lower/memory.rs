@@ -339,8 +339,10 @@ impl<'a> Lower<'a> {
         let ndim = array.ndim();
         let sliced = indices.iter().any(|index| matches!(index.kind, ExprKind::Slice(_)));
         if indices.len() == ndim && !sliced {
-            let indices: Result<Values> = indices.iter().map(|index| self.index(index)).collect();
-            return Ok(Place::Element(indices?));
+            let spans = indices.iter().map(|index| index.span);
+            let places: Values = indices.iter().map(|index| self.index(index)).collect::<Result<_>>()?;
+            self.check_places(array, spans, &places)?;
+            return Ok(Place::Element(places));
         }
         if indices.len() > ndim {
             let message =
@@ -376,6 +378,30 @@ impl<'a> Lower<'a> {
             open += 1;
         }
         Ok(Place::Part(Rc::new(Array { axes, ..(**array).clone() })))
+    }
+
+    /// Refuses known indices that no array of the kernel's own of this shape has.
+    fn check_places(
+        &mut self,
+        array: &Array,
+        spans: impl Iterator<Item = Span>,
+        places: &[Value],
+    ) -> Result<()> {
+        let Some(lengths) = array.local.as_ref().filter(|_| places.len() == array.axes.len()) else {
+            return Ok(());
+        };
+        for (axis, span) in spans.enumerate() {
+            if array.axes[axis] != Axis::All {
+                continue;
+            }
+            let place = places[axis];
+            let known = self.b.kernel.as_const(place).and_then(|known| known.as_int());
+            let length = i64::from(lengths[axis]);
+            if let Some(index) = known.filter(|index| !(0..length).contains(index)) {
+                return self.error(span, format!("there is no element {index} of {length}"));
+            }
+        }
+        Ok(())
     }
 
     /// A slice of a dimension of some length: its bounds are cut to it, and counted from its end where they are negative.

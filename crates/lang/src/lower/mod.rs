@@ -38,6 +38,7 @@ mod memory;
 mod program;
 mod quat;
 mod random;
+mod spatial;
 mod stmt;
 mod types;
 pub(crate) mod value;

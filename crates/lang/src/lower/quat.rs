@@ -23,10 +23,20 @@ impl<'a> Lower<'a> {
         parts
     }
 
-    fn quat_inverse(&mut self, q: &[Value]) -> Values {
+    pub(super) fn quat_inverse(&mut self, q: &[Value]) -> Values {
         let mut parts: Values = q[..3].iter().map(|&part| self.b.neg(part)).collect();
         parts.push(q[3]);
         parts
+    }
+
+    /// Of an axis of length 1.
+    pub(super) fn quat_from_axis_angle(&mut self, axis: &[Value], angle: Value) -> Values {
+        let half = self.b.float(self.b.kernel.dtype(angle), 0.5);
+        let angle = self.b.mul(angle, half);
+        let (sin, cos) = (self.b.unary(Unary::Sin, angle), self.b.unary(Unary::Cos, angle));
+        let mut result: Values = axis.iter().map(|&part| self.b.mul(part, sin)).collect();
+        result.push(cos);
+        result
     }
 
     /// `x (2 w^2 - 1) + 2 w (q x x) + 2 q (q . x)`, of a quaternion of length 1.
@@ -121,13 +131,22 @@ impl<'a> Lower<'a> {
             }
             ("quat_to_matrix", [Form::Quat]) => (Form::Mat(3, 3), self.quat_to_matrix(parts[0])),
             ("quat_from_axis_angle", [Form::Vec(3), Form::Scalar]) => {
-                let half = self.b.float(dtype, 0.5);
-                let half_angle = self.b.mul(parts[1][0], half);
                 let axis = self.normalize(parts[0]);
-                let (sin, cos) = (self.b.unary(Unary::Sin, half_angle), self.b.unary(Unary::Cos, half_angle));
-                let mut result: Values = axis.iter().map(|&part| self.b.mul(part, sin)).collect();
-                result.push(cos);
-                (Form::Quat, result)
+                (Form::Quat, self.quat_from_axis_angle(&axis, parts[1][0]))
+            }
+            ("quat_rpy", [Form::Scalar, Form::Scalar, Form::Scalar]) => {
+                (Form::Quat, self.quat_rpy([parts[0][0], parts[1][0], parts[2][0]]))
+            }
+            ("quat_slerp", [Form::Quat, Form::Quat, Form::Scalar]) => {
+                (Form::Quat, self.quat_slerp(parts[0], parts[1], parts[2][0]))
+            }
+            ("quat_from_matrix", [Form::Mat(n @ (3 | 4), m)]) if n == m => {
+                (Form::Quat, self.quat_from_matrix(parts[0], usize::from(*n)))
+            }
+            ("quat_to_axis_angle", [Form::Quat]) => {
+                let (axis, angle) = self.quat_to_axis_angle(parts[0]);
+                let axis = Val::Data(Data { form: Form::Vec(3), dtype }, axis);
+                return Ok(Some(Val::Tuple(vec![axis, Val::scalar(dtype, angle)])));
             }
             ("transform_point", [Form::Transform, Form::Vec(3)]) => {
                 let rotated = self.quat_rotate(&parts[0][3..], parts[1]);

@@ -49,7 +49,9 @@ impl<'a> Lower<'a> {
         if name == "rand_init" {
             return self.rand_init(span, args).map(Some);
         }
-        if !matches!(name, "randf" | "randi" | "randu" | "randn") || !matches!(args.len(), 1 | 3) {
+        let drawn = super::spatial::draws(name);
+        let is_number = matches!(name, "randf" | "randi" | "randu" | "randn") && matches!(args.len(), 1 | 3);
+        if !is_number && (drawn == 0 || args.len() != 1) {
             return Ok(None);
         }
         let (Val::Data(Data { form: Form::Scalar, dtype: DType::U32 }, parts), ExprKind::Name(variable)) =
@@ -61,6 +63,17 @@ impl<'a> Lower<'a> {
                 "write `state = wp.rand_init(seed, i)` first",
             );
         };
+        if drawn > 0 {
+            let (mut state, mut numbers) = (parts[0], vec![]);
+            for _ in 0..drawn {
+                state = self.pcg(state);
+                numbers.push(self.unit(state));
+            }
+            let new = Val::scalar(DType::U32, state);
+            self.name_parts(*variable, &new);
+            self.env.set(*variable, new);
+            return Ok(self.sample(name, &numbers));
+        }
         let state = self.pcg(parts[0]);
         let state = if name == "randn" { self.pcg(state) } else { state };
         let value = match (name, args.len()) {

@@ -136,7 +136,11 @@ fn check(seed: u64) -> Outcome {
     let plain =
         &compile("random.py", &text, Options { optimize: false }).unwrap_or_else(|e| panic!("{e}"))[0];
     plain.verify().unwrap_or_else(|e| panic!("{}\n{e}\n{plain}", context()));
-    let options = AdjointOptions { active: Some(&ACTIVE), overlapping: seed.is_multiple_of(2) };
+    let options = AdjointOptions {
+        active: Some(&ACTIVE),
+        overlapping: seed.is_multiple_of(2),
+        checkpoints: seed.is_multiple_of(3),
+    };
     let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("{}\n{e:?}", context()));
     for kernel in [plain, kernel, &adjoint.kernel] {
         let printed = kernel.to_string();

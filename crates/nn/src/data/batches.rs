@@ -1,7 +1,7 @@
 //! Batches of token windows: `x` is `tokens[i..i + T]`, `y` the tokens one later.
 
 use super::Tokens;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::rng::Rng;
 
 /// The target of a position that counts for nothing (PyTorch's `ignore_index`).
@@ -44,6 +44,11 @@ impl Sampler {
                 "a batch of {batch} windows of {sequence} tokens is empty: both must be at least 1"
             )));
         }
+        if batch.checked_mul(sequence).is_none_or(|n| n > isize::MAX as usize / size_of::<i64>()) {
+            return Err(Error::argument(format!(
+                "a batch of {batch} windows of {sequence} tokens is more than any memory holds"
+            )));
+        }
         Ok(Sampler { seed, stream, batch, sequence })
     }
 
@@ -57,8 +62,9 @@ impl Sampler {
     /// # Errors
     /// There are not `sequence + 1` tokens.
     pub fn batch(&self, tokens: &Tokens, step: u64) -> Result<Batch> {
+        check_length(tokens, self.sequence)?;
         let n = self.batch * self.sequence;
-        let mut batch = Batch { x: vec![0; n], y: vec![0; n], targets: n };
+        let mut batch = Batch { x: zeros(n)?, y: zeros(n)?, targets: n };
         self.fill(tokens, step, &mut batch.x, &mut batch.y)?;
         Ok(batch)
     }
@@ -116,7 +122,12 @@ pub fn eval_windows(
     }
     let targets = tokens.len() - 1;
     // No more windows than the text has: a mistyped batch size must not become an allocation.
-    let span = batch.min(targets.div_ceil(sequence)) * sequence;
+    let span = batch.min(targets.div_ceil(sequence)).checked_mul(sequence);
+    let span = span.filter(|&n| n <= isize::MAX as usize / size_of::<i64>()).ok_or_else(|| {
+        Error::argument(format!("a window of {sequence} tokens is more than any memory holds"))
+    })?;
+    // Once, so that too little memory is an error: batches are as large, one after the other.
+    drop((zeros(span)?, zeros(span)?));
     Ok((0..targets.div_ceil(span)).map(move |i| {
         let start = i * span;
         let n = span.min(targets - start);
@@ -125,6 +136,19 @@ pub fn eval_windows(
         tokens.copy_to(start + 1, &mut out.y[..n]);
         out
     }))
+}
+
+/// Room for so many token ids.
+fn zeros(n: usize) -> Result<Vec<i64>> {
+    let mut room = Vec::new();
+    if room.try_reserve_exact(n).is_err() {
+        return Err(Error::new(
+            ErrorKind::OutOfMemory,
+            format!("a batch of {n} tokens does not fit the memory; make batch or sequence smaller"),
+        ));
+    }
+    room.resize(n, 0);
+    Ok(room)
 }
 
 fn check_length(tokens: &Tokens, sequence: usize) -> Result<()> {

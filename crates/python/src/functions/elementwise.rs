@@ -3,7 +3,7 @@
 use bullet_tensor::{DType, Tensor};
 use pyo3::prelude::*;
 
-use crate::operand::{Operand, compared, pair};
+use crate::operand::{Operand, compared, divided, pair};
 use crate::tensor::{PyTensor, once, unlocked};
 
 /// Defines functions of one tensor, and `add_unary`, which adds them to the module.
@@ -51,7 +51,6 @@ unary! {
     negative = neg: "Negative of each element.",
     reciprocal = reciprocal: "1 / x of each element.",
     relu = relu: "max(x, 0) of each element.",
-    round = round: "Nearest integer of each element, ties to even.",
     rsqrt = rsqrt: "1 / sqrt(x) of each element.",
     sigmoid = sigmoid: "1 / (1 + exp(-x)) of each element.",
     sign = sign: "-1, 0 or 1 by the sign of each element.",
@@ -98,7 +97,6 @@ binary! {
     bitwise_right_shift = bitwise_right_shift: "Bits of the first moved down by as many places as the second says.",
     bitwise_xor = bitwise_xor: "Bits that one of the integers has.",
     copysign = copysign: "Magnitudes of the first with signs of the second.",
-    divide = div: "Quotient of elements; integers give floats.",
     floor_divide = floor_divide: "Largest integer not above the quotient.",
     hypot = hypot: "sqrt(x1^2 + x2^2), without overflow in between.",
     logaddexp = logaddexp: "log(exp(x1) + exp(x2)), without overflow in between.",
@@ -114,6 +112,10 @@ binary! {
     subtract = sub: "Difference of elements.",
 }
 binary! {
+    divided, add_divided;
+    divide = div: "Quotient of elements; integers give floats.",
+}
+binary! {
     compared, add_compared;
     equal = eq: "Whether elements are equal.",
     not_equal = ne: "Whether elements differ.",
@@ -126,14 +128,14 @@ binary! {
 /// Elements no less than `min` and no more than `max`, which goes first; either may be None.
 #[pyfunction]
 #[pyo3(signature = (x, /, min = None, max = None))]
-fn clip(
+pub(crate) fn clip(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     min: Option<Operand>,
     max: Option<Operand>,
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
-    let bound = |bound: Option<Operand>| bound.map(|b| b.beside(&x)).transpose();
+    let bound = |bound: Option<Operand>| bound.map(|b| b.beside_bounded(&x)).transpose();
     let (min, max) = (bound(min)?, bound(max)?);
     unlocked(py, || match (&min, &max) {
         (None, None) => x.copy(),
@@ -178,6 +180,27 @@ fn astype(
     })
 }
 
+/// Each element rounded to so many decimals (tens if negative), ties to even, as NumPy does it: scaled, rounded and scaled back.
+#[pyfunction]
+#[pyo3(signature = (x, /, decimals = 0))]
+pub(crate) fn round(py: Python<'_>, x: &Bound<'_, PyTensor>, decimals: i32) -> PyResult<PyTensor> {
+    let x = x.get().tensor();
+    once(py, &[&x], || {
+        if decimals == 0 || (decimals > 0 && !x.dtype().is_float()) {
+            return x.round();
+        }
+        let factor = 10f64.powi(decimals.abs());
+        let scaled = if decimals > 0 {
+            x.mul_scalar(factor)?
+        } else {
+            x.div(&Tensor::constant(factor, x.dtype(), x.device())?)?
+        };
+        let rounded = scaled.round()?;
+        let factor = Tensor::constant(factor, rounded.dtype(), x.device())?;
+        if decimals > 0 { rounded.div(&factor) } else { rounded.mul(&factor)?.cast(x.dtype()) }
+    })
+}
+
 /// GELU: x * Phi(x), Phi the normal distribution; with `approximate="tanh"` as GPT-2 computes it.
 #[pyfunction]
 #[pyo3(signature = (x, /, *, approximate = "none"))]
@@ -196,8 +219,10 @@ pub(super) fn add_all(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_unary(module)?;
     add_binary(module)?;
     add_compared(module)?;
+    add_divided(module)?;
     module.add_function(wrap_pyfunction!(clip, module)?)?;
     module.add_function(wrap_pyfunction!(select, module)?)?;
     module.add_function(wrap_pyfunction!(astype, module)?)?;
+    module.add_function(wrap_pyfunction!(round, module)?)?;
     module.add_function(wrap_pyfunction!(gelu, module)?)
 }

@@ -1,6 +1,6 @@
 //! Functions of tensors: thin, one line an op. Here are those of models.
 
-mod elementwise;
+pub(crate) mod elementwise;
 pub(crate) mod order;
 pub(crate) mod reduce;
 pub(crate) mod shape;

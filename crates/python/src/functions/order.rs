@@ -1,20 +1,22 @@
 //! Searching, sorting, sets, elements at indices, and products.
 
 use bullet_tensor::{Result, Tensor, Unique};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
+use super::reduce::Axes;
 use super::shape::objects;
 use crate::error;
 use crate::interrupt;
 use crate::operand::Operand;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// Elements in order along an axis. Equals keep their order in either direction; NaN is last.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = -1, descending = false, stable = true))]
+#[pyo3(signature = (x, /, axis = -1, *, descending = false, stable = true))]
 fn sort(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -28,7 +30,7 @@ fn sort(
 
 /// The indices that put elements in order along an axis: see `sort`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = -1, descending = false, stable = true))]
+#[pyo3(signature = (x, /, axis = -1, *, descending = false, stable = true))]
 fn argsort(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -43,7 +45,7 @@ fn argsort(
 /// Where elements of `x2` go into `x1`, which ascends or is put in order by `sorter`: before its equals, or behind them
 /// with `side='right'`.
 #[pyfunction]
-#[pyo3(signature = (x1, x2, /, *, side = "left", sorter = None))]
+#[pyo3(signature = (x1, x2, /, side = "left", *, sorter = None))]
 fn searchsorted(
     py: Python<'_>,
     x1: &Bound<'_, PyTensor>,
@@ -67,7 +69,7 @@ fn searchsorted(
 /// The indices of the elements that are not zero: a tensor for each axis.
 #[pyfunction]
 #[pyo3(signature = (x, /))]
-fn nonzero<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple>> {
+pub(crate) fn nonzero<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple>> {
     let x = x.get().tensor();
     PyTuple::new(py, objects(py, interrupt::detached(py, || x.nonzero())?.map_err(error::exception)?)?)
 }
@@ -135,7 +137,7 @@ fn diff(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     axis: isize,
-    n: usize,
+    #[pyo3(from_py_with = whole::n)] n: usize,
     prepend: Option<&Bound<'_, PyTensor>>,
     append: Option<&Bound<'_, PyTensor>>,
 ) -> PyResult<PyTensor> {
@@ -149,14 +151,15 @@ fn diff(
 
 /// Slices along an axis at indices, which count from the end if negative; of a vector without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, *, axis = None))]
-fn take(
+#[pyo3(signature = (x, indices, /, axis = None))]
+pub(crate) fn take(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
-    indices: &Bound<'_, PyTensor>,
+    indices: &Bound<'_, PyAny>,
     axis: Option<isize>,
 ) -> PyResult<PyTensor> {
-    let (x, indices) = (x.get().tensor(), indices.get().tensor());
+    let x = x.get().tensor();
+    let indices = crate::index::integers(indices, &x)?;
     unlocked(py, || match axis {
         Some(axis) => x.take(&indices, axis),
         None => x.reshape(&[-1])?.take(&indices, 0),
@@ -165,7 +168,7 @@ fn take(
 
 /// Elements picked along an axis by a tensor of indices with as many axes.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, *, axis = -1))]
+#[pyo3(signature = (x, indices, /, axis = -1))]
 fn take_along_axis(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -177,15 +180,31 @@ fn take_along_axis(
 }
 
 /// How `tensordot` names axes: as many of the last and first, or lists of both.
-#[derive(FromPyObject)]
 enum Pairs {
     Count(usize),
-    Lists((super::reduce::Axes, super::reduce::Axes)),
+    Lists((Axes, Axes)),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Pairs {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Pairs> {
+        if let Ok(pairs) = object.extract() {
+            return Ok(Pairs::Lists(pairs));
+        }
+        if object.hasattr("__index__")? {
+            return whole::axes(&object).map(Pairs::Count);
+        }
+        Err(PyTypeError::new_err(format!(
+            "expected how many axes, or two lists of axes, got {}",
+            object.get_type()
+        )))
+    }
 }
 
 /// Sum over products of elements along pairs of axes: `axes` of the last and first, or two lists of axes.
 #[pyfunction]
-#[pyo3(signature = (x1, x2, /, *, axes = Pairs::Count(2)), text_signature = "(x1, x2, /, *, axes=2)")]
+#[pyo3(signature = (x1, x2, /, axes = Pairs::Count(2)), text_signature = "(x1, x2, /, axes=2)")]
 fn tensordot(
     py: Python<'_>,
     x1: &Bound<'_, PyTensor>,

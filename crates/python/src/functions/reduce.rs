@@ -1,17 +1,36 @@
 //! Reductions and scans.
 
 use bullet_tensor::{Result, Tensor};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::dtype::AnyDType;
 use crate::tensor::{PyTensor, unlocked};
 
 /// Axes of a reduction: none for all, a number, or several.
-#[derive(FromPyObject)]
 pub(crate) enum Axes {
     One(isize),
     Many(Vec<isize>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Axes {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Axes> {
+        let mistake = match object.extract::<isize>() {
+            Ok(axis) => return Ok(Axes::One(axis)),
+            Err(mistake) => mistake,
+        };
+        if mistake.is_instance_of::<PyOverflowError>(object.py()) {
+            return Err(PyValueError::new_err(format!("{}: expected a number of 64 bits", &*object)));
+        }
+        object.extract().map(Axes::Many).map_err(|_| {
+            PyTypeError::new_err(format!(
+                "expected a whole number or a tuple of them, got {}",
+                object.get_type()
+            ))
+        })
+    }
 }
 
 /// Runs a reduction of the engine over axes as Python names them: all without `axes`; over none of an empty tuple, each
@@ -32,12 +51,12 @@ pub(crate) fn over(
 }
 
 /// The summands of a sum or product of this dtype.
-fn summands(x: &Tensor, dtype: Option<AnyDType>) -> Result<Tensor> {
+pub(crate) fn summands(x: &Tensor, dtype: Option<AnyDType>) -> Result<Tensor> {
     dtype.map_or_else(|| Ok(x.clone()), |dtype| x.cast(dtype.0))
 }
 
 /// As a sum is returned: of the dtype that was asked for, where that is narrower than the engine's.
-fn summed(sum: Tensor, dtype: Option<AnyDType>) -> Result<Tensor> {
+pub(crate) fn summed(sum: Tensor, dtype: Option<AnyDType>) -> Result<Tensor> {
     dtype.map_or_else(|| Ok(sum.clone()), |dtype| sum.cast(dtype.0))
 }
 
@@ -47,7 +66,7 @@ macro_rules! reductions {
         $(
             #[doc = $sum_doc]
             #[pyfunction]
-            #[pyo3(signature = (x, /, *, axis = None, dtype = None, keepdims = false))]
+            #[pyo3(signature = (x, /, axis = None, dtype = None, *, keepdims = false))]
             fn $sum(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>, dtype: Option<AnyDType>, keepdims: bool) -> PyResult<PyTensor> {
                 let x = x.get().tensor();
                 unlocked(py, || summed(over(&summands(&x, dtype)?, axis, keepdims, Tensor::$sum)?, dtype))
@@ -56,7 +75,7 @@ macro_rules! reductions {
         $(
             #[doc = $doc]
             #[pyfunction]
-            #[pyo3(signature = (x, /, *, axis = None, keepdims = false))]
+            #[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
             fn $name(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>, keepdims: bool) -> PyResult<PyTensor> {
                 x.get().reduce(py, axis, keepdims, Tensor::$name)
             }
@@ -81,35 +100,49 @@ reductions! {
     min: "Smallest element over axes; over all without `axis`.",
 }
 
-/// Variance over axes, with `correction` degrees of freedom less than elements.
+/// Degrees of freedom that a variance has less than elements: the array API's name for it, or NumPy's.
+pub(crate) fn freedom(correction: Option<f64>, ddof: Option<f64>) -> PyResult<f64> {
+    match (correction, ddof) {
+        (Some(_), Some(_)) => {
+            Err(PyValueError::new_err("correction and ddof are the same; give one of them"))
+        }
+        (given, None) | (None, given) => Ok(given.unwrap_or(0.0)),
+    }
+}
+
+/// Variance over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = None, correction = 0.0, keepdims = false))]
+#[pyo3(signature = (x, /, axis = None, *, correction = None, keepdims = false, ddof = None))]
 fn var(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     axis: Option<Axes>,
-    correction: f64,
+    correction: Option<f64>,
     keepdims: bool,
+    ddof: Option<f64>,
 ) -> PyResult<PyTensor> {
+    let correction = freedom(correction, ddof)?;
     x.get().reduce(py, axis, keepdims, |x, axes, keepdims| x.var(axes, correction, keepdims))
 }
 
-/// Standard deviation over axes, with `correction` degrees of freedom less than elements.
+/// Standard deviation over axes, with `correction` (0 by default), or `ddof`, degrees of freedom less than elements.
 #[pyfunction]
-#[pyo3(name = "std", signature = (x, /, *, axis = None, correction = 0.0, keepdims = false))]
+#[pyo3(name = "std", signature = (x, /, axis = None, *, correction = None, keepdims = false, ddof = None))]
 fn deviation(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     axis: Option<Axes>,
-    correction: f64,
+    correction: Option<f64>,
     keepdims: bool,
+    ddof: Option<f64>,
 ) -> PyResult<PyTensor> {
+    let correction = freedom(correction, ddof)?;
     x.get().reduce(py, axis, keepdims, |x, axes, keepdims| x.var(axes, correction, keepdims)?.sqrt())
 }
 
 /// Index of the largest element along an axis; in the flattened tensor without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = None, keepdims = false))]
+#[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
 fn argmax(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -121,7 +154,7 @@ fn argmax(
 
 /// Index of the smallest element along an axis; in the flattened tensor without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = None, keepdims = false))]
+#[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
 fn argmin(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
@@ -131,10 +164,10 @@ fn argmin(
     x.get().map(py, |x| x.argmin(axis, keepdims))
 }
 
-type Scan = fn(&Tensor, isize) -> Result<Tensor>;
+pub(crate) type Scan = fn(&Tensor, isize) -> Result<Tensor>;
 
 /// A scan along an axis, which may be left out if there is only one, with or without the neutral element before.
-fn scan(
+pub(crate) fn scan(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     (axis, dtype, include_initial): (Option<isize>, Option<AnyDType>, bool),

@@ -10,6 +10,7 @@ use crate::creation::Dims;
 use crate::error;
 use crate::interrupt;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 /// Tensors of a list, a tuple, or of the slices of a tensor along its first axis.
 pub(super) fn tensors(objects: &[Bound<'_, PyTensor>]) -> Vec<Tensor> {
@@ -38,7 +39,7 @@ pub(super) fn objects(py: Python<'_>, tensors: Vec<Tensor>) -> PyResult<Vec<Boun
 
 /// Tensors side by side along an axis; flattened ones without.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, *, axis = Some(0)))]
+#[pyo3(signature = (arrays, /, axis = Some(0)))]
 fn concat(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: Option<isize>) -> PyResult<PyTensor> {
     let arrays = tensors(&arrays);
     unlocked(py, || {
@@ -52,7 +53,7 @@ fn concat(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: Option<isize>)
 
 /// Tensors of one shape side by side along a new axis.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, *, axis = 0))]
+#[pyo3(signature = (arrays, /, axis = 0))]
 fn stack(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: isize) -> PyResult<PyTensor> {
     let arrays = tensors(&arrays);
     unlocked(py, || Tensor::stack(&promoted(&arrays)?.iter().collect::<Vec<_>>(), axis))
@@ -63,11 +64,15 @@ fn stack(py: Python<'_>, arrays: Vec<Bound<'_, PyTensor>>, axis: isize) -> PyRes
 #[pyo3(signature = (x, /, *, axis = 0))]
 fn unstack<'py>(py: Python<'py>, x: &Bound<'py, PyTensor>, axis: isize) -> PyResult<Bound<'py, PyTuple>> {
     let x = x.get().tensor();
-    let parts = || {
-        let n = x.dim(x.shape().axis(axis)?);
-        (0..n as isize).map(|i| x.select(axis, i)).collect::<Result<Vec<_>>>()
-    };
-    PyTuple::new(py, objects(py, parts().map_err(error::exception)?)?)
+    let n = x.shape().axis(axis).map(|axis| x.dim(axis)).map_err(error::op)?;
+    let parts = PyList::empty(py);
+    for i in 0..n as isize {
+        if i % 4096 == 4095 {
+            interrupt::breathe(py)?;
+        }
+        parts.append(PyTensor::new(x.select(axis, i).map_err(error::exception)?))?;
+    }
+    Ok(parts.to_tuple())
 }
 
 /// A view that repeats axes of length 1, and new leading ones, to fill a shape.
@@ -107,11 +112,11 @@ fn expand_dims(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: isize) -> PyResult
     x.get().map(py, |x| x.unsqueeze(axis))
 }
 
-/// A view without axes of length 1.
+/// A view without axes of length 1: these, or all of them.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis))]
-fn squeeze(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Axes) -> PyResult<PyTensor> {
-    x.get().map(py, |x| squeezed(x, &axis.list()))
+#[pyo3(signature = (x, /, axis = None))]
+fn squeeze(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>) -> PyResult<PyTensor> {
+    x.get().squeeze(py, axis)
 }
 
 pub(crate) fn squeezed(x: &Tensor, axes: &[isize]) -> Result<Tensor> {
@@ -125,7 +130,7 @@ pub(crate) fn squeezed(x: &Tensor, axes: &[isize]) -> Result<Tensor> {
 
 /// A view with elements in reverse order along axes; along all without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, axis = None))]
+#[pyo3(signature = (x, /, axis = None))]
 fn flip(py: Python<'_>, x: &Bound<'_, PyTensor>, axis: Option<Axes>) -> PyResult<PyTensor> {
     x.get().map(py, |x| match axis {
         Some(Axes::Many(axes)) if axes.is_empty() => Ok(x.clone()),
@@ -171,20 +176,32 @@ fn reshape(py: Python<'_>, x: &Bound<'_, PyTensor>, shape: Axes, copy: Option<bo
 }
 
 /// How often elements are repeated: all as often, or each as a tensor says.
-#[derive(FromPyObject)]
-enum Repeats<'py> {
+pub(crate) enum Repeats {
     All(usize),
-    Each(Bound<'py, PyTensor>),
-    List(Vec<i64>),
+    Each(Tensor),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Repeats {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Repeats> {
+        if let Ok(counts) = object.cast::<PyTensor>() {
+            return Ok(Repeats::Each(counts.get().tensor()));
+        }
+        if object.hasattr("__index__")? && !object.hasattr("__len__")? {
+            return whole::repeats(&object).map(Repeats::All);
+        }
+        Ok(Repeats::Each(crate::creation::asarray(&object, None, None, None)?.tensor()))
+    }
 }
 
 /// Elements several times in a row along an axis; of the flattened tensor without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, repeats, /, *, axis = None))]
-fn repeat(
+#[pyo3(signature = (x, repeats, /, axis = None))]
+pub(crate) fn repeat(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
-    repeats: Repeats<'_>,
+    repeats: Repeats,
     axis: Option<isize>,
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
@@ -198,12 +215,12 @@ fn repeat(
                 fresh(&x, repeated?)
             });
         }
-        Repeats::Each(counts) => counts.get().tensor(),
-        Repeats::List(counts) => {
-            Tensor::from_slice(&counts, &[counts.len()], x.device()).map_err(error::exception)?
-        }
+        Repeats::Each(counts) => counts,
     };
     unlocked(py, || {
+        let counts = counts.to_device(x.device())?;
+        // No counts are counts, of whatever dtype.
+        let counts = if counts.numel() == 0 { counts.cast(bullet_tensor::DType::I64)? } else { counts };
         let (x, axis) = match axis {
             Some(axis) => (x, axis),
             None => (x.reshape(&[-1])?, 0),
@@ -217,11 +234,13 @@ fn repeat(
 
 /// Elements moved along axes, those beyond an end coming in at the other; all axes as one without `axis`.
 #[pyfunction]
-#[pyo3(signature = (x, /, shift, *, axis = None))]
+#[pyo3(signature = (x, /, shift, axis = None))]
 fn roll(py: Python<'_>, x: &Bound<'_, PyTensor>, shift: Axes, axis: Option<Axes>) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     let Some(axes) = axis.map(Axes::list) else {
-        return unlocked(py, || fresh(&x, x.roll(shift.list().iter().sum(), None)?));
+        let far: i128 = shift.list().into_iter().map(|by| by as i128).sum();
+        let by = (far % x.numel().max(1) as i128) as isize;
+        return unlocked(py, || fresh(&x, x.roll(by, None)?));
     };
     let shifts = match shift {
         Axes::One(shift) => vec![shift; axes.len()],
@@ -241,9 +260,9 @@ fn roll(py: Python<'_>, x: &Bound<'_, PyTensor>, shift: Axes, axis: Option<Axes>
     })
 }
 
-/// A result of memory of its own.
+/// A result of memory of its own, one place an element.
 fn fresh(x: &Tensor, result: Tensor) -> Result<Tensor> {
-    if result.shares_memory(x) { result.copy() } else { Ok(result) }
+    if result.shares_memory(x) || !result.is_contiguous() { result.copy() } else { Ok(result) }
 }
 
 /// The tensor several times side by side along each axis.
@@ -256,14 +275,14 @@ fn tile(py: Python<'_>, x: &Bound<'_, PyTensor>, repetitions: Dims) -> PyResult<
 
 /// Matrices with zeros above the `k`-th diagonal.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, k = 0))]
+#[pyo3(signature = (x, /, k = 0))]
 fn tril(py: Python<'_>, x: &Bound<'_, PyTensor>, k: i64) -> PyResult<PyTensor> {
     x.get().map(py, |x| x.triangle(true, k))
 }
 
 /// Matrices with zeros below the `k`-th diagonal.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, k = 0))]
+#[pyo3(signature = (x, /, k = 0))]
 fn triu(py: Python<'_>, x: &Bound<'_, PyTensor>, k: i64) -> PyResult<PyTensor> {
     x.get().map(py, |x| x.triangle(false, k))
 }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use super::tokenizer::PyTokenizer;
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// Token ids, of 16 bits each where the vocabulary allows.
 #[pyclass(name = "TokenData", frozen)]
@@ -21,7 +22,7 @@ fn tensors(batch: &Batch, sequence: usize) -> bullet_nn::Result<(PyTensor, PyTen
 #[pymethods]
 impl TokenData {
     #[new]
-    fn new(ids: Vec<u32>, vocab: usize) -> PyResult<TokenData> {
+    fn new(#[pyo3(from_py_with = whole::ids)] ids: Vec<u32>, vocab: usize) -> PyResult<TokenData> {
         Tokens::new(&ids, vocab).map(TokenData).map_err(super::exception)
     }
 
@@ -48,10 +49,10 @@ impl TokenData {
     fn windows(
         &self,
         py: Python<'_>,
-        step: u64,
-        batch: usize,
-        sequence: usize,
-        seed: u64,
+        #[pyo3(from_py_with = whole::step)] step: u64,
+        #[pyo3(from_py_with = whole::batch)] batch: usize,
+        #[pyo3(from_py_with = whole::sequence)] sequence: usize,
+        #[pyo3(from_py_with = whole::seed)] seed: u64,
         for_evaluation: bool,
     ) -> PyResult<(PyTensor, PyTensor)> {
         let stream = if for_evaluation { Sampler::EVAL } else { Sampler::TRAIN };
@@ -66,8 +67,8 @@ impl TokenData {
     fn all_windows(
         &self,
         py: Python<'_>,
-        batch: usize,
-        sequence: usize,
+        #[pyo3(from_py_with = whole::batch)] batch: usize,
+        #[pyo3(from_py_with = whole::sequence)] sequence: usize,
     ) -> PyResult<Vec<((PyTensor, PyTensor), usize)>> {
         py.detach(|| {
             let windows = eval_windows(&self.0, batch, sequence)?;

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 
 use crate::error;
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// Yields token ids, or pieces of text.
 #[pyclass(name = "Tokens", frozen)]
@@ -90,11 +91,11 @@ impl PyTokens {
 fn sample(
     py: Python<'_>,
     logits: &Bound<'_, PyTensor>,
-    step: u64,
+    #[pyo3(from_py_with = whole::step)] step: u64,
     temperature: f64,
-    top_k: Option<usize>,
+    #[pyo3(from_py_with = whole::top_k)] top_k: Option<usize>,
     top_p: Option<f64>,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
 ) -> PyResult<u32> {
     let logits = logits.get().tensor().detach();
     let values = py.detach(|| logits.cast(DType::F32)?.to_vec::<f32>()).map_err(error::exception)?;

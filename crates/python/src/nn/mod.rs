@@ -12,7 +12,7 @@ mod optim;
 mod parameter;
 mod pass;
 mod run;
-mod step;
+pub(crate) mod step;
 mod tokenizer;
 
 use bullet_nn::{Error, ErrorKind};

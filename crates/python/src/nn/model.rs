@@ -15,6 +15,7 @@ use super::tokenizer::PyTokenizer;
 use crate::device::{AnyDevice, chosen};
 use crate::dtype::AnyDType;
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// A transformer of `bullet_nn`.
 #[pyclass(name = "TransformerCore", frozen)]
@@ -28,7 +29,7 @@ impl Core {
     fn new(
         py: Python<'_>,
         config: &str,
-        seed: u64,
+        #[pyo3(from_py_with = whole::seed)] seed: u64,
         dtype: Option<AnyDType>,
         device: Option<AnyDevice>,
     ) -> PyResult<Core> {
@@ -87,13 +88,13 @@ impl Core {
     fn generate(
         &self,
         py: Python<'_>,
-        prompt: Vec<u32>,
+        #[pyo3(from_py_with = whole::ids)] prompt: Vec<u32>,
         tokenizer: Option<&Bound<'_, PyTokenizer>>,
-        max_tokens: Option<usize>,
+        #[pyo3(from_py_with = whole::max_tokens)] max_tokens: Option<usize>,
         temperature: f64,
-        top_k: Option<usize>,
+        #[pyo3(from_py_with = whole::top_k)] top_k: Option<usize>,
         top_p: Option<f64>,
-        seed: u64,
+        #[pyo3(from_py_with = whole::seed)] seed: u64,
     ) -> PyResult<PyTokens> {
         let sampler = Sampler { temperature, top_k, top_p, seed };
         let (model, pass) = (self.0.clone(), Pass { training: false, ..super::pass::current() });

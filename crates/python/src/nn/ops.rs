@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use super::pass;
 use crate::error;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 fn optional(x: Option<&Bound<'_, PyTensor>>) -> Option<Tensor> {
     x.map(|x| x.get().tensor())
@@ -38,8 +39,8 @@ fn attention(
 fn attention_packed(
     py: Python<'_>,
     qkv: &Bound<'_, PyTensor>,
-    heads: usize,
-    kv_heads: usize,
+    #[pyo3(from_py_with = whole::heads)] heads: usize,
+    #[pyo3(from_py_with = whole::kv_heads)] kv_heads: usize,
     causal: bool,
     dropout: f64,
 ) -> PyResult<PyTensor> {
@@ -56,9 +57,9 @@ fn rope(
     py: Python<'_>,
     x: &Bound<'_, PyTensor>,
     base: f64,
-    offset: usize,
+    #[pyo3(from_py_with = whole::offset)] offset: usize,
     interleaved: bool,
-    heads: Option<usize>,
+    #[pyo3(from_py_with = whole::heads)] heads: Option<usize>,
 ) -> PyResult<PyTensor> {
     let x = x.get().tensor();
     unlocked(py, || match heads {
@@ -75,10 +76,10 @@ fn conv1d(
     x: &Bound<'_, PyTensor>,
     weight: &Bound<'_, PyTensor>,
     bias: Option<&Bound<'_, PyTensor>>,
-    stride: usize,
-    padding: usize,
-    dilation: usize,
-    groups: usize,
+    #[pyo3(from_py_with = whole::stride)] stride: usize,
+    #[pyo3(from_py_with = whole::padding)] padding: usize,
+    #[pyo3(from_py_with = whole::dilation)] dilation: usize,
+    #[pyo3(from_py_with = whole::groups)] groups: usize,
 ) -> PyResult<PyTensor> {
     let (x, weight, bias) = (x.get().tensor(), weight.get().tensor(), optional(bias));
     unlocked(py, || x.conv1d(&weight, bias.as_ref(), ConvSpec { stride, padding, dilation, groups }))

@@ -8,10 +8,12 @@ use bullet_tensor::optim::GradientScale;
 use bullet_tensor::{DType, Device, Tensor};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::files::Named;
 use super::step::{Function, Raised, function};
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// Name, parameter, factor on the learning rate, weight decay.
 pub(super) type Member<'py> = (String, Bound<'py, PyTensor>, f64, f64);
@@ -180,7 +182,7 @@ pub(super) fn stand_in(py: Python<'_>, exception: &PyErr) -> Error {
 }
 
 /// A learning rate for every step: linear warm-up, then decay.
-#[pyclass(name = "Schedule", module = "bullet_core.optim", frozen)]
+#[pyclass(name = "_Schedule", module = "bullet_core.optim", frozen)]
 pub(super) struct PySchedule(pub(super) Schedule);
 
 #[pymethods]
@@ -189,11 +191,11 @@ impl PySchedule {
     #[pyo3(signature = (lr, *, warmup = 0, decay = "constant", end = 0, floor = 0.0, every = 1, gamma = 1.0))]
     fn new(
         lr: f64,
-        warmup: u64,
+        #[pyo3(from_py_with = whole::warmup)] warmup: u64,
         decay: &str,
-        end: u64,
+        #[pyo3(from_py_with = whole::end)] end: u64,
         floor: f64,
-        every: u64,
+        #[pyo3(from_py_with = whole::every)] every: u64,
         gamma: f64,
     ) -> PyResult<PySchedule> {
         let decay = match decay {
@@ -211,12 +213,40 @@ impl PySchedule {
     }
 
     /// The rate of a step, counted from 0.
-    fn __call__(&self, step: u64) -> f64 {
+    fn __call__(&self, #[pyo3(from_py_with = whole::step)] step: u64) -> f64 {
         self.0.at(step)
     }
 
     fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        let Schedule { base, warmup, .. } = self.0;
+        let decay = match self.0.decay {
+            Decay::Constant => String::new(),
+            Decay::Cosine { end, floor } => format!(", decay='cosine', end={end}, floor={floor:?}"),
+            Decay::Linear { end, floor } => format!(", decay='linear', end={end}, floor={floor:?}"),
+            Decay::Step { every, gamma, floor } => {
+                format!(", decay='step', every={every}, gamma={gamma:?}, floor={floor:?}")
+            }
+        };
+        format!("Schedule(lr={base:?}, warmup={warmup}{decay})")
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((f64,), Bound<'py, PyDict>)> {
+        let options = PyDict::new(py);
+        options.set_item("warmup", self.0.warmup)?;
+        let (decay, end, floor) = match self.0.decay {
+            Decay::Constant => ("constant", 0, 0.0),
+            Decay::Cosine { end, floor } => ("cosine", end, floor),
+            Decay::Linear { end, floor } => ("linear", end, floor),
+            Decay::Step { every, gamma, floor } => {
+                options.set_item("every", every)?;
+                options.set_item("gamma", gamma)?;
+                ("step", 0, floor)
+            }
+        };
+        options.set_item("decay", decay)?;
+        options.set_item("end", end)?;
+        options.set_item("floor", floor)?;
+        Ok(((self.0.base,), options))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::creation::Dims;
 use crate::device::{AnyDevice, chosen};
 use crate::dtype::AnyDType;
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// A new parameter called `name`: its values are a function of seed, name, shape and dtype.
 ///
@@ -20,7 +21,7 @@ fn init(
     shape: Dims,
     fill: &str,
     scale: f64,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     dtype: Option<AnyDType>,
     device: Option<AnyDevice>,
 ) -> PyResult<PyTensor> {

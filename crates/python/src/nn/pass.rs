@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use crate::dtype::{AnyDType, PyDType};
 use crate::error;
 use crate::tensor::{PyTensor, unlocked};
+use crate::whole;
 
 thread_local! {
     static CURRENT: RefCell<Pass> = RefCell::new(Pass::eval());
@@ -61,7 +62,7 @@ fn generator(device: &Device) -> PyResult<Arc<Generator>> {
 
 /// Dropout outside a training step begins anew, with this seed.
 #[pyfunction]
-fn seed_dropout(seed: u64) {
+fn seed_dropout(#[pyo3(from_py_with = whole::seed)] seed: u64) {
     *DEFAULT.lock().unwrap_or_else(PoisonError::into_inner) = Default { seed, generators: Vec::new() };
 }
 

@@ -1,5 +1,6 @@
 //! The training step of `bullet_nn`, with a model and a loss that Python wrote.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -17,6 +18,7 @@ use super::pass;
 use crate::device::PyDevice;
 use crate::dtype::AnyDType;
 use crate::tensor::PyTensor;
+use crate::whole;
 
 /// The exception that a call from the engine raised, on its way past the engine.
 #[derive(Clone, Default)]
@@ -52,6 +54,22 @@ pub(super) fn function(slot: &Function, py: Python<'_>) -> PyResult<Py<PyAny>> {
         .ok_or_else(|| PyRuntimeError::new_err("this training step was collected; make a new one"))
 }
 
+thread_local! {
+    /// Whether this thread is in the loss function of a training step.
+    static IN_LOSS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Refuses a backward that the training step would do a second time.
+pub(crate) fn check_outside_of_loss() -> PyResult<()> {
+    if !IN_LOSS.get() {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(
+        "backward() inside the loss function of a training step, which calls it itself: gradients would count twice; return \
+         the loss",
+    ))
+}
+
 /// Parameters that Python named, and a loss function of it.
 struct PyObjective {
     parameters: Vec<(String, Tensor)>,
@@ -70,7 +88,10 @@ impl PyObjective {
     fn call(&self, py: Python<'_>, batch: &[Tensor], pass: &Pass) -> PyResult<Tensor> {
         let function = function(&self.loss, py)?;
         let batch: Vec<PyTensor> = batch.iter().map(|t| PyTensor::new(t.clone())).collect();
-        let loss = pass::with(pass.clone(), || function.call1(py, (batch,)))?;
+        let before = IN_LOSS.replace(true);
+        let loss = pass::with(pass.clone(), || function.call1(py, (batch,)));
+        IN_LOSS.set(before);
+        let loss = loss?;
         let loss = loss.bind(py).cast::<PyTensor>().map_err(|_| {
             PyTypeError::new_err(format!(
                 "the loss function returned {}, expected a Tensor",
@@ -161,11 +182,11 @@ impl PyTrainStep {
         shapes: Vec<(Vec<usize>, AnyDType)>,
         device: &Bound<'_, PyDevice>,
         taken: i64,
-        accumulation: usize,
+        #[pyo3(from_py_with = whole::accumulation)] accumulation: usize,
         compute: Option<AnyDType>,
         loss_scale: Option<(f64, u64)>,
         grad_clip: Option<f64>,
-        seed: u64,
+        #[pyo3(from_py_with = whole::seed)] seed: u64,
     ) -> PyResult<PyTrainStep> {
         let raised = Raised::default();
         let parameters = members.iter().map(|(n, t, ..)| (n.clone(), t.get().tensor())).collect();

@@ -6,6 +6,8 @@ use bullet_nn::tokenizer::Tokenizer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::whole;
+
 /// Text to token ids and back: a vocabulary of characters, or byte-level byte-pair encoding.
 #[pyclass(name = "Tokenizer", module = "bullet_core", frozen)]
 pub(crate) struct PyTokenizer(pub(super) Arc<Tokenizer>);
@@ -21,7 +23,12 @@ impl PyTokenizer {
     /// Learns a vocabulary from `text`: kind "char", one token a character, or "bpe", of at most `vocab_size` tokens.
     #[staticmethod]
     #[pyo3(signature = (text, kind = "char", *, vocab_size = 512))]
-    fn train(py: Python<'_>, text: &str, kind: &str, vocab_size: usize) -> PyResult<PyTokenizer> {
+    fn train(
+        py: Python<'_>,
+        text: &str,
+        kind: &str,
+        #[pyo3(from_py_with = whole::vocab_size)] vocab_size: usize,
+    ) -> PyResult<PyTokenizer> {
         let trained = match kind {
             "char" => py.detach(|| Tokenizer::train_char(text)),
             "bpe" => py.detach(|| Tokenizer::train_bpe(text, vocab_size)),
@@ -50,7 +57,7 @@ impl PyTokenizer {
     }
 
     /// The text of some ids.
-    fn decode(&self, ids: Vec<u32>) -> PyResult<String> {
+    fn decode(&self, #[pyo3(from_py_with = whole::ids)] ids: Vec<u32>) -> PyResult<String> {
         self.0.decode(&ids).map_err(super::exception)
     }
 

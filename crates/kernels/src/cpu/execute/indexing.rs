@@ -2,7 +2,7 @@
 
 use bullet_ops::{DType, Layout, Result};
 
-use crate::cpu::{convert::Storage, copy, index};
+use crate::cpu::{convert::Storage, copy, index, stop};
 use crate::{View, ViewMut};
 
 /// Runs `$body` with `$T` an unsigned integer of the dtype's size, for kernels that only move elements.
@@ -66,7 +66,7 @@ fn indices<R>(x: &View<'_>, f: impl FnOnce(&[i64]) -> R) -> R {
     if x.dtype() == DType::I64 {
         return f(x.slice());
     }
-    let mut wide = vec![0i64; x.layout().shape.numel()];
+    let mut wide = stop::filled(0i64, x.layout().shape.numel());
     copy::copy(x, &mut ViewMut::of(&mut wide, Layout::contiguous(x.layout().shape)));
     f(&wide)
 }

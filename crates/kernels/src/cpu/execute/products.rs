@@ -3,6 +3,7 @@
 use bullet_ops::{Activation, DType, Float, Layout, Result, Shape};
 
 use crate::cpu::gemm::{Epilogue, MatLayout, MatMut, MatRef, gemm};
+use crate::cpu::stop;
 use crate::{View, ViewMut};
 
 /// The last two axes of a layout as a matrix.
@@ -101,7 +102,8 @@ pub(super) fn matmul_int(a: &View<'_>, b: &View<'_>, c: &mut ViewMut<'_>) -> Res
     let (la, lb) = (leading(a.layout(), lead)?, leading(b.layout(), lead)?);
     let (wide_a, wide_b) = (widen(a), widen(b));
     let (ma, mb) = (matrix(a.layout()), matrix(b.layout()));
-    let mut sums = Vec::with_capacity(out.shape.numel());
+    let mut sums = stop::filled(0i64, out.shape.numel());
+    let mut next = sums.iter_mut();
     for batch in 0..lead.numel() {
         let (oa, ob) = (offset_of(&la, &lead, batch), offset_of(&lb, &lead, batch));
         for i in 0..ma.rows as isize {
@@ -110,7 +112,8 @@ pub(super) fn matmul_int(a: &View<'_>, b: &View<'_>, c: &mut ViewMut<'_>) -> Res
                     let x = wide_a(oa + i * ma.row_stride + k * ma.col_stride);
                     x.wrapping_mul(wide_b(ob + k * mb.row_stride + j * mb.col_stride))
                 };
-                sums.push((0..ma.cols as isize).map(term).fold(0i64, i64::wrapping_add));
+                let sum = (0..ma.cols as isize).map(term).fold(0i64, i64::wrapping_add);
+                *next.next().expect("as many sums as elements") = sum;
             }
         }
     }

@@ -6,6 +6,8 @@ use std::ops::{Deref, DerefMut};
 
 use bullet_ops::Compute;
 
+use crate::cpu::stop;
+
 /// A thread keeps at most this many free buffers, and none larger than [`KEEP_BYTES`].
 const KEEP: usize = 8;
 const KEEP_BYTES: usize = 64 << 20;
@@ -27,9 +29,9 @@ pub(crate) struct Scratch<C: Compute> {
 }
 
 impl<C: Compute> Scratch<C> {
-    /// At least `len` elements, of any value.
+    /// At least `len` elements, of any value; where there is no room for them the kernel ends.
     pub(crate) fn take(len: usize) -> Scratch<C> {
-        let lines = (len * size_of::<C>()).div_ceil(size_of::<Line>());
+        let lines = len.saturating_mul(size_of::<C>()).div_ceil(size_of::<Line>());
         let mut memory = FREE.with_borrow_mut(|free| {
             // The smallest that will do; else any, to be replaced.
             let fits = (0..free.len()).filter(|&i| free[i].len() >= lines).min_by_key(|&i| free[i].len());
@@ -37,7 +39,7 @@ impl<C: Compute> Scratch<C> {
         });
         if memory.len() < lines {
             // Replaced, not grown: the old contents need no copying. A quarter more saves the next small growth.
-            memory = vec![Line([0; 8]); lines + lines / 4 + 1];
+            memory = stop::filled(Line([0; 8]), lines + lines / 4 + 1);
         }
         Scratch { memory, len, _elements: PhantomData }
     }

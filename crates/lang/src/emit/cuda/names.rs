@@ -78,6 +78,7 @@ const RESERVED: &[&str] = &[
     "tape_words",
     "tape_size",
     "tape_need",
+    "tape_words_needed",
     "dim0",
     "dim1",
     "dim2",

@@ -53,13 +53,13 @@ T* filled(size_t count, unsigned seed, bool is_float, int dim, bool ones = false
     return device;
 }
 
-// Prints an array's sum; whether it is as expected. An expected size below 0 is unknown.
+// Prints the sum of the first `lanes` of every `pitch` numbers; whether it is as expected. An expected size below 0 is unknown.
 template <class T>
-bool compare(const char* name, const T* device, size_t count, double sum, double size) {
+bool compare(const char* name, const T* device, size_t count, size_t lanes, size_t pitch, double sum, double size) {
     T* host = (T*)malloc(count * sizeof(T));
     cudaMemcpy(host, device, count * sizeof(T), cudaMemcpyDeviceToHost);
     double found = 0.0;
-    for (size_t i = 0; i < count; ++i) found += read(host[i]);
+    for (size_t i = 0; i < count; ++i) found += i % pitch < lanes ? read(host[i]) : 0.0;
     free(host);
     if (size < 0) {
         printf("%-20s sum %.6g\n", name, found);
@@ -113,9 +113,9 @@ impl Main<'_> {
         self.text.push('\n');
     }
 
-    /// How many scalars an array has.
+    /// How many scalars an array takes.
     fn count(&self, ty: ArrayType) -> usize {
-        self.dim.pow(ty.ndim.into()) * usize::from(ty.lanes)
+        self.dim.pow(ty.ndim.into()) * usize::from(ty.pitch)
     }
 
     /// Fills, launches and compares; parameters from `ones` on are gradients.
@@ -176,7 +176,8 @@ impl Main<'_> {
             if is_result {
                 let (label, count) = (name(param), self.count(ty));
                 self.line(&format!(
-                    "good &= compare(\"{label}\", {label}{suffix}.data, {count}, {sum:?}, {size:?});"
+                    "good &= compare(\"{label}\", {label}{suffix}.data, {count}, {}, {}, {sum:?}, {size:?});",
+                    ty.lanes, ty.pitch
                 ));
             }
         }
@@ -191,7 +192,9 @@ impl Main<'_> {
                 Type::Scalar(dtype) if dtype.is_float() => Arg::Float(SCALAR),
                 Type::Scalar(_) => Arg::Int(self.dim as i64),
                 Type::Array(ty) => {
-                    let numbers = (0..self.count(ty)).map(|i| {
+                    let (lanes, pitch) = (usize::from(ty.lanes), usize::from(ty.pitch));
+                    let numbers = (0..self.dim.pow(ty.ndim.into()) * lanes).map(|i| {
+                        let i = i / lanes * pitch + i % lanes;
                         let mixed =
                             (i as u32).wrapping_add(17 * number as u32).wrapping_mul(2_654_435_761) >> 8;
                         (f64::from(mixed & 0xffff) / 65536.0 + 0.25, i64::from(mixed) % self.dim as i64)

@@ -73,8 +73,18 @@ impl Emitter<'_> {
                 }
             }
             Op::Turn if self.tape == TapePlace::Argument => {
-                self.line("if (tape.top > tape_size || !tape_words) {");
-                self.line("    atomicMax(tape_need, tape.top);");
+                let room = data.args.first().map(|&words| self.text(words).operand());
+                let need = match room {
+                    Some(room) => {
+                        self.line(&format!(
+                            "const unsigned tape_words_needed = tape.top + (unsigned)({room});"
+                        ));
+                        "tape_words_needed"
+                    }
+                    None => "tape.top",
+                };
+                self.line(&format!("if ({need} > tape_size || !tape_words) {{"));
+                self.line(&format!("    atomicMax(tape_need, {need});"));
                 self.line("    return;");
                 self.line("}");
             }

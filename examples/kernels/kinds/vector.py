@@ -1,6 +1,6 @@
 """The kinds of kernels: vectors and quaternions."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

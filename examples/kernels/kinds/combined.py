@@ -1,6 +1,6 @@
 """The kinds of kernels: structs, functions, constants, random numbers and loops together."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 GRAVITY = wp.constant(9.81)
 SUBSTEPS = 4

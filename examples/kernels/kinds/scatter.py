@@ -1,6 +1,6 @@
 """The kinds of kernels: gather by index, scatter by atomics."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

@@ -1,6 +1,6 @@
 """The kinds of kernels: small matrices."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

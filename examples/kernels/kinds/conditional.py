@@ -1,6 +1,6 @@
 """The kinds of kernels: branches, early return, and a choice whose other side has an infinite derivative."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.func

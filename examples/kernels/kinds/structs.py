@@ -1,6 +1,6 @@
 """Arrays of structs, nested and of mixed types; a struct of arrays."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.struct

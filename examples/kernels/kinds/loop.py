@@ -1,6 +1,6 @@
 """The kinds of kernels: loops, of which one is linear in what it carries, one is not, and one ends by a condition."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

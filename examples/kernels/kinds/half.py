@@ -1,6 +1,6 @@
 """16-bit floats: vectors, a loop, atomic sums, conversions."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 vec3b = wp.types.vector(length=3, dtype=wp.bfloat16)
 

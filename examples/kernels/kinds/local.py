@@ -1,6 +1,6 @@
 """Arrays of a thread's own, filled, updated and read by known and unknown indices; parts of arrays."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.func

@@ -1,6 +1,6 @@
 """The kinds of kernels: arithmetic on each element."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

@@ -1,6 +1,6 @@
 """The kinds of kernels: sums over rows, and one over everything by atomics."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.kernel

@@ -1,6 +1,6 @@
 """A function with a gradient of its own, one that is replayed on the way back, and a derivative that a kernel asks for."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.func

@@ -1,6 +1,6 @@
 """The kinds of kernels: a stencil on a grid, with a boundary."""
 
-import warp as wp
+import bullet_core.lang as wp
 
 
 @wp.func
