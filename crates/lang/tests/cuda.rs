@@ -63,8 +63,12 @@ impl Nvrtc {
         type Get = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
         type Compile = unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int;
         let text = CString::new(text).expect("no zero");
-        let options = [format!("--gpu-architecture={arch}"), "-default-device".into(), "-std=c++14".into()];
-        let options = options.map(|option| CString::new(option).expect("no zero"));
+        // As the launcher has it compiled.
+        let mut options =
+            vec![format!("--gpu-architecture={arch}"), "-default-device".into(), "-std=c++14".into()];
+        options.extend((self.version >= 12).then(|| "-minimal".into()));
+        let options: Vec<CString> =
+            options.into_iter().map(|option| CString::new(option).expect("no zero")).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         // SAFETY: the documented signatures; strings end in zero, buffers have the sizes that NVRTC gave.
         unsafe {

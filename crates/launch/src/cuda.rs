@@ -35,7 +35,7 @@ impl Function {
     pub(crate) fn new(device: &Device, kernel: &ir::Kernel, strided: bool) -> Result<Function> {
         let layout = if strided { Layout::Strided } else { Layout::Contiguous };
         let text = source(&[kernel], CudaOptions { layout });
-        let module = device.load(&Program { name: &kernel.name, source: &text })?;
+        let module = device.load(&Program { name: &kernel.name, source: &text, minimal: true })?;
         let function = device.driver().function(module, &kernel.name)?;
         Ok(Function { device: device.clone(), strided, module, function })
     }

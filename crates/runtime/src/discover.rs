@@ -88,7 +88,8 @@ fn report(physical: &Physical, driver: (u32, u32)) -> GpuReport {
 }
 
 /// A kernel that does nothing: if it compiles and loads, others will.
-const PROBE: Program<'_> = Program { name: "probe", source: "extern \"C\" __global__ void probe() {}\n" };
+const PROBE: Program<'_> =
+    Program { name: "probe", source: "extern \"C\" __global__ void probe() {}\n", minimal: false };
 
 impl Device {
     /// The GPU of this ordinal; the same device at every call. Its settings come from the environment

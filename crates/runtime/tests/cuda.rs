@@ -44,7 +44,7 @@ extern "C" __global__ void spin(long long cycles) {
 "#;
 
 fn function(device: &Device, name: &str) -> FunctionId {
-    let module = device.load(&Program { name: "test", source: SOURCE }).unwrap();
+    let module = device.load(&Program { name: "test", source: SOURCE, minimal: false }).unwrap();
     device.driver().function(module, name).unwrap()
 }
 
@@ -139,7 +139,7 @@ fn a_program_compiles_and_runs() {
     let y = floats(&device, &vec![1.0; n]);
     saxpy(&device, function(&device, "saxpy"), StreamId::DEFAULT, &y, &x, 2.0);
     assert!(read(&y).iter().enumerate().all(|(i, &v)| v == 1.0 + 2.0 * i as f32));
-    let module = device.load(&Program { name: "test", source: SOURCE }).unwrap();
+    let module = device.load(&Program { name: "test", source: SOURCE, minimal: false }).unwrap();
     let e = device.driver().function(module, "absent").unwrap_err();
     assert!(e.kind == ErrorKind::InvalidArgument && e.message.contains("'absent'"), "{e}");
     assert!(device.driver().load_module(b"no image at all\0").is_err());
@@ -148,7 +148,7 @@ fn a_program_compiles_and_runs() {
 #[test]
 fn source_errors_come_with_the_compilers_log() {
     let Some(device) = gpu() else { return };
-    let e = device.load(&Program { name: "bad", source: "\nKERNEL f() {}\n" }).unwrap_err();
+    let e = device.load(&Program { name: "bad", source: "\nKERNEL f() {}\n", minimal: false }).unwrap_err();
     println!("{e}");
     assert!(e.kind == ErrorKind::CompileFailed && e.message.contains("bad.cu(2)"), "{e}");
 }
@@ -300,7 +300,7 @@ fn a_second_load_compiles_nothing() {
         let nvrtc = Nvrtc::open(compiler.nvrtc().path()).unwrap();
         let version = driver.driver_version();
         let again = Compiler::new(nvrtc, compiler.target().clone(), version, Some(cache.clone()));
-        let image = again.compile(&Program { name: "test", source: SOURCE }).unwrap();
+        let image = again.compile(&Program { name: "test", source: SOURCE, minimal: false }).unwrap();
         let module = driver.load_module(&image).unwrap();
         driver.function(module, "saxpy").unwrap();
         let stats = cache.report().process;
@@ -316,7 +316,7 @@ fn child_without_nvrtc() {
         return;
     }
     let Some(device) = gpu() else { return };
-    let e = device.load(&Program { name: "test", source: SOURCE }).unwrap_err();
+    let e = device.load(&Program { name: "test", source: SOURCE, minimal: false }).unwrap_err();
     assert_eq!(e.kind, ErrorKind::JitMissing);
     assert!(e.message.starts_with("NVRTC JIT compiler not available"), "{e}");
     assert!(e.message.contains("BULLET_NVRTC") && e.message.contains("/nonexistent"), "{e}");

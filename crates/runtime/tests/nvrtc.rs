@@ -10,6 +10,7 @@ use bullet_runtime::jit::{Compiler, Program, Tier};
 const SCALE: Program<'_> = Program {
     name: "scale",
     source: "extern \"C\" __global__ void scale(float* x, float a) { x[blockIdx.x * blockDim.x + threadIdx.x] *= a; }\n",
+    minimal: false,
 };
 
 fn installed() -> Vec<Nvrtc> {
@@ -30,6 +31,10 @@ fn every_nvrtc_compiles_for_its_architectures() {
             let ptx = nvrtc.compile(&SCALE, &Target::Ptx(format!("compute_{arch}"))).unwrap();
             assert_eq!(ptx.last(), Some(&0), "PTX ends in a 0 byte");
             assert!(String::from_utf8_lossy(&ptx).contains(".entry scale"));
+            // What is left out is not in the code.
+            let minimal =
+                nvrtc.compile(&Program { minimal: true, ..SCALE }, &Target::Ptx(format!("compute_{arch}")));
+            assert_eq!(minimal.unwrap(), ptx);
         }
         let hopper = Target::choose((9, 0), Tier::Sm90a, nvrtc.archs(), nvrtc.version());
         assert_eq!(hopper.is_some(), nvrtc.version() >= (12, 0));
@@ -43,8 +48,11 @@ fn every_nvrtc_compiles_for_its_architectures() {
 fn errors_hold_the_log_with_line_numbers() {
     for nvrtc in installed() {
         let target = Target::Cubin(format!("sm_{}", nvrtc.archs()[0]));
-        let wrong =
-            Program { name: "wrong", source: "\n\nextern \"C\" __global__ void f() { int x = y; }\n" };
+        let wrong = Program {
+            name: "wrong",
+            source: "\n\nextern \"C\" __global__ void f() { int x = y; }\n",
+            minimal: true,
+        };
         let e = nvrtc.compile(&wrong, &target).unwrap_err();
         assert_eq!(e.kind, ErrorKind::CompileFailed);
         for part in ["'wrong'", target.arch(), "wrong.cu(3)", "\"y\" is undefined"] {
@@ -52,7 +60,7 @@ fn errors_hold_the_log_with_line_numbers() {
         }
         let e = nvrtc.compile(&SCALE, &Target::Cubin("sm_1".into())).unwrap_err();
         assert!(e.message.contains("sm_1"), "{e}");
-        let zero = Program { name: "zero", source: "int x;\0" };
+        let zero = Program { name: "zero", source: "int x;\0", minimal: true };
         assert!(nvrtc.compile(&zero, &target).unwrap_err().message.contains("0 byte"));
     }
 }

@@ -265,7 +265,7 @@ impl Gpu {
             Some(id) => Ok(id),
             None => {
                 let text = unit.text(self.info.tier);
-                let id = self.device.load(&Program { name: unit.name, source: &text })?;
+                let id = self.device.load(&Program { name: unit.name, source: &text, minimal: false })?;
                 Ok(*module.insert(id))
             }
         }
@@ -282,7 +282,7 @@ impl Gpu {
             return Ok(f);
         }
         let text = assemble(self.info.tier, &[], name, &write());
-        let module = self.device.load(&Program { name, source: &text })?;
+        let module = self.device.load(&Program { name, source: &text, minimal: false })?;
         let f = self.device.driver().function(module, name)?;
         self.generated.write().unwrap_or_else(PoisonError::into_inner).insert(key.into(), f);
         Ok(f)

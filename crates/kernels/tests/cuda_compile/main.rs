@@ -239,7 +239,7 @@ impl Queue {
 fn examine(compiler: &Compiler, job: &Job) -> Vec<Finding> {
     let Job { source, defines, .. } = job;
     let place = |entry: &str| format!("{}: {entry} of {source} {defines}", CASES[job.case].arch);
-    let image = match compiler.compile(&Program { name: source, source: &job.text }) {
+    let image = match compiler.compile(&Program { name: source, source: &job.text, minimal: false }) {
         Ok(image) => image,
         Err(e) => return vec![Finding::Wrong(format!("{}\n{e}", place("a kernel")))],
     };

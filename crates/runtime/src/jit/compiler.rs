@@ -85,7 +85,7 @@ impl Compiler {
 
     /// Of all that the image depends on. The program's name is in messages only.
     fn key(&self, program: &Program<'_>) -> Key {
-        let options = self.nvrtc.options(&self.target).join("\n");
+        let options = self.nvrtc.options(program, &self.target).join("\n");
         let versions =
             format!("nvrtc {:?} driver {:?} for {:?}", self.nvrtc.version(), self.driver, self.target);
         Key::new(&[program.source.as_bytes(), options.as_bytes(), versions.as_bytes()])

@@ -32,6 +32,9 @@ pub struct Program<'a> {
     pub name: &'a str,
     /// The whole text.
     pub source: &'a str,
+    /// Whether it uses nothing of CUDA's runtime and textures (`cudaMalloc`, `cudaError_t`, `tex2D`): without them in scope,
+    /// NVRTC 12.9 and later compile some 4 ms faster.
+    pub minimal: bool,
 }
 
 /// The most modern kind of code that kernels may use: chosen by the device's capability, or forced lower by

@@ -53,6 +53,9 @@ impl fmt::Display for Target {
     }
 }
 
+/// The first version that is known to take `-minimal`.
+const MINIMAL: (u32, u32) = (12, 9);
+
 type NvrtcProgram = *mut c_void;
 
 /// NVRTC's functions; each returns 0 for success.
@@ -177,11 +180,16 @@ impl Nvrtc {
         &self.archs
     }
 
-    /// The options that programs are compiled with for a target. Never fast mathematics: results must agree with the
+    /// The options that a program is compiled with for a target. Never fast mathematics: results must agree with the
     /// CPU's.
-    pub fn options(&self, target: &Target) -> Vec<String> {
+    pub fn options(&self, program: &Program<'_>, target: &Target) -> Vec<String> {
         let arch = format!("--gpu-architecture={target}");
-        [arch.as_str(), "-std=c++14", "-default-device", "--fmad=true"].map(String::from).to_vec()
+        let mut options =
+            [arch.as_str(), "-std=c++14", "-default-device", "--fmad=true"].map(String::from).to_vec();
+        if program.minimal && self.version >= MINIMAL {
+            options.push("-minimal".into());
+        }
+        options
     }
 
     /// Compiles a program: a cubin, or PTX ending in a 0 byte.
@@ -207,7 +215,8 @@ impl Nvrtc {
             return Err(wrong(&self.words(created)));
         }
         let job = Job { nvrtc: self, handle };
-        let options: Vec<CString> = self.options(target).iter().map(|o| text(o)).collect::<Result<_, _>>()?;
+        let options: Vec<CString> =
+            self.options(program, target).iter().map(|o| text(o)).collect::<Result<_, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         // SAFETY: the program was created just now; the options live until after the call.
         let compiled = unsafe { (self.api.compile)(handle, pointers.len() as c_int, pointers.as_ptr()) };

@@ -100,7 +100,7 @@ impl Gpu {
     /// PTX as text, without the 0 byte that ends it for a driver; or machine code.
     pub(super) fn compile(&self, image: Image, name: &str, source: &str) -> Result<Vec<u8>, Failure> {
         let compiler = if image == Image::Ptx { &self.ptx } else { &self.cubin };
-        let made = compiler.compile(&Program { name, source });
+        let made = compiler.compile(&Program { name, source, minimal: true });
         let mut made = made.map_err(|e| Failure::failed(e.message))?;
         if image == Image::Ptx && made.last() == Some(&0) {
             made.pop();

@@ -136,6 +136,8 @@ pub(crate) fn is_reserved(name: &str) -> bool {
         "cosh",
         "tanh",
         "erf",
+        "erfc",
+        "erfinv",
         "rint",
         "trunc",
         "copysign",
@@ -187,7 +189,7 @@ impl Names {
                 head.chars().chain(hint.chars().map(|c| if is_good(c) { c } else { '_' })).collect()
             }
         };
-        let count = match self.taken.get_mut(&*stem) {
+        let count = match self.taken.get(&*stem) {
             Some(count) => *count,
             None if RESERVED.contains(&&*stem) => 1,
             None => {
