@@ -363,7 +363,7 @@ def call_with(builtin, values):
 
 
 KINDS = [1.0, wp.vec3(1.0), wp.mat22(1.0), wp.mat33(1.0), wp.quat(1.0), wp.transform(1.0), wp.spatial_vector(1.0)]
-VALUES = [(a, a, a) for a in KINDS] + [(a, b, b) for a in KINDS for b in KINDS if a is not b]
+VALUES = [(a, a, a) for a in KINDS] + [(a, b, c) for a in KINDS for b in KINDS for c in (b, 1.0) if a is not b or c == 1.0]
 
 
 def test_builtins_that_are_named_are_known_to_the_compiler():

@@ -1,6 +1,6 @@
 //! Compiled kernels as bytes, and the cache of them on disk.
 //!
-//! An image says what it was made for: the version of [`abi`](crate::abi), Cranelift's, the CPU's features, the options. One made for
+//! An image says what it was made for: the sources of this crate (`build.rs`), Cranelift's version, the CPU's features, the options. One made for
 //! anything else is not loaded. Its code is run as it is, so an image must come from a place that only the user can write to, as the
 //! cache's folder is; the cache checks that a file is whole.
 
@@ -9,7 +9,6 @@ use bullet_lang::ir::Kernel;
 use bullet_ops::DType;
 use bullet_runtime::jit::cache::{Cache, Key};
 
-use crate::abi;
 use crate::compile::{Code, target_name};
 use crate::host::Print;
 use crate::program::{Error, Lanes, Meta, Options, Place, Program, Site};
@@ -74,7 +73,7 @@ impl Program {
 
 /// All that code depends on beside the kernel.
 fn made_for(options: Options) -> Result<String, Error> {
-    Ok(format!("abi {}, {}, {options:?}", abi::VERSION, target_name()?))
+    Ok(format!("compiler {}, {}, {options:?}", env!("BULLET_JIT_SOURCES"), target_name()?))
 }
 
 /// The name of a kernel's image: of its text, and of the places in the source, which faults tell.
