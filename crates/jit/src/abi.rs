@@ -108,6 +108,8 @@ functions! {
     Fault, Grow, Print,
     RoundF16, RoundBF16, RoundF16Wide, RoundBF16Wide, FromF16, ToF16,
     Cbrt32, Exp32, Log32, Log2_32, Log10_32, Sin32, Cos32, Tan32, Asin32, Acos32, Atan32, Sinh32, Cosh32, Tanh32, Erf32,
+    Erfc32, Erfinv32,
     Cbrt64, Exp64, Log64, Log2_64, Log10_64, Sin64, Cos64, Tan64, Asin64, Acos64, Atan64, Sinh64, Cosh64, Tanh64, Erf64,
+    Erfc64, Erfinv64,
     Mod32, Pow32, Atan2_32, Mod64, Pow64, Atan2_64,
 }

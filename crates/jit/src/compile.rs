@@ -84,7 +84,6 @@ pub(crate) fn target_name() -> Result<String, Error> {
 fn compiled(kernel: &Kernel, options: Options, text: bool) -> Result<(Emitted, Context), Error> {
     kernel.verify().map_err(|e| Error::new(format!("kernel `{}` is malformed: {e}", kernel.name)))?;
     let target = target()?;
-    let kernel = &*kernel.plain();
     let mut emitted = emit(kernel, options, &**target)?;
     let mut context = Context::for_function(std::mem::replace(&mut emitted.function, Function::new()));
     context.set_disasm(text);

@@ -120,6 +120,8 @@ wrap! {
     cosh32(x): f32 = x.cosh();
     tanh32(x): f32 = x.tanh();
     erf32(x): f32 = bullet_ops::scalar::erf(x.into()) as f32;
+    erfc32(x): f32 = bullet_ops::scalar::erfc(x.into()) as f32;
+    erfinv32(x): f32 = bullet_ops::scalar::erfinv(x.into()) as f32;
     cbrt64(x): f64 = x.cbrt();
     exp64(x): f64 = x.exp();
     log64(x): f64 = x.ln();
@@ -135,6 +137,8 @@ wrap! {
     cosh64(x): f64 = x.cosh();
     tanh64(x): f64 = x.tanh();
     erf64(x): f64 = bullet_ops::scalar::erf(x);
+    erfc64(x): f64 = bullet_ops::scalar::erfc(x);
+    erfinv64(x): f64 = bullet_ops::scalar::erfinv(x);
     mod32(a, b): f32 = a % b;
     pow32(a, b): f32 = a.powf(b);
     atan2_32(a, b): f32 = a.atan2(b);
@@ -169,6 +173,8 @@ fn address(function: Function) -> usize {
         Function::Cosh32 => cosh32 as *const () as usize,
         Function::Tanh32 => tanh32 as *const () as usize,
         Function::Erf32 => erf32 as *const () as usize,
+        Function::Erfc32 => erfc32 as *const () as usize,
+        Function::Erfinv32 => erfinv32 as *const () as usize,
         Function::Cbrt64 => cbrt64 as *const () as usize,
         Function::Exp64 => exp64 as *const () as usize,
         Function::Log64 => log64 as *const () as usize,
@@ -184,6 +190,8 @@ fn address(function: Function) -> usize {
         Function::Cosh64 => cosh64 as *const () as usize,
         Function::Tanh64 => tanh64 as *const () as usize,
         Function::Erf64 => erf64 as *const () as usize,
+        Function::Erfc64 => erfc64 as *const () as usize,
+        Function::Erfinv64 => erfinv64 as *const () as usize,
         Function::Mod32 => mod32 as *const () as usize,
         Function::Pow32 => pow32 as *const () as usize,
         Function::Atan2_32 => atan2_32 as *const () as usize,

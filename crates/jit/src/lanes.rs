@@ -218,6 +218,8 @@ singles! {
     [Numbers32, numbers32(x: a b): __m128]
     cbrt32 => x.cbrt();
     log10_32 => x.log10();
+    erfc32 => bullet_ops::scalar::erfc(x.into()) as f32;
+    erfinv32 => bullet_ops::scalar::erfinv(x.into()) as f32;
 }
 
 singles! {
@@ -244,6 +246,8 @@ singles! {
     cosh64 => x.cosh();
     tanh64 => x.tanh();
     erf64 => bullet_ops::scalar::erf(x);
+    erfc64 => bullet_ops::scalar::erfc(x);
+    erfinv64 => bullet_ops::scalar::erfinv(x);
 }
 
 singles! {
@@ -286,6 +290,8 @@ pub(crate) fn address(function: Function) -> usize {
     match function {
         Function::Cbrt32 => cbrt32 as *const () as usize,
         Function::Log10_32 => log10_32 as *const () as usize,
+        Function::Erfc32 => erfc32 as *const () as usize,
+        Function::Erfinv32 => erfinv32 as *const () as usize,
         Function::Mod32 => mod32 as *const () as usize,
         Function::Pow32 => pow32 as *const () as usize,
         Function::Atan2_32 => atan2_32 as *const () as usize,
@@ -304,6 +310,8 @@ pub(crate) fn address(function: Function) -> usize {
         Function::Cosh64 => cosh64 as *const () as usize,
         Function::Tanh64 => tanh64 as *const () as usize,
         Function::Erf64 => erf64 as *const () as usize,
+        Function::Erfc64 => erfc64 as *const () as usize,
+        Function::Erfinv64 => erfinv64 as *const () as usize,
         Function::Mod64 => mod64 as *const () as usize,
         Function::Pow64 => pow64 as *const () as usize,
         Function::Atan2_64 => atan2_64 as *const () as usize,

@@ -12,7 +12,11 @@
 //!
 //! **Code** is one function, `(context, start, end) -> status`, that loops over threads. It calls through a table of addresses in
 //! its context and has no relocations, so its bytes can be kept and loaded by another process of the same
-//! [version](abi::VERSION) and CPU.
+//! version (`abi::VERSION`) and CPU.
+//!
+//! **Lanes.** Where a kernel can and that pays ([`Lanes`]), 8 threads of a row run side by side in vectors, under masks where they
+//! disagree (`emit::wide`); the same function has code for one thread, for what is left of a row and for arrays with gaps. What a
+//! thread computes is the same bit by bit either way.
 //!
 //! **Arguments** are read from the caller's [`Arg`]s as they are: a launch allocates nothing and copies nothing. Small grids run on
 //! the calling thread; of larger ones the first threads are timed, and the rest is shared out if that pays.
@@ -23,7 +27,10 @@
 //! **Faults** end a launch: an index out of range, a failed assertion, a full tape. Code tells its host the site and leaves; other
 //! parts that were not begun are left out. Nothing unwinds through compiled code. An integer division by 0 gives all ones.
 //!
-//! **Numbers** are what `ir::eval` says of each type, rounded behind each operation; f64 functions are the standard library's.
+//! **Numbers** are what `ir::eval` says of each type, rounded behind each operation; f64 functions are the standard library's, f32 ones
+//! those of bullet-kernels, within 2 units in the last place.
+//!
+//! **Not there**: barriers, shuffles and shared arrays, which are errors; machines other than x86-64, too.
 //!
 //! **Trust.** `tests/` compares launches with `bullet_lang::interp`, value by value.
 

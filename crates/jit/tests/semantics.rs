@@ -166,7 +166,22 @@ fn is_approximated(op: Unary) -> bool {
     use Unary::*;
     matches!(
         op,
-        Cbrt | Exp | Log | Log2 | Log10 | Sin | Cos | Tan | Asin | Acos | Atan | Sinh | Cosh | Tanh | Erf
+        Cbrt | Exp
+            | Log
+            | Log2
+            | Log10
+            | Sin
+            | Cos
+            | Tan
+            | Asin
+            | Acos
+            | Atan
+            | Sinh
+            | Cosh
+            | Tanh
+            | Erf
+            | Erfc
+            | Erfinv
     )
 }
 

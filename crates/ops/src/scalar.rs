@@ -205,9 +205,50 @@ pub fn erf(x: f64) -> f64 {
     if a > 6.0 {
         return x.signum();
     }
+    x.signum() * (1.0 - erfc_tail(a))
+}
+
+/// The complementary error function of 1.5 and above, by its continued fraction.
+fn erfc_tail(a: f64) -> f64 {
     let fraction = (1..=150).rev().fold(a, |f, k| a + 0.5 * f64::from(k) / f);
-    let erfc = (-a * a).exp() / (fraction * std::f64::consts::PI.sqrt());
-    x.signum() * (1.0 - erfc)
+    (-a * a).exp() / (fraction * std::f64::consts::PI.sqrt())
+}
+
+/// The complementary error function, with its digits where it is small, too.
+pub fn erfc(x: f64) -> f64 {
+    match x.abs() {
+        a if a.is_nan() || a < 1.5 => 1.0 - erf(x),
+        a if x > 0.0 => erfc_tail(a),
+        a => 2.0 - erfc_tail(a),
+    }
+}
+
+/// The inverse of [`erf`], infinite at 1 and -1, NaN beyond: Halley's steps from S. Winitzki's approximation.
+pub fn erfinv(y: f64) -> f64 {
+    let a = y.abs();
+    if a == 0.0 || a.is_nan() || a >= 1.0 {
+        return match a {
+            1.0 => f64::INFINITY.copysign(y),
+            a if a > 1.0 => f64::NAN,
+            _ => y,
+        };
+    }
+    let log = ((1.0 - a) * (1.0 + a)).ln();
+    let half = 2.0 / (std::f64::consts::PI * 0.147) + 0.5 * log;
+    // Near 0 the difference cancels: there it is about sqrt(pi) / 2 y.
+    let start = if a < 0.1 {
+        a / std::f64::consts::FRAC_2_SQRT_PI
+    } else {
+        ((half * half - log / 0.147).sqrt() - half).sqrt()
+    };
+    let mut x = start;
+    for _ in 0..4 {
+        // Near 1 the digits are in what is left to 1.
+        let miss = if a < 0.5 { erf(x) - a } else { (1.0 - a) - erfc(x) };
+        let step = miss / (std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp());
+        x -= step / (1.0 + x * step);
+    }
+    x.copysign(y)
 }
 
 #[cfg(test)]
@@ -223,6 +264,18 @@ mod tests {
         }
         assert!((erf(3.0) - 0.9999779095030014).abs() < 1e-15);
         assert!((erf(2.4999999) - erf(2.5000001)).abs() < 1e-9);
+        // Of wider arithmetic.
+        for (x, want) in
+            [(0.5, 0.4795001221869535), (3.0, 2.209_049_699_858_544e-5), (10.0, 2.088_487_583_762_545e-45)]
+        {
+            assert!((erfc(x) / want - 1.0).abs() < 1e-13, "{x}: {}", erfc(x));
+        }
+        assert!((erfc(-3.0) - 1.9999779095030015).abs() < 1e-15);
+        for x in [1e-9, 0.01, 0.3, 0.7, 1.2, 2.5, 4.0] {
+            assert!((erfinv(erf(x)) / x - 1.0).abs() < 1e-13 / erfc(x), "{x}: {}", erfinv(erf(x)));
+            assert_eq!(erfinv(-erf(x)), -erfinv(erf(x)));
+        }
+        assert!(erfinv(1.0).is_infinite() && erfinv(1.5).is_nan() && erfinv(0.0) == 0.0);
         assert_eq!(erf(0.0), 0.0);
         assert!(erf(f64::NAN).is_nan());
     }

@@ -18,8 +18,8 @@ def adj_root(x: float, adj: float):
 @wp.func
 def place(count: wp.array(dtype=int), places: wp.array(dtype=int), i: int):
     at = wp.atomic_add(count, 0, 1)
-    places[i] = at % 6
-    return at % 6
+    places[i] = at % len(places)
+    return at % len(places)
 
 
 @wp.func_replay(place)

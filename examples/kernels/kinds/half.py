@@ -16,5 +16,5 @@ def half(x: wp.array(dtype=wp.vec3h), w: wp.array(dtype=vec3b), s: wp.float16, t
     for k in range(20):
         p = wp.sin(p) + size / (wp.float16(1.5) + p * p)
     wp.atomic_add(total, 0, p)
-    total[1] += wp.float16(float(u[1])) * wp.max(v[0], v[1])
+    total[0] += wp.float16(float(u[1])) * wp.max(v[0], v[1])
     out[i] = wp.dot(u, u) * wp.bfloat16(wp.sqrt(wp.float16(2.0) + size * size)) + wp.bfloat16(float(v[2]))

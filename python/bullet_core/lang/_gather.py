@@ -267,6 +267,8 @@ class _Scope:
         spelled = self.type(value) if isinstance(value, (type, Scalar, ArrayType)) or str(type(value)).endswith("dtype'>") else None
         if spelled is not None:
             return "expr", spelled
+        if isinstance(value, pytypes.FunctionType) and value.__module__.startswith("bullet_core.lang"):
+            return "builtin", f"warp.{value.__name__}"
         if isinstance(value, pytypes.FunctionType):
             return "other", f"the function `{value.__name__}` without @wp.func"
         return "other", _described(value)

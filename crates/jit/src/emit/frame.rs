@@ -1,6 +1,6 @@
 //! Where arrays are, and the way to an element: checks and addresses.
 
-use bullet_lang::ir::{self, Def, Inst, Kernel, Op, Type as IrType};
+use bullet_lang::ir::{self, Def, Inst, Type as IrType};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Type, Value};
@@ -13,14 +13,6 @@ use crate::program::{Place, Site};
 /// Local arrays beyond this many bytes of a kernel lie beside the stack.
 const MOST_STACK: usize = 16 << 10;
 
-/// An array that is a parameter.
-#[derive(Clone, Debug)]
-pub(super) struct Param {
-    pub(super) data: Value,
-    pub(super) shape: Vec<Value>,
-    pub(super) strides: Vec<Value>,
-}
-
 /// An array that the kernel allocates.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Local {
@@ -32,7 +24,8 @@ pub(super) enum Local {
 /// Where the arrays of a kernel are.
 #[derive(Default)]
 pub(super) struct Frame {
-    params: Vec<Option<Param>>,
+    /// The address of the arguments.
+    args: Option<Value>,
     stack: usize,
     /// Bytes of scratch memory.
     pub(super) scratch: usize,
@@ -40,49 +33,42 @@ pub(super) struct Frame {
 }
 
 impl Emitter<'_> {
-    /// Reads the arguments.
+    /// Reads the scalars among the arguments. Of arrays each part is read where it is needed: most would not find a register in which
+    /// to wait, and looking for one is what takes a compiler's time.
     pub(super) fn bind(&mut self, args: Value) {
-        let used = used_arrays(self.kernel);
+        self.frame.args = Some(args);
         for (number, &param) in self.kernel.params.iter().enumerate() {
-            let at = (number * size_of::<Arg>()) as i32;
-            let array = match self.kernel.ty(param) {
-                IrType::Scalar(dtype) => {
-                    let flags = trusted().with_readonly();
-                    let memory = super::scalar::memory(dtype);
-                    let bits = self.ops.b.ins().load(memory, flags, args, at + Arg::BITS);
-                    self.values[param.index()] = Some(self.ops.loaded(dtype, bits));
-                    None
-                }
-                IrType::Array(array) if used[param.index()] => {
-                    Some(self.bind_array(args, at, array.ndim.into()))
-                }
-                IrType::Array(_) => None,
-            };
-            self.frame.params.push(array);
+            if let IrType::Scalar(dtype) = self.kernel.ty(param) {
+                let bits = self.of_arg(super::scalar::memory(dtype), number, Arg::BITS);
+                self.values[param.index()] = Some(self.ops.loaded(dtype, bits));
+            }
         }
     }
 
-    fn bind_array(&mut self, args: Value, at: i32, ndim: i32) -> Param {
-        let flags = trusted().with_readonly().with_aligned();
-        let mut load = |ty, offset| self.ops.b.ins().load(ty, flags, args, at + offset);
-        Param {
-            data: load(I64, Arg::BITS),
-            shape: (0..ndim).map(|axis| load(I32, Arg::SHAPE + 4 * axis)).collect(),
-            strides: (0..ndim).map(|axis| load(I64, Arg::STRIDES + 8 * axis)).collect(),
+    /// A part of an argument.
+    fn of_arg(&mut self, ty: Type, number: usize, offset: i32) -> Value {
+        let args = self.frame.args.unwrap_or(self.context);
+        let at = (number * size_of::<Arg>()) as i32 + offset;
+        self.ops.b.ins().load(ty, trusted().with_readonly(), args, at)
+    }
+
+    /// The number of the parameter that an array is.
+    pub(super) fn array_param(&self, array: ir::Value) -> Option<usize> {
+        match self.kernel.value(array).def {
+            Def::Param(number) => Some(number as usize),
+            _ => None,
         }
     }
 
-    /// The parameter that an array is.
-    pub(super) fn array_param(&self, array: ir::Value) -> Option<(usize, &Param)> {
-        let Def::Param(number) = self.kernel.value(array).def else { return None };
-        let param = self.frame.params.get(number as usize)?.as_ref()?;
-        Some((number as usize, param))
+    /// Bytes from an element of a parameter to the next.
+    pub(super) fn stride(&mut self, number: usize, axis: usize) -> Value {
+        self.of_arg(I64, number, Arg::STRIDES + 8 * axis as i32)
     }
 
     /// The length of a dimension.
     pub(super) fn dim(&mut self, array: ir::Value, axis: usize) -> Value {
-        if let Some((_, param)) = self.array_param(array) {
-            return param.shape[axis];
+        if let Some(number) = self.array_param(array) {
+            return self.of_arg(I32, number, Arg::SHAPE + 4 * axis as i32);
         }
         let count = self.local(array).map_or(0, |(_, count)| count);
         self.ops.int(I32, count.into())
@@ -151,10 +137,10 @@ impl Emitter<'_> {
 
     /// The address of an element; indices are in range.
     pub(super) fn address(&mut self, array: ir::Value, indices: &[Value]) -> Value {
-        if let Some((_, param)) = self.array_param(array) {
-            let param = param.clone();
-            let mut at = param.data;
-            for (&index, &stride) in indices.iter().zip(&param.strides) {
+        if let Some(number) = self.array_param(array) {
+            let mut at = self.of_arg(I64, number, Arg::BITS);
+            for (axis, &index) in indices.iter().enumerate() {
+                let stride = self.stride(number, axis);
                 let index = self.ops.b.ins().sextend(I64, index);
                 let offset = self.ops.b.ins().imul(index, stride);
                 at = self.ops.b.ins().iadd(at, offset);
@@ -240,16 +226,4 @@ impl Emitter<'_> {
         self.ops.b.def_var(self.top, top);
         self.ops.b.ins().load(ty, trusted(), top, 0)
     }
-}
-
-/// Which parameters are arrays that the kernel touches or measures.
-fn used_arrays(kernel: &Kernel) -> Vec<bool> {
-    let mut used = vec![false; kernel.value_count()];
-    for inst in kernel.instructions() {
-        let data = kernel.inst(inst);
-        if matches!(data.op, Op::Dim(_) | Op::Load | Op::Store | Op::Atomic(_) | Op::CompareExchange) {
-            used[data.args[0].index()] = true;
-        }
-    }
-    used
 }

@@ -571,6 +571,8 @@ pub(super) fn function(op: Unary, wide: bool) -> Option<Function> {
         Unary::Cosh => (Function::Cosh32, Function::Cosh64),
         Unary::Tanh => (Function::Tanh32, Function::Tanh64),
         Unary::Erf => (Function::Erf32, Function::Erf64),
+        Unary::Erfc => (Function::Erfc32, Function::Erfc64),
+        Unary::Erfinv => (Function::Erfinv32, Function::Erfinv64),
         _ => return None,
     };
     Some(if wide { of_wide } else { narrow })

@@ -93,7 +93,9 @@ impl Cost<'_> {
         let single = |cost: f64| (cost, lanes * (cost + 3.0) + 8.0);
         match data.op {
             Op::Unary(op) if super::scalar::function(op, false).is_some() => {
-                if dtype == DType::F32 && !matches!(op, Unary::Cbrt | Unary::Log10) {
+                if dtype == DType::F32
+                    && !matches!(op, Unary::Cbrt | Unary::Log10 | Unary::Erfc | Unary::Erfinv)
+                {
                     (20.0, 40.0)
                 } else {
                     single(30.0)

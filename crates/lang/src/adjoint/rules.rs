@@ -156,12 +156,20 @@ impl Reverse<'_> {
                 let (below, above) = (self.b.sub(one, y), self.b.add(one, y));
                 self.b.mul(below, above)
             }
-            Unary::Erf => {
+            Unary::Erf | Unary::Erfc => {
                 let x = self.obtain(x);
                 let square = self.b.mul(x, x);
                 let negative = self.b.neg(square);
                 let bell = self.b.unary(Unary::Exp, negative);
-                let scale = self.number(g, std::f64::consts::FRAC_2_SQRT_PI);
+                let sign = if op == Unary::Erf { 1.0 } else { -1.0 };
+                let scale = self.number(g, sign * std::f64::consts::FRAC_2_SQRT_PI);
+                self.b.mul(scale, bell)
+            }
+            Unary::Erfinv => {
+                let y = self.obtain(result);
+                let square = self.b.mul(y, y);
+                let bell = self.b.unary(Unary::Exp, square);
+                let scale = self.number(g, 1.0 / std::f64::consts::FRAC_2_SQRT_PI);
                 self.b.mul(scale, bell)
             }
             Unary::Sign

@@ -106,6 +106,8 @@ impl Real for Dual {
             Unary::Cosh => x.sinh(),
             Unary::Tanh => x.cosh().powi(-2),
             Unary::Erf => std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp(),
+            Unary::Erfc => -std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp(),
+            Unary::Erfinv => (y * y).exp() / std::f64::consts::FRAC_2_SQRT_PI,
             Unary::Sign
             | Unary::Step
             | Unary::Nonzero

@@ -162,6 +162,8 @@ pub(crate) fn unary_float(op: Unary, x: f64) -> Option<f64> {
         Unary::Cosh => x.cosh(),
         Unary::Tanh => x.tanh(),
         Unary::Erf => bullet_ops::scalar::erf(x),
+        Unary::Erfc => bullet_ops::scalar::erfc(x),
+        Unary::Erfinv => bullet_ops::scalar::erfinv(x),
         Unary::Floor => x.floor(),
         Unary::Ceil => x.ceil(),
         Unary::Round => x.round(),

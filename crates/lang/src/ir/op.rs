@@ -140,6 +140,10 @@ named! {
         Tanh = "tanh",
         /// The error function.
         Erf = "erf",
+        /// 1 - erf(x).
+        Erfc = "erfc",
+        /// The inverse of the error function.
+        Erfinv = "erfinv",
         /// The largest whole number not above x.
         Floor = "floor",
         /// The smallest whole number not below x.

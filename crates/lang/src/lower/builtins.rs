@@ -26,6 +26,8 @@ const FLOAT_FUNCTIONS: &[(&str, Unary)] = &[
     ("cosh", Unary::Cosh),
     ("tanh", Unary::Tanh),
     ("erf", Unary::Erf),
+    ("erfc", Unary::Erfc),
+    ("erfinv", Unary::Erfinv),
     ("floor", Unary::Floor),
     ("ceil", Unary::Ceil),
     ("round", Unary::Round),

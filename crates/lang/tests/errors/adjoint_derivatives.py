@@ -1,3 +1,5 @@
+"""Derivatives of one's own that the adjoint cannot take."""
+
 import warp as wp
 
 

@@ -1,3 +1,5 @@
+"""Mistakes with arrays of structs, arrays of the kernel's own and parts of arrays."""
+
 import warp as wp
 
 

@@ -1,3 +1,5 @@
+"""Mistakes with derivatives of one's own."""
+
 import warp as wp
 
 

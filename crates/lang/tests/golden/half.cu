@@ -135,7 +135,7 @@ extern "C" __global__ void half(int dim0, Array1<Half> x, Array1<Bfloat> w, Half
         p = p_2;
     }
     atomic_narrow(&total(0), NarrowAdd{p});
-    atomic_narrow(&total(1), NarrowAdd{round_half(round_half(u_y) * fmaxf(v_x, v_y))});
+    atomic_narrow(&total(0), NarrowAdd{round_half(round_half(u_y) * fmaxf(v_x, v_y))});
     const float v_2 = round_bfloat(round_bfloat(round_bfloat(u_x * u_x) + round_bfloat(u_y * u_y)) + round_bfloat(u_z * u_z));
     const float v_3 = round_bfloat(round_half(sqrtf(round_half(2.0f + round_half(size * size)))));
     out(i) = Bfloat(round_bfloat(v_2 * v_3) + round_bfloat(v_z));
@@ -172,25 +172,23 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     const float adj_u_z = round_bfloat(v_5 * u_z);
     const float adj_u_y = round_bfloat(v_5 * u_y);
     const float adj_u_x = round_bfloat(v_5 * u_x);
-    const float v_7 = adj_total(1);
+    const float v_7 = adj_total(0);
     const float v_8 = round_half(v_7 * round_half(u_y));
     const bool v_9 = v_x > v_y || isnan(v_y);
     const float adj_u_y_2 = round_bfloat(round_bfloat(adj_u_y + adj_u_y) + round_bfloat(round_half(v_7 * fmaxf(v_x, v_y))));
-    const float adj_p = adj_total(0);
-    float adj_p_2 = adj_p;
+    float adj_p = v_7;
     float v_10 = 0.0f;
     for (int k_2 = 19; k_2 > -1; --k_2) {
         float p_3;
         tape.pop(p_3);
         const float v_11 = round_half(1.5f + round_half(p_3 * p_3));
-        const float adj_p_3 = round_half(round_half(adj_p_2 * -round_half(round_half(size / v_11) / v_11)) * p_3);
-        const float adj_p_4 = round_half(round_half(adj_p_3 + adj_p_3) + round_half(adj_p_2 * round_half(cosf(p_3))));
-        const float next_adj_p_2 = adj_p_4;
-        v_10 = round_half(v_10 + round_half(adj_p_2 / v_11));
-        adj_p_2 = next_adj_p_2;
+        const float adj_p_2 = round_half(round_half(adj_p * -round_half(round_half(size / v_11) / v_11)) * p_3);
+        const float adj_p_3 = round_half(round_half(adj_p_2 + adj_p_2) + round_half(adj_p * round_half(cosf(p_3))));
+        const float next_adj_p = adj_p_3;
+        v_10 = round_half(v_10 + round_half(adj_p / v_11));
+        adj_p = next_adj_p;
     }
-    const float adj_size_2 = round_half(round_half(round_half(adj_size + adj_size) + adj_p_2) + v_10);
-    const float v_12 = round_half(mul_masked(adj_size_2, s));
+    const float v_12 = round_half(mul_masked(round_half(round_half(round_half(adj_size + adj_size) + adj_p) + v_10), s));
     const float v_13 = round_half(mul_masked(v_12, v_z));
     const float v_14 = round_half(mul_masked(v_12, v_y));
     const float v_15 = round_half(mul_masked(v_12, v_x));

@@ -467,10 +467,12 @@ impl Generator {
             23 => format!("(({a} + 0.007) % 1.7)"),
             24 => format!("wp.clamp({a}, -0.71, {b} + 0.9)"),
             25 => {
-                let one =
-                    ["asin", "acos", "atan", "sinh", "cosh", "tan", "erf", "cbrt", "log2", "floor", "sign"];
+                let one = [
+                    "asin", "acos", "atan", "sinh", "cosh", "tan", "erf", "cbrt", "log2", "floor", "sign",
+                    "erfc", "erfinv",
+                ];
                 match one[self.random.below(one.len())] {
-                    name @ ("asin" | "acos") => format!("wp.{name}(0.9 * wp.sin({a}))"),
+                    name @ ("asin" | "acos" | "erfinv") => format!("wp.{name}(0.9 * wp.sin({a}))"),
                     name @ ("sinh" | "cosh" | "tan") => format!("wp.{name}(0.7 * wp.sin({a}))"),
                     name @ ("cbrt" | "log2") => format!("wp.{name}(1.1 + {a} * {a})"),
                     name => format!("wp.{name}({a} + 0.0031)"),

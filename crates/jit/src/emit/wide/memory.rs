@@ -54,7 +54,9 @@ impl Emitter<'_> {
         }
         let mut dense = None;
         for array in arrays {
-            let stride = self.array_param(array).and_then(|(_, param)| param.strides.last().copied())?;
+            let ndim = self.kernel.ty(array).array().map_or(1, |ty| usize::from(ty.ndim));
+            let number = self.array_param(array)?;
+            let stride = self.stride(number, ndim - 1);
             let size = self.kernel.dtype(array).size() as i64;
             let one = self.ops.b.ins().icmp_imm_s(IntCC::Equal, stride, size);
             dense = Some(dense.map_or(one, |dense| self.ops.b.ins().band(dense, one)));
@@ -88,7 +90,8 @@ impl Emitter<'_> {
         if self.is_dense_run(inst, run) {
             return Some(Run::Dense(first));
         }
-        let stride = self.array_param(data.args[0]).map(|(_, param)| param.strides[run])?;
+        let number = self.array_param(data.args[0])?;
+        let stride = self.stride(number, run);
         let mut all = vec![first];
         for lane in 1..LANES {
             let next = self.ops.b.ins().iadd(all[lane - 1], stride);

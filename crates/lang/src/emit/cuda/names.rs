@@ -136,6 +136,8 @@ pub(crate) fn is_reserved(name: &str) -> bool {
         "cosh",
         "tanh",
         "erf",
+        "erfc",
+        "erfinv",
         "rint",
         "trunc",
         "copysign",
