@@ -4,7 +4,7 @@
     python benches/lang.py --nvrtc FOLDER:FOLDER... [--out benches/results/NAME.json]
 
 NVRTC is timed in processor time, by the options that the runtime gives it, for the kernel alone and with its adjoint in
-one unit; each is the median of some runs after one that counts for nothing. Rust's parts are medians of single runs of
+one unit; the table has the best of some runs after one that counts for nothing, the JSON result their median, too. Rust's parts are medians of single runs of
 some hundred microseconds, which other processes rarely interrupt. Needs nothing but Python's standard library.
 """
 
@@ -114,8 +114,11 @@ def table(result: dict[str, object]) -> None:
     print(f"| kind | front + passes | adjoint | CUDA | kernels/s{nvrtc} | PTX, bytes |")
     print("|---" * (6 + len(versions)) + "|")
     for kind, it in kernels.items():
-        pair = lambda version, key: [it["nvrtc"][version][way][key] for way in ("forward", "forward_and_adjoint")]
-        times = "".join(" | {:.0f}, {:.0f}".format(*pair(version, "ms")) for version in versions)
+
+        def pair(version: str, key: str) -> list[float]:
+            return [it["nvrtc"][version][way][key] for way in ("forward", "forward_and_adjoint")]
+
+        times = "".join(" | {:.0f}, {:.0f}".format(*pair(version, "best_ms")) for version in versions)
         sizes = "{}, {}".format(*pair(versions[-1], "ptx_bytes"))
         ms = [it["front_us"] + it["passes_us"], it["adjoint_us"], it["cuda_us"]]
         parts = " | ".join(f"{part / 1e3:.3f}" for part in ms)
