@@ -15,7 +15,8 @@ extern "C" __global__ void derivatives(int dim0, Array1<float> x, Array1<int> co
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = 1.5f * v;
-    out(i) = sqrtf(fabsf(v)) * (v_2 + v_2) + v * v * 0.5f;
+    const float v_3 = sqrtf(fabsf(v)) * (v_2 + v_2) + v * v * 0.5f + erfcf(v) * erfinvf(0.5f * sinf(v));
+    out(i) = v_3;
 }
 
 extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1<int> count, Array1<float> out,
@@ -26,19 +27,22 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     const float v = x(i);
     const float v_2 = 1.5f * v;
     const float v_3 = sqrtf(fabsf(v));
+    const float v_4 = erfinvf(0.5f * sinf(v));
     const float adj_adj_x = adj_out(i);
     adj_out(i) = 0.0f;
-    const float v_4 = adj_adj_x * (v_2 + v_2);
+    const float v_5 = adj_adj_x * erfcf(v) * (0.88622695f * expf(v_4 * v_4)) * 0.5f * cosf(v);
+    const float v_6 = adj_adj_x * (v_2 + v_2);
     const float adj_adj_x_2 = adj_adj_x * v_3;
     float wp;
     if (v_3 > 0.0f) {
-        wp = 0.0f + 0.5f * (v < 0.0f ? -1.0f : 1.0f) / v_3 * v_4;
+        wp = 0.0f + 0.5f * (v < 0.0f ? -1.0f : 1.0f) / v_3 * v_6;
     } else {
         wp = 0.0f;
     }
-    const float v_5 = adj_adj_x * 0.5f * v;
-    const float v_6 = adj_x(i);
-    adj_x(i) = v_6 + (wp + v_5 + v_5 + (adj_adj_x_2 + adj_adj_x_2) * 1.5f);
+    const float v_7 = adj_adj_x * 0.5f * v;
+    const float v_8 = v_5 + adj_adj_x * v_4 * (-1.1283792f * expf(-(v * v))) + wp + v_7 + v_7;
+    const float v_9 = adj_x(i);
+    adj_x(i) = v_9 + (v_8 + (adj_adj_x_2 + adj_adj_x_2) * 1.5f);
 }
 
 extern "C" __global__ void compacted(int dim0, Array1<float> x, Array1<int> count, Array1<int> places,
