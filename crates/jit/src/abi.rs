@@ -1,10 +1,7 @@
 //! What compiled code and this crate know of each other: the layout of arguments, of a worker's context, and the table of
-//! functions that code calls. A change of any of it, or of the code that is made, is a change of [`VERSION`].
+//! functions that code calls. Kept code of a build with other sources is not loaded ([`image`](crate::image)).
 
 use crate::host;
-
-/// Of everything here and of what code expects; kept code of another version is not loaded.
-pub(crate) const VERSION: u32 = 1;
 
 /// Threads that run side by side, where a kernel can.
 pub(crate) const LANES: usize = 8;

@@ -1,6 +1,6 @@
 //! Compiled kernels as bytes, and the cache of them on disk.
 //!
-//! An image says what it was made for: the version of [`abi`](crate::abi), Cranelift's, the CPU's features, the options. One made for
+//! An image says what it was made for: the sources that make code, Cranelift's version, the CPU's features, the options. One made for
 //! anything else is not loaded. Its code is run as it is, so an image must come from a place that only the user can write to, as the
 //! cache's folder is; the cache checks that a file is whole.
 
@@ -9,7 +9,6 @@ use bullet_lang::ir::Kernel;
 use bullet_ops::DType;
 use bullet_runtime::jit::cache::{Cache, Key};
 
-use crate::abi;
 use crate::compile::{Code, target_name};
 use crate::host::Print;
 use crate::program::{Error, Lanes, Meta, Options, Place, Program, Site};
@@ -72,9 +71,35 @@ impl Program {
     }
 }
 
+/// A hash (FNV-1a) of the sources that decide what code does, so that no change of them meets code from before it.
+const SOURCES: u64 = {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    hash = fnv(include_bytes!("abi.rs"), hash);
+    hash = fnv(include_bytes!("compile.rs"), hash);
+    hash = fnv(include_bytes!("host.rs"), hash);
+    hash = fnv(include_bytes!("emit/mod.rs"), hash);
+    hash = fnv(include_bytes!("emit/control.rs"), hash);
+    hash = fnv(include_bytes!("emit/frame.rs"), hash);
+    hash = fnv(include_bytes!("emit/lanes.rs"), hash);
+    hash = fnv(include_bytes!("emit/scalar.rs"), hash);
+    hash = fnv(include_bytes!("emit/uniform.rs"), hash);
+    hash = fnv(include_bytes!("emit/wide/mod.rs"), hash);
+    hash = fnv(include_bytes!("emit/wide/control.rs"), hash);
+    fnv(include_bytes!("emit/wide/memory.rs"), hash)
+};
+
+const fn fnv(bytes: &[u8], mut hash: u64) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
+}
+
 /// All that code depends on beside the kernel.
 fn made_for(options: Options) -> Result<String, Error> {
-    Ok(format!("abi {}, {}, {options:?}", abi::VERSION, target_name()?))
+    Ok(format!("sources {SOURCES:016x}, {}, {options:?}", target_name()?))
 }
 
 /// The name of a kernel's image: of its text, and of the places in the source, which faults tell.
