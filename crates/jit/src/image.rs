@@ -1,7 +1,7 @@
 //! Compiled kernels as bytes, and the cache of them on disk.
 //!
-//! An image says what it was made for: the sources of this crate (`build.rs`), Cranelift's version, the CPU's features, the options. One made for
-//! anything else is not loaded. Its code is run as it is, so an image must come from a place that only the user can write to, as the
+//! An image says what it was made for: the sources of this crate (`build.rs`), Cranelift's version, the CPU's features, the
+//! options. One made for anything else is not loaded. Its code is run as it is, so an image must come from a place that only the user can write to, as the
 //! cache's folder is; the cache checks that a file is whole.
 
 use bullet_lang::diag::Span;

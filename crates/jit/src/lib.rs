@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Code** is one function, `(context, start, end) -> status`, that loops over threads. It calls through a table of addresses in
-//! its context and has no relocations, so its bytes can be kept and loaded by another process of the same
-//! sources (`build.rs`) and CPU.
+//! its context and has no relocations, so its bytes can be kept and loaded by another process of the
+//! same sources (`build.rs`) and CPU.
 //!
 //! **Lanes.** Where a kernel can and that pays ([`Lanes`]), 8 threads of a row run side by side in vectors, under masks where they
 //! disagree (`emit::wide`); the same function has code for one thread, for what is left of a row and for arrays with gaps. What a
