@@ -157,6 +157,23 @@ def test_loops_against_finite_differences(n):
     np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-5 if n < 10 else 1e-3)
 
 
+@wp.kernel
+def long_loop(x: wp.array(dtype=wp.float64), out: wp.array(dtype=wp.float64)):
+    i = wp.tid()
+    y = x[i]
+    for k in range(3000000):
+        y = y + wp.float64(1e-6) * wp.cos(y)
+    out[i] = y
+
+
+def test_long_loops_are_cut_by_checkpoints():
+    """The whole tape would be 24 MB a thread."""
+    x, out = wp.array([0.3], dtype=wp.float64, requires_grad=True), wp.zeros(1, dtype=wp.float64)
+    run((long_loop, 1, [x, out])).backward(out)
+    # The flow of y' = cos(y): its derivative is cos(y) in the end by cos(y) at first.
+    np.testing.assert_allclose(x.grad.numpy(), np.cos(out.numpy()) / np.cos(0.3), rtol=1e-4)
+
+
 def test_a_training_loop_learns():
     """Fits a line by gradient descent: what a user of differentiable kernels does first."""
 

@@ -14,6 +14,7 @@ use crate::kernel::Arg;
 use crate::{cpu, cuda};
 
 /// Made of an IR kernel at the first launch on each device.
+#[derive(Debug)]
 pub(crate) struct Code {
     ir: ir::Kernel,
     /// The source, to show where something went wrong.

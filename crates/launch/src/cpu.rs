@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::kernel::Arg;
 
 /// The code of a kernel.
+#[derive(Debug)]
 pub(crate) struct Program(bullet_jit::Program);
 
 impl Program {

@@ -14,6 +14,7 @@ use crate::kernel::{Arg, types};
 const BLOCK: u32 = 256;
 
 /// A loaded kernel.
+#[derive(Debug)]
 pub(crate) struct Function {
     device: Device,
     strided: bool,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bullet_lang::adjoint::{Adjoint, AdjointOptions, adjoint};
+use bullet_lang::adjoint::{Adjoint, AdjointOptions, Tape, adjoint};
 use bullet_lang::ir::{self, Effect, Type};
 use bullet_lang::link::Linked;
 use bullet_lang::{Element, ParamType, Signature, Slot, dtype_name};
@@ -43,10 +43,14 @@ pub struct Kernel {
     adjoints: Mutex<HashMap<Wanted, Arc<Backward>>>,
 }
 
-/// Which adjoint: of which parameters, and whether their gradients may overlap.
-type Wanted = (Vec<usize>, bool);
+/// Which adjoint: of which parameters, whether their gradients may overlap, and whether long loops are cut by checkpoints.
+type Wanted = (Vec<usize>, bool, bool);
+
+/// The most bytes of tape for a thread of a grid that a CPU keeps without checkpoints: what lies in its cache.
+const CPU_TAPE: u64 = 4 << 20;
 
 /// An adjoint with its code.
+#[derive(Debug)]
 pub(crate) struct Backward {
     pub(crate) adjoint: Adjoint,
     pub(crate) code: Code,
@@ -99,13 +103,34 @@ impl Kernel {
     }
 
     /// The adjoint that gives the gradients of these parameters.
-    pub(crate) fn backward(&self, active: Vec<usize>, overlapping: bool) -> Result<Arc<Backward>> {
+    /// Where its tape would be large, of a size that is known, it computes more anew instead.
+    pub(crate) fn backward(
+        &self,
+        active: Vec<usize>,
+        overlapping: bool,
+        device: &Device,
+        grid: &[i32],
+    ) -> Result<Arc<Backward>> {
+        let whole = self.adjoint((active.clone(), overlapping, false))?;
+        let Tape::Words(words @ 1..) = whole.adjoint.tape else { return Ok(whole) };
+        let bytes = words.saturating_mul(4);
+        let too_large = match device.gpu() {
+            None => bytes > CPU_TAPE,
+            Some(_) => {
+                let threads = grid.iter().map(|&length| length as u64).product();
+                bytes.saturating_mul(threads) > device.driver().memory()?.total as u64 / 4
+            }
+        };
+        if too_large { self.adjoint((active, overlapping, true)) } else { Ok(whole) }
+    }
+
+    fn adjoint(&self, wanted: Wanted) -> Result<Arc<Backward>> {
         let mut known = self.adjoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = (active, overlapping);
         if let Some(backward) = known.get(&wanted) {
             return Ok(backward.clone());
         }
-        let options = AdjointOptions { active: Some(&wanted.0), overlapping, ..AdjointOptions::default() };
+        let options =
+            AdjointOptions { active: Some(&wanted.0), overlapping: wanted.1, checkpoints: wanted.2 };
         let adjoint = adjoint(self.ir(), options).map_err(|items| self.linked.diagnostics(items))?;
         let backward =
             Arc::new(Backward { code: Code::new(adjoint.kernel.clone(), self.linked.clone()), adjoint });

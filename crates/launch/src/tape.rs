@@ -19,7 +19,7 @@ use bullet_lang::adjoint::Use;
 use bullet_tensor::{DType, Device, Tensor, access, no_grad};
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, Kernel};
+use crate::kernel::{Arg, Backward, Kernel};
 
 /// The gradient of an array that asked for one. Clones are the same gradient: views of the array have it, too.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ struct Record {
     kept: Vec<Kept>,
     /// The parameters that have gradients.
     active: Vec<usize>,
-    overlapping: bool,
+    backward: Arc<Backward>,
 }
 
 /// Launches, for the way back.
@@ -131,8 +131,7 @@ impl Tape {
             return Ok(());
         }
         check_overlap(kernel, &args)?;
-        let overlapping = gradients_overlap(&args, &active);
-        let backward = kernel.backward(active.clone(), overlapping)?;
+        let backward = kernel.backward(active.clone(), gradients_overlap(&args, &active), device, grid)?;
         self.preserve(kernel, &args)?;
         let mut kept = vec![];
         for ((arg, effect), usage) in args.iter().zip(kernel.effects()).zip(&backward.adjoint.uses) {
@@ -157,7 +156,7 @@ impl Tape {
             }
         }
         let (kernel, device, grid) = (kernel.clone(), device.clone(), grid.to_vec());
-        self.records.push(Record { kernel, device, grid, args, kept, active, overlapping });
+        self.records.push(Record { kernel, device, grid, args, kept, active, backward });
         Ok(())
     }
 
@@ -287,7 +286,7 @@ impl Pass<'_> {
         for target in targets {
             self.take(target)?;
         }
-        let backward = record.kernel.backward(record.active.clone(), record.overlapping)?;
+        let backward = &record.backward;
         let mut args = vec![];
         for index in 0..record.args.len() {
             args.push(record.found(index, backward.adjoint.uses[index])?);
