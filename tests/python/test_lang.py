@@ -177,6 +177,7 @@ def test_a_grid_may_have_more_dimensions_than_the_kernel_asks_for():
     wp.launch(add_index, (2, 3, 4), [x])
     assert x.list() == list(range(24))
     wp.launch(add_index, (2, 0), [x])
+    wp.launch(add_index, (2**31 - 1, 2**31 - 1, 0), [x])
     wp.launch(add_index, np.int64(1), [x])
     assert x.list() == list(range(24))
 
@@ -246,6 +247,18 @@ def test_kernels_of_generic_types():
     wp.overload(add_any, [wp.array(dtype=wp.int8), wp.int8, wp.array(dtype=wp.int8)])
     with pytest.raises(TypeError, match="no parameters of any type"):
         wp.overload(add_index, [wp.array(dtype=float)])
+
+
+@wp.kernel
+def add_text(a: "wp.array(dtype=Any)", b: "Any", out: "wp.array(dtype=Any, ndim=1)"):
+    i = wp.tid()
+    out[i] = a[i] + b
+
+
+def test_annotations_may_be_text():
+    out = np.zeros(3)
+    wp.launch(add_text, 3, [np.ones(3), np.float64(2), out])
+    assert out.tolist() == [3, 3, 3]
 
 
 @wp.kernel
@@ -450,6 +463,8 @@ class TestValues:
         import pickle
 
         for value in [wp.vec3(1.0, 2.0, 3.0), wp.mat22(1.0, 2.0, 3.0, 4.0), wp.quatd(0.0, 0.0, 0.0, 1.0)]:
+            assert pickle.loads(pickle.dumps(value)) == value
+        for value in [add_index, spring, Body, Particle(id=3)]:
             assert pickle.loads(pickle.dumps(value)) == value
         a = pickle.loads(pickle.dumps(wp.array([[1.0, 2.0]], dtype=wp.vec2, requires_grad=True)))
         assert a.list() == [wp.vec2(1.0, 2.0)] and a.requires_grad

@@ -101,6 +101,8 @@ def test_source_that_cannot_be_read():
         ([wp.zeros(3), "2"], TypeError, "argument `s` of kernel `scale`: expected a number for float32"),
         ([wp.zeros(3), [1.0, 2.0]], TypeError, "expected a number"),
         ([wp.zeros(3, dtype=wp.vec3), 1.0], ValueError, "got"),
+        ([wp.zeros(3), 1e300], OverflowError, "out of bounds for float32"),
+        (wp.zeros(3), TypeError, "inputs and outputs as lists"),
     ],
 )
 def test_arguments_that_do_not_fit(args, error, match):
@@ -125,6 +127,7 @@ def test_elements_that_do_not_fit():
         ("3", TypeError, "dim takes integers"),
         (2**31, ValueError, "at most 2147483647"),
         ((2**20, 2**20), ValueError, "more places"),
+        ((2**31 - 1, 2**31 - 1, 2**31 - 1, 2**31 - 1), ValueError, "more places"),
     ],
 )
 def test_grids_that_do_not_fit(dim, error, match):

@@ -100,6 +100,57 @@ def test_what_is_changed_behind_the_tape_is_noticed():
     assert y2.grad.list() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.fill_(5.0),
+        lambda y: y.assign([1.0, 2.0]),
+        lambda y: y.tensor.copy_(bc.ones(2)),
+        lambda y: wp.launch(square, 2, [wp.ones(2), y], record_tape=False),
+    ],
+    ids=["fill_", "assign", "of the tensor", "off the tape"],
+)
+def test_what_is_changed_between_launches_is_noticed(change):
+    """Also where no value is needed: the gradient does not flow on through what was overwritten."""
+    x, y = wp.array([1.0, 2.0], dtype=float, requires_grad=True), wp.zeros(2)
+    with wp.Tape(), pytest.raises(RuntimeError, match="`x` of `total` was changed since the last launch on the tape"):
+        wp.launch(square, 2, [x, y])
+        change(y)
+        wp.launch(total, 2, [y, wp.zeros(1)])
+
+
+def test_a_launch_that_fails_is_noticed():
+    @wp.kernel
+    def reach(y: wp.array(dtype=float)):
+        i = wp.tid()
+        y[2 * i] = 5.0
+
+    x, y = wp.array([1.0, 2.0], dtype=float, requires_grad=True), wp.zeros(2)
+    with wp.Tape():
+        wp.launch(square, 2, [x, y])
+        with pytest.raises(IndexError):
+            wp.launch(reach, 2, [y])
+        with pytest.raises(RuntimeError, match="was changed since"):
+            wp.launch(total, 2, [y, wp.zeros(1)])
+
+
+def test_arrays_of_numpy_are_copied_where_they_are_read_and_not_written():
+    @wp.kernel
+    def multiply(a: wp.array(dtype=float), b: wp.array(dtype=float), out: wp.array(dtype=float)):
+        i = wp.tid()
+        out[i] = a[i] * b[i]
+
+    x, factors, out = wp.ones(2, requires_grad=True), np.array([2, 3], np.float32), wp.zeros(2)
+    tape = run((multiply, 2, [x, factors, out]))
+    factors *= 100
+    tape.backward(grads={out: [1.0, 1.0]})
+    assert x.grad.list() == [2.0, 3.0]
+    with pytest.raises(RuntimeError, match="through which a tape cannot follow gradients"):
+        run((square, 2, [x, np.zeros(2, np.float32)]))
+    with pytest.raises(RuntimeError, match="shares memory"):
+        run((multiply, 2, [x, x.numpy(), x]))
+
+
 def test_slices_share_the_gradient():
     x = wp.array(np.arange(6.0), dtype=float, requires_grad=True)
     loss = wp.zeros(1)

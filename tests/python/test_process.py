@@ -71,13 +71,12 @@ BIG = 60_000_000
         lambda x: bc.argsort(x),
         lambda x: x.tolist(),
         lambda x: bc.unique_values(x),
-        lambda x: bc.cumulative_sum(bc.broadcast_to(x[:1], (40, BIG)), axis=1),
+        lambda x: bc.cumulative_sum(bc.broadcast_to(x[:1], (10, BIG)), axis=1),
         lambda x: bc.broadcast_to(x[:1], (10**13,)).sum(),
         lambda x: bc.argmax(bc.broadcast_to(x[:1], (10**13,))),
         lambda x: bc.broadcast_to(x[:1], (10**11, 64)).max(axis=0),
-        lambda x: bc.unstack(bc.broadcast_to(x[:1], (10**12,))),
     ],
-    ids=["sort", "argsort", "tolist", "unique", "running sums", "sum", "argmax", "columns", "unstack"],
+    ids=["sort", "argsort", "tolist", "unique", "running sums", "sum", "argmax", "columns"],
 )
 def test_ctrl_c_ends_what_goes_through_many_elements(call):
     x = bc.uniform(BIG, seed=1)

@@ -47,7 +47,7 @@ impl Function {
 
     /// Enqueues it; a tape that has to be measured is waited for.
     pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
-        let threads: u64 = grid.iter().map(|&length| length as u64).product();
+        let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
         let blocks = threads.div_ceil(BLOCK.into());
         if blocks > i32::MAX as u64 {
             return argument(format!(

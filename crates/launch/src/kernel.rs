@@ -117,7 +117,7 @@ impl Kernel {
         let too_large = match device.gpu() {
             None => bytes > CPU_TAPE,
             Some(_) => {
-                let threads = grid.iter().map(|&length| length as u64).product();
+                let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
                 bytes.saturating_mul(threads) > device.driver().memory()?.total as u64 / 4
             }
         };
@@ -174,8 +174,10 @@ impl Kernel {
                 self.name()
             ));
         }
-        let rest: i64 = grid[wanted - 1..].iter().map(|&length| i64::from(length)).product();
-        let Ok(rest) = i32::try_from(rest) else {
+        // Whatever the others are, a length of 0 is no thread at all.
+        let empty = grid.contains(&0);
+        let rest = grid[wanted - 1..].iter().try_fold(1i32, |all, &length| all.checked_mul(length));
+        let Some(rest) = rest.or(empty.then_some(0)) else {
             return argument(format!(
                 "dim {grid:?} has more places than `{}` can count with an int32",
                 self.name()

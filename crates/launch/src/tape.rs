@@ -5,11 +5,12 @@
 //!
 //! **What the way back reads** must be what the launch saw. An array that the launch itself overwrites is copied before; one
 //! that a later launch of the tape overwrites is copied then, just before. What is changed behind the tape's back is
-//! noticed by its version, and is an error.
+//! noticed by its version, and is an error, also where only a gradient flows on: what was written in between has another.
+//! Memory of others, whose changes no version counts, is copied where it is read, and not written while gradients flow.
 //!
 //! **Gradients while going back** lie as their arrays do, in bytes for the whole memory that views of an array share, so that
-//! a slice and the array it is of have one gradient, and so have the fields of an array of structs. What a launch overwrote has lost its gradient behind it: what it held before does not
-//! reach the loss. An array's own [`Gradient`] is taken where the last launch that wrote it is reached: it is that of what the
+//! a slice and the array it is of have one gradient, and so have the fields of an array of structs. What a launch
+//! overwrote has lost its gradient behind it: what it held before does not reach the loss. An array's own [`Gradient`] is taken where the last launch that wrote it is reached: it is that of what the
 //! array holds in the end.
 
 use std::collections::{HashMap, HashSet};
@@ -81,6 +82,8 @@ pub struct Tape {
     /// By memory: whether gradients flow there, and the one that was asked for.
     active: HashMap<usize, Option<Gradient>>,
     written: HashSet<usize>,
+    /// By memory that gradients flow in: its version after the last launch.
+    versions: HashMap<usize, u64>,
     /// By memory: records and arguments that the way back reads there.
     needed: HashMap<usize, Vec<(usize, usize)>>,
 }
@@ -109,11 +112,12 @@ impl Tape {
         self.active.values().flatten().try_for_each(Gradient::zero)
     }
 
-    /// Launches a kernel, and remembers it. `gradients` are those that the arguments asked for.
+    /// Launches a kernel, and remembers it. `gradients` are those that the arguments asked for; `foreign` says which arguments
+    /// are memory of others that this call alone knows as a tensor.
     ///
     /// # Errors
-    /// As of [`Kernel::launch`]; a kernel without an exact adjoint; an array that is written and overlaps another; no memory
-    /// for a copy. Then nothing was launched.
+    /// As of [`Kernel::launch`]; a kernel without an exact adjoint; an array that is written and overlaps another or is foreign;
+    /// one that was changed since the last launch, and not by one; no memory for a copy. But for the first, nothing was launched.
     pub fn launch(
         &mut self,
         kernel: &Arc<Kernel>,
@@ -121,8 +125,10 @@ impl Tape {
         grid: &[i32],
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
+        foreign: &[bool],
     ) -> Result<()> {
         kernel.check(device, &args)?;
+        self.check_versions(kernel, &args)?;
         let active = self.activate(kernel, &args, gradients);
         if active.is_empty() {
             self.preserve(kernel, &args)?;
@@ -131,11 +137,15 @@ impl Tape {
             return Ok(());
         }
         check_overlap(kernel, &args)?;
+        check_foreign(kernel, foreign)?;
         let backward = kernel.backward(active.clone(), gradients_overlap(&args, &active), device, grid)?;
         self.preserve(kernel, &args)?;
         let mut kept = vec![];
-        for ((arg, effect), usage) in args.iter().zip(kernel.effects()).zip(&backward.adjoint.uses) {
+        for (index, (arg, usage)) in args.iter().zip(&backward.adjoint.uses).enumerate() {
+            let effect = kernel.effects()[index];
+            let changes_unseen = foreign.get(index).is_some_and(|&foreign| foreign);
             kept.push(match arg {
+                Arg::Array(tensor) if *usage != Use::Shape && changes_unseen => Kept::Copy(copy(tensor)?),
                 // What the kernel leaves is what it must still be.
                 Arg::Array(_) if *usage == Use::Left => Kept::Version(0),
                 Arg::Array(tensor) if *usage != Use::Shape && effect.writes => Kept::Copy(copy(tensor)?),
@@ -154,9 +164,28 @@ impl Tape {
             if kernel.effects()[index].writes {
                 self.written.insert(tensor.memory_id());
             }
+            if active.contains(&index) {
+                self.versions.insert(tensor.memory_id(), tensor.version());
+            }
         }
         let (kernel, device, grid) = (kernel.clone(), device.clone(), grid.to_vec());
         self.records.push(Record { kernel, device, grid, args, kept, active, backward });
+        Ok(())
+    }
+
+    /// Refuses arrays whose gradient was cut, or changed, behind the tape's back.
+    fn check_versions(&self, kernel: &Kernel, args: &[Arg]) -> Result<()> {
+        for (arg, param) in args.iter().zip(kernel.params()) {
+            let Arg::Array(tensor) = arg else { continue };
+            if self.versions.get(&tensor.memory_id()).is_some_and(|&known| known != tensor.version()) {
+                return Err(Error::Gradient(format!(
+                    "`{}` of `{}` was changed since the last launch on the tape, and not by a launch on it: its gradient would be \
+                     wrong; change it by a kernel, before the tape begins, or use a new array",
+                    param.path,
+                    kernel.name()
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -353,9 +382,7 @@ fn written<'a>(kernel: &'a Kernel, args: &'a [Arg]) -> impl Iterator<Item = &'a 
 
 /// Whether two views may reach one byte.
 fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    if a.memory_id() != b.memory_id() {
-        return false;
-    }
+    // By addresses: two tensors may have been made of one array of NumPy.
     let (Some(a), Some(b)) = (Reach::of(a), Reach::of(b)) else { return false };
     if a.last < b.first || b.last < a.first {
         return false;
@@ -381,6 +408,7 @@ impl Reach {
     fn of(tensor: &Tensor) -> Option<Reach> {
         let size = tensor.dtype().size();
         let (first, last) = tensor.extent()?;
+        let base = tensor.address() as usize - tensor.layout().offset * size;
         let (mut run, mut step) = (1, 0);
         for (&length, &stride) in tensor.shape().iter().zip(tensor.layout().strides()).rev() {
             if step == 0 && stride == run as isize {
@@ -389,7 +417,12 @@ impl Reach {
                 step = gcd(step, stride.unsigned_abs());
             }
         }
-        Some(Reach { first: first * size, last: (last + 1) * size - 1, run: run * size, step: step * size })
+        Some(Reach {
+            first: base + first * size,
+            last: base + (last + 1) * size - 1,
+            run: run * size,
+            step: step * size,
+        })
     }
 }
 
@@ -419,6 +452,21 @@ fn check_overlap(kernel: &Kernel, args: &[Arg]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses to write what is known by another name elsewhere, so that its gradient would be lost.
+fn check_foreign(kernel: &Kernel, foreign: &[bool]) -> Result<()> {
+    let written =
+        kernel.effects().iter().zip(foreign).position(|(effect, &foreign)| effect.writes && foreign);
+    match written {
+        Some(index) => Err(Error::Gradient(format!(
+            "`{}` writes `{}`, the memory of another library's array, through which a tape cannot follow gradients; pass an array \
+             of wp.from_numpy(..), which shares the memory, or a Tensor",
+            kernel.name(),
+            kernel.params()[index].path
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Whether gradients of these arguments would share elements, with each other or within one.

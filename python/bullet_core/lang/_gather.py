@@ -112,7 +112,7 @@ class Gatherer:
     def _function(self, kind: str, fn, of: int, given: dict[str, Any]) -> Definition:
         source = source_of(fn)
         scope = _Scope(self, fn)
-        types = scope.annotations({**fn.__annotations__, **given})
+        types = scope.annotations({**evaluated(fn), **given})
         scope.visit_body(source.node)
         file, line, indent, text, node = source
         starts = [0]
@@ -120,6 +120,34 @@ class Gatherer:
             starts.append(starts[-1] + len(row.encode()))
         statics = [(starts[arg.lineno - node.lineno] + arg.col_offset, value) for arg, value in scope.statics]
         return Definition(kind, of, file, line, indent, text, scope.names, types, statics)
+
+
+def evaluated(fn) -> dict[str, Any]:
+    """The annotations of a function; of those that are text, what it says, unless that cannot be known."""
+    if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
+        return fn.__annotations__
+    cells = _cells(fn)
+    found = {}
+    for name, annotation in fn.__annotations__.items():
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, fn.__globals__, cells)
+            except Exception:
+                # The compiler says what is wrong with it.
+                pass
+        found[name] = annotation
+    return found
+
+
+def _cells(fn) -> dict[str, Any]:
+    """What a function's closure holds, by name; what was not assigned yet is left out."""
+    cells = {}
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or ()):
+        try:
+            cells[name] = cell.cell_contents
+        except ValueError:
+            continue
+    return cells
 
 
 class _Scope:
@@ -131,14 +159,7 @@ class _Scope:
         self.statics: list[tuple[ast.expr, str]] = []
         self._known = {ALIAS}
         self._globals = fn.__globals__ if fn is not None else {}
-        self._cells = {}
-        if fn is not None and fn.__closure__:
-            for name, cell in zip(fn.__code__.co_freevars, fn.__closure__):
-                try:
-                    self._cells[name] = cell.cell_contents
-                except ValueError:
-                    # Not assigned yet; to the compiler it is unknown.
-                    pass
+        self._cells = _cells(fn) if fn is not None else {}
 
     def annotations(self, annotations: dict[str, Any]) -> list[tuple[str, str]]:
         """The types of parameters, which Python evaluated."""
@@ -147,11 +168,7 @@ class _Scope:
             if name == "return":
                 continue
             if isinstance(annotation, str):
-                try:
-                    annotation = eval(annotation, self._globals, self._cells)
-                except Exception:
-                    # The compiler says what is wrong with it.
-                    continue
+                continue
             spelled = self.type(annotation)
             if spelled is not None:
                 types.append((name, spelled))

@@ -11,7 +11,7 @@ import bullet_core as bc
 from bullet_core import _core
 
 from ._arrays import array
-from ._gather import Gatherer
+from ._gather import Gatherer, evaluated
 from ._types import Struct, is_open, key_of, type_of
 
 _lang = _core._lang
@@ -52,12 +52,16 @@ class Kernel:
         names = list(self._function.__code__.co_varnames[: self._function.__code__.co_argcount])
         if len(types) != len(names):
             raise TypeError(f"kernel `{self.key}` takes {len(names)} arguments ({', '.join(names)}), got {len(types)}")
-        own = self._function.__annotations__
+        own = evaluated(self._function)
         chosen = {name: given for name, given in zip(names, types) if is_open(own.get(name, Any))}
         key = tuple(map(key_of, chosen.values()))
         if key not in self._instances:
             self._instances[key] = self._compile(chosen)
         return self._instances[key]
+
+    def __reduce__(self):
+        # By its name, as functions are.
+        return self._function.__qualname__
 
     def __call__(self, *_args, **_kwargs):
         raise TypeError(f"kernel {self.key} is run over a grid: launch({self.key}, dim=.., inputs=[..])")
@@ -74,6 +78,10 @@ class Func:
         self._overloads = [*others, function]
         # By the overload: its gradient and its replay function, if it has its own.
         self._derivatives: dict[int, dict[str, Callable]] = {}
+
+    def __reduce__(self):
+        # By its name, as functions are.
+        return self.__qualname__
 
     def __call__(self, *args, **kwargs):
         return self._overloads[-1](*args, **kwargs)
@@ -184,10 +192,12 @@ def launch(
         raise TypeError(f"launch takes a @kernel, got {type(kernel)}")
     if dim.__class__ is list:
         dim = tuple(dim)
+    if not (isinstance(inputs, (list, tuple)) and isinstance(outputs, (list, tuple))):
+        raise TypeError(f"launch takes inputs and outputs as lists of arguments, got {type(inputs)} and {type(outputs)}")
     tape = getattr(_recording, "tape", None) if record_tape else None
     if kernel._instances is not None:
         given = [*inputs, *outputs]
-        own = kernel._function.__annotations__
+        own = evaluated(kernel._function)
         names = kernel._function.__code__.co_varnames
         kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape)
         return
@@ -195,7 +205,7 @@ def launch(
 
 
 def _is_generic(function: Callable) -> bool:
-    return any(is_open(annotation) for name, annotation in function.__annotations__.items() if name != "return")
+    return any(is_open(annotation) for name, annotation in evaluated(function).items() if name != "return")
 
 
 class Tape:

@@ -292,7 +292,8 @@ class Struct:
 
     def __init__(self, cls: type):
         self.cls = cls
-        self.__name__, self.__doc__, self.__module__ = cls.__name__, cls.__doc__, cls.__module__
+        self.__name__, self.__qualname__ = cls.__name__, cls.__qualname__
+        self.__doc__, self.__module__ = cls.__doc__, cls.__module__
         self._fields: dict[str, Any] | None = None
 
     @property
@@ -325,6 +326,10 @@ class Struct:
             raise TypeError(f"struct {self.__name__} has no field {unknown[0]!r}; it has {', '.join(self.fields)}")
         return StructInstance(self, values)
 
+    def __reduce__(self):
+        # By its name, as classes are.
+        return self.__qualname__
+
     def __repr__(self):
         return f"<struct {self.__name__}>"
 
@@ -341,6 +346,9 @@ class StructInstance:
         if name not in self._struct.fields:
             raise AttributeError(f"struct {self._struct.__name__} has no field {name!r}; it has {', '.join(self._struct.fields)}")
         object.__setattr__(self, name, value)
+
+    def __reduce__(self):
+        return _remake_struct, (self._struct, {name: getattr(self, name) for name in self._struct.fields})
 
     def _values(self) -> tuple:
         """The values as a record of NumPy takes them."""
@@ -360,6 +368,10 @@ class StructInstance:
     def __repr__(self):
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._struct.fields)
         return f"{self._struct.__name__}({fields})"
+
+
+def _remake_struct(struct, values):
+    return struct(**values)
 
 
 def _numpy_field(dtype) -> tuple:

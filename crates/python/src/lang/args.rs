@@ -72,6 +72,8 @@ impl PyArray {
 pub(super) struct Args {
     pub(super) args: Vec<Arg>,
     pub(super) gradients: Vec<Option<Gradient>>,
+    /// Which are memory of another library's, known as a tensor to this launch alone.
+    pub(super) foreign: Vec<bool>,
 }
 
 impl Args {
@@ -121,6 +123,7 @@ impl Args {
                 let (tensor, gradient) = array(element, value)?;
                 self.args.push(Arg::Array(tensor));
                 self.gradients.push(gradient);
+                self.foreign.push(is_foreign(value));
             }
             ParamType::StructArray(record, ndim) => {
                 let (bytes, gradient) = records(record, usize::from(*ndim), value)?;
@@ -129,6 +132,7 @@ impl Args {
                     let field = bytes.field(dtype, offset, lanes).map_err(crate::error::exception)?;
                     self.args.push(Arg::Array(field));
                     self.gradients.push(gradient.clone());
+                    self.foreign.push(is_foreign(value));
                 }
             }
             ParamType::Struct(name, fields) => {
@@ -149,6 +153,7 @@ impl Args {
     fn scalar(&mut self, bits: u64) {
         self.args.push(Arg::Scalar(bits));
         self.gradients.push(None);
+        self.foreign.push(false);
     }
 }
 
@@ -177,6 +182,18 @@ fn scalar(dtype: DType, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     };
     if dtype.is_float() {
         let Ok(number) = value.extract::<f64>() else { return refuse("a number") };
+        let largest = match dtype {
+            DType::F16 => f64::from(f16::MAX),
+            DType::BF16 | DType::F32 => f64::from(f32::MAX),
+            _ => f64::MAX,
+        };
+        // What is between the largest number and infinity may still round to the largest.
+        if number.is_finite() && number.abs() > largest * (1.0 + 1e-7) {
+            return Err(PyOverflowError::new_err(format!(
+                "{number:e} is out of bounds for {}",
+                numpy_name(dtype)
+            )));
+        }
         return Ok(match dtype {
             DType::F16 => f16::from_f64(number).to_bits().into(),
             DType::BF16 => bf16::from_f64(number).to_bits().into(),
@@ -219,6 +236,10 @@ fn scalars(element: &Element, value: &Bound<'_, PyAny>, out: &mut SmallVec<[u64;
         }
     }
     Ok(())
+}
+
+fn is_foreign(value: &Bound<'_, PyAny>) -> bool {
+    value.cast::<PyArray>().is_err() && value.cast::<PyTensor>().is_err()
 }
 
 /// The bytes of an array of structs, records in the last axis, and the gradient that it asked for.

@@ -181,11 +181,11 @@ impl PyKernel {
         tape: Option<&Bound<'_, PyTape>>,
     ) -> PyResult<()> {
         let given = inputs.iter().chain(&outputs);
-        let Args { args, gradients } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
+        let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
         let device = device_of(device, &args)?;
         let grid = &dim.0[..dim.1];
         match tape {
-            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients),
+            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign),
             None => interrupt::detached(py, || self.0.launch(&device, grid, &args))?.map_err(exception),
         }
     }

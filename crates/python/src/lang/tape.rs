@@ -29,8 +29,9 @@ impl PyTape {
         grid: &[i32],
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
+        foreign: &[bool],
     ) -> PyResult<()> {
-        interrupt::detached(py, || self.lock().launch(kernel, device, grid, args, gradients))?
+        interrupt::detached(py, || self.lock().launch(kernel, device, grid, args, gradients, foreign))?
             .map_err(exception)
     }
 }
