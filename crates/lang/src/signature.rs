@@ -9,8 +9,8 @@
 use bullet_ops::DType;
 use smallvec::SmallVec;
 
-/// A scalar, or scalars that belong together, side by side in memory: [] for a number, [3] for a vec3, [4] for a quaternion
-/// (x, y, z, w), [7] for a transform (position, quaternion), [3, 3] for a mat33, by rows.
+/// A scalar, or scalars that belong together, side by side in memory: `[]` for a number, `[3]` for a vec3, `[4]` for a quaternion
+/// (x, y, z, w), `[7]` for a transform (position, quaternion), `[3, 3]` for a mat33, by rows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Element {
     /// Of the scalars.
