@@ -108,7 +108,7 @@ def loop_linear(x: wp.array(dtype=float), out: wp.array(dtype=float)):
 
 WORDS = {
     "first_launch_ms": "fresh process: import to first launch done, behind NumPy",
-    "cold_compile_ms": "source to code of a module of five kernels, nothing cached",
+    "cold_compile_ms": "first launch, nothing cached: ours compiles the kernel, Warp its module of five",
     "launch_us": "launch, n = 1",
     "forward_backward_us": "forward and backward by the tape, n = 1",
     "math_ms": "2^20 threads: math",
@@ -151,13 +151,13 @@ def main():
             cold, warm = run(python, front, True), run(python, front, False)
             for key, value in {**warm, "cold_compile_ms": cold["compile_ms"]}.items():
                 best[front][key] = min(value, best[front].get(key, value))
-    print(f"{'':<62}" + "".join(f"{front:>10}" for front in fronts))
+    print(f"{'':<78}" + "".join(f"{front:>10}" for front in fronts))
     for key, words in WORDS.items():
-        print(f"{words:<62}" + "".join(f"{best[front][key]:>10.2f}" for front in fronts))
+        print(f"{words:<78}" + "".join(f"{best[front][key]:>10.2f}" for front in fronts))
     if options.json:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
         cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.processor())
-        record = {"commit": commit, "date": str(datetime.date.today()), "cpu": cpu, "threads": os.cpu_count(), "best": best}
+        record = {"commit": commit, "date": str(datetime.date.today()), "device": cpu, "threads": os.cpu_count(), "best": best}
         pathlib.Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
 
 
