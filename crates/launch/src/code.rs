@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bullet_jit::Fault;
 use bullet_lang::adjoint::Tape;
 use bullet_lang::diag::Diagnostic;
-use bullet_lang::ir;
+use bullet_lang::ir::{self, Effect, Type};
 use bullet_lang::link::Linked;
-use bullet_tensor::{Device, DeviceKind};
+use bullet_tensor::{Device, DeviceKind, Tensor, access};
+use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::Arg;
+use crate::kernel::{Arg, types};
 use crate::{cpu, cuda};
 
 /// Made of an IR kernel at the first launch on each device.
 #[derive(Debug)]
 pub(crate) struct Code {
     ir: ir::Kernel,
+    effects: Vec<Effect>,
     /// The source, to show where something went wrong.
     linked: Arc<Linked>,
     pub(crate) tape: Tape,
@@ -26,11 +28,34 @@ pub(crate) struct Code {
 
 impl Code {
     pub(crate) fn new(ir: ir::Kernel, linked: Arc<Linked>) -> Code {
-        Code { tape: Tape::of(&ir), ir, linked, cpu: OnceLock::new(), cuda: Mutex::default() }
+        Code {
+            tape: Tape::of(&ir),
+            effects: ir.effects(),
+            ir,
+            linked,
+            cpu: OnceLock::new(),
+            cuda: Mutex::default(),
+        }
     }
 
-    /// Runs it; the caller has checked the arguments and holds their memory.
+    /// What it does to each argument.
+    pub(crate) fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    /// Runs it; the caller has checked the arguments.
     pub(crate) fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+        let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
+        for (arg, effect) in args.iter().zip(&self.effects) {
+            if let Arg::Array(tensor) = arg {
+                if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
+            }
+        }
+        access(&reads, &writes, || self.run(device, grid, args))?
+    }
+
+    /// Runs it with the memory of its arguments held.
+    fn run(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -49,10 +74,9 @@ impl Code {
             }
             DeviceKind::Cuda(_) => {
                 // The fields of an array of structs are as far apart as the tensors that hold them say.
-                let pitched =
-                    |ty: bullet_lang::ir::Type| ty.array().is_some_and(|array| array.pitch != array.lanes);
+                let pitched = |ty: Type| ty.array().is_some_and(|array| array.pitch != array.lanes);
                 let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()))
-                    || crate::kernel::types(&self.ir).any(pitched);
+                    || types(&self.ir).any(pitched);
                 self.function(device, strided)?.launch(&self.ir, self.tape, grid, args)
             }
         }

@@ -7,7 +7,7 @@ use bullet_lang::adjoint::{Adjoint, AdjointOptions, Tape, adjoint};
 use bullet_lang::ir::{self, Effect, Type};
 use bullet_lang::link::Linked;
 use bullet_lang::{Element, ParamType, Signature, Slot, dtype_name};
-use bullet_tensor::{Device, Tensor, access};
+use bullet_tensor::{Device, Tensor};
 use smallvec::SmallVec;
 
 use crate::code::Code;
@@ -38,7 +38,6 @@ pub struct Kernel {
     linked: Arc<Linked>,
     index: usize,
     params: Vec<Param>,
-    effects: Vec<Effect>,
     code: Code,
     adjoints: Mutex<HashMap<Wanted, Arc<Backward>>>,
 }
@@ -70,9 +69,8 @@ impl Kernel {
             let (ir, signature): &(ir::Kernel, Signature) = &linked.kernels[index];
             let mut params = vec![];
             signature.iter().for_each(|(name, ty)| flatten(name, ty, &mut params));
-            let (linked, effects, code) =
-                (linked.clone(), ir.effects(), Code::new(ir.clone(), linked.clone()));
-            Arc::new(Kernel { linked, index, params, effects, code, adjoints: Mutex::default() })
+            let code = Code::new(ir.clone(), linked.clone());
+            Arc::new(Kernel { linked: linked.clone(), index, params, code, adjoints: Mutex::default() })
         };
         (0..linked.kernels.len()).map(kernel).collect()
     }
@@ -99,17 +97,17 @@ impl Kernel {
 
     /// What it does to each parameter of the IR.
     pub fn effects(&self) -> &[Effect] {
-        &self.effects
+        self.code.effects()
     }
 
-    /// The adjoint that gives the gradients of these parameters.
-    /// Where its tape would be large, of a size that is known, it computes more anew instead.
+    /// The adjoint that gives the gradients of these parameters. Where its tape would be large, of a size that is known, it
+    /// computes more anew instead.
     pub(crate) fn backward(
         &self,
         active: Vec<usize>,
         overlapping: bool,
         device: &Device,
-        grid: &[i32],
+        extents: &[i32],
     ) -> Result<Arc<Backward>> {
         let whole = self.adjoint((active.clone(), overlapping, false))?;
         let Tape::Words(words @ 1..) = whole.adjoint.tape else { return Ok(whole) };
@@ -117,7 +115,7 @@ impl Kernel {
         let too_large = match device.gpu() {
             None => bytes > CPU_TAPE,
             Some(_) => {
-                let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
+                let threads = extents.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
                 bytes.saturating_mul(threads) > device.driver().memory()?.total as u64 / 4
             }
         };
@@ -146,13 +144,12 @@ impl Kernel {
     pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
         let extents = self.extents(grid)?;
         self.check(device, args)?;
-        let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
-        for (arg, effect) in args.iter().zip(&self.effects) {
-            if let Arg::Array(tensor) = arg {
-                if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
-            }
-        }
-        access(&reads, &writes, || self.code.launch(device, &extents, args))?
+        self.run(device, &extents, args)
+    }
+
+    /// Runs it over [extents](Kernel::extents), with arguments that were [checked](Kernel::check).
+    pub(crate) fn run(&self, device: &Device, extents: &[i32], args: &[Arg]) -> Result<()> {
+        self.code.launch(device, extents, args)
     }
 
     /// The lengths of the grid's dimensions that the kernel asks for: those behind the last are one with it, as in Warp.

@@ -10,14 +10,15 @@
 //!
 //! **Gradients while going back** lie as their arrays do, in bytes for the whole memory that views of an array share, so that
 //! a slice and the array it is of have one gradient, and so have the fields of an array of structs. What a launch
-//! overwrote has lost its gradient behind it: what it held before does not reach the loss. An array's own [`Gradient`] is taken where the last launch that wrote it is reached: it is that of what the
-//! array holds in the end.
+//! overwrote has lost its gradient behind it: what it held before does not reach the loss. An array's own [`Gradient`] is
+//! taken where the last launch that wrote it is reached: it is that of what the array holds in the end.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bullet_lang::adjoint::Use;
-use bullet_tensor::{DType, Device, Tensor, access, no_grad};
+use bullet_tensor::{DType, Device, Tensor, no_grad};
+use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Backward, Kernel};
@@ -67,7 +68,7 @@ enum Kept {
 struct Record {
     kernel: Arc<Kernel>,
     device: Device,
-    grid: Vec<i32>,
+    extents: SmallVec<[i32; 4]>,
     args: Vec<Arg>,
     kept: Vec<Kept>,
     /// The parameters that have gradients.
@@ -127,18 +128,20 @@ impl Tape {
         gradients: &[Option<Gradient>],
         foreign: &[bool],
     ) -> Result<()> {
+        let extents = kernel.extents(grid)?;
         kernel.check(device, &args)?;
         self.check_versions(kernel, &args)?;
         let active = self.activate(kernel, &args, gradients);
         if active.is_empty() {
             self.preserve(kernel, &args)?;
-            kernel.launch(device, grid, &args)?;
+            kernel.run(device, &extents, &args)?;
             self.renew(kernel, &args);
             return Ok(());
         }
         check_overlap(kernel, &args)?;
         check_foreign(kernel, foreign)?;
-        let backward = kernel.backward(active.clone(), gradients_overlap(&args, &active), device, grid)?;
+        let backward =
+            kernel.backward(active.clone(), gradients_overlap(&args, &active), device, &extents)?;
         self.preserve(kernel, &args)?;
         let mut kept = vec![];
         for (index, (arg, usage)) in args.iter().zip(&backward.adjoint.uses).enumerate() {
@@ -153,7 +156,7 @@ impl Tape {
                 _ => Kept::Shape,
             });
         }
-        kernel.launch(device, grid, &args)?;
+        kernel.run(device, &extents, &args)?;
         self.renew(kernel, &args);
         for (index, arg) in args.iter().enumerate() {
             let Arg::Array(tensor) = arg else { continue };
@@ -168,8 +171,8 @@ impl Tape {
                 self.versions.insert(tensor.memory_id(), tensor.version());
             }
         }
-        let (kernel, device, grid) = (kernel.clone(), device.clone(), grid.to_vec());
-        self.records.push(Record { kernel, device, grid, args, kept, active, backward });
+        let (kernel, device) = (kernel.clone(), device.clone());
+        self.records.push(Record { kernel, device, extents, args, kept, active, backward });
         Ok(())
     }
 
@@ -317,20 +320,14 @@ impl Pass<'_> {
         }
         let backward = &record.backward;
         let mut args = vec![];
-        for index in 0..record.args.len() {
-            args.push(record.found(index, backward.adjoint.uses[index])?);
+        for (index, &usage) in backward.adjoint.uses.iter().enumerate() {
+            args.push(record.found(index, usage)?);
         }
         for &index in &record.active {
             let Arg::Array(array) = &record.args[index] else { continue };
             args.push(Arg::Array(array.place_in(&self.flat(array)?)));
         }
-        let effects = backward.adjoint.kernel.effects();
-        let tensors = |writes: bool| -> Vec<&Tensor> {
-            let of_kind = args.iter().zip(&effects).filter(|(_, effect)| effect.writes == writes);
-            of_kind.filter_map(|(arg, _)| if let Arg::Array(t) = arg { Some(t) } else { None }).collect()
-        };
-        let extents = record.kernel.extents(&record.grid)?;
-        access(&tensors(false), &tensors(true), || backward.code.launch(&record.device, &extents, &args))?
+        backward.code.launch(&record.device, &record.extents, &args)
     }
 
     /// Takes the final gradient of an array, at the last launch that wrote it.

@@ -83,7 +83,7 @@ impl Emitter<'_> {
                 let zero = self.ops.int(I32, 0);
                 self.unless_fault(good, self.sites.len() as u32 - 1, zero);
             }
-            // `refuse` has no others.
+            // `refuse` names every op: what is left does nothing here.
             _ => {}
         }
     }

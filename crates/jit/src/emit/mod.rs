@@ -51,7 +51,33 @@ fn refuse(kernel: &Kernel) -> Result<(), Error> {
             {
                 "a shared array"
             }
-            _ => continue,
+            Op::Custom(_) => {
+                return Err(Error::new(format!(
+                    "kernel `{}` was not made plain before its code",
+                    kernel.name
+                )));
+            }
+            Op::Tid(_)
+            | Op::Dim(_)
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::Compare(_)
+            | Op::Select
+            | Op::Cast
+            | Op::Bitcast
+            | Op::Load
+            | Op::Store
+            | Op::Atomic(_)
+            | Op::CompareExchange
+            | Op::Alloc(_)
+            | Op::If
+            | Op::For
+            | Op::While
+            | Op::Push(_)
+            | Op::Pop(_)
+            | Op::Turn
+            | Op::Print(_)
+            | Op::Assert(_) => continue,
         };
         return Err(Error::new(format!(
             "kernel `{}` has {what}, which needs threads side by side; the CPU runs them one after the other: launch it on a GPU",
