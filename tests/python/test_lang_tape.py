@@ -267,6 +267,7 @@ def test_arrays_of_structs_have_gradients_in_their_fields():
     p, loss = wp.array(data, dtype=Point, requires_grad=True), wp.zeros(1)
     before = wp.zeros(3, dtype=Point, requires_grad=True)
     before.assign(p)
+    assert before.list() == p.list()
 
     @wp.kernel
     def copied(a: wp.array(dtype=Point), b: wp.array(dtype=Point)):

@@ -10,12 +10,12 @@ import bullet_core as bc
 from bullet_core import _core
 
 from . import _types
-from ._types import ArrayType, Compound, Scalar, Struct, StructInstance, name_of, scalar_of
+from ._types import ArrayType, Compound, Scalar, Struct, StructInstance, element_type, is_compound, name_of, scalar_of
 
 
 def _element(dtype) -> tuple[Any, tuple[int, ...]]:
     """The dtype of the scalars of an element, and how these are arranged."""
-    if isinstance(dtype, type) and issubclass(dtype, Compound):
+    if is_compound(dtype):
         return dtype.scalar.dtype, dtype.dims
     if isinstance(dtype, Struct):
         return bc.uint8, (dtype.numpy_dtype().itemsize,)
@@ -81,8 +81,7 @@ class array(_core._lang.Array):
     @classmethod
     def _around(cls, tensor, dtype, requires_grad=False, of=None) -> array:
         self = super().__new__(cls, tensor, requires_grad, of, isinstance(dtype, Struct))
-        composite = isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound))
-        self.dtype = dtype if composite else scalar_of(dtype)
+        self.dtype = element_type(dtype)
         if not 1 <= self.ndim <= 4:
             raise ValueError(f"arrays have 1 to 4 dimensions, not {self.ndim}")
         return self

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._builtins import Builtin
-from ._types import ALIAS, ArrayType, Compound, Scalar, Struct
+from bullet_core import _core
 
-#: Names that the compiler knows by itself.
-_PYTHON = {"abs", "bool", "float", "int", "len", "max", "min", "pow", "print", "range", "round"}
+from ._builtins import Builtin
+from ._types import ALIAS, SCALARS, ArrayType, Compound, Scalar, Struct, is_compound, scalar_of
 
 
 class Definition(NamedTuple):
@@ -165,9 +164,7 @@ class _Scope:
         """The types of parameters, which Python evaluated."""
         types = []
         for name, annotation in annotations.items():
-            if name == "return":
-                continue
-            if isinstance(annotation, str):
+            if name == "return" or isinstance(annotation, str):
                 continue
             spelled = self.type(annotation)
             if spelled is not None:
@@ -180,7 +177,7 @@ class _Scope:
             return annotation.__name__
         if annotation is Any:
             return "Any"
-        if isinstance(annotation, Scalar) or (isinstance(annotation, type) and issubclass(annotation, Compound)):
+        if isinstance(annotation, Scalar) or is_compound(annotation):
             return annotation.spelling
         if isinstance(annotation, ArrayType):
             return f"{ALIAS}.array(dtype={self.type(annotation.dtype)}, ndim={annotation.ndim})"
@@ -190,8 +187,6 @@ class _Scope:
             self._bind(name, "struct", place)
             return name
         try:
-            from ._types import scalar_of
-
             return scalar_of(annotation).spelling
         except TypeError:
             return None
@@ -252,7 +247,7 @@ class _Scope:
         if found == 0:
             return
         name = ".".join(path[:found])
-        if name not in self._known and not (found == 1 and name in _PYTHON and path[0] not in self._cells and path[0] not in self._globals):
+        if name not in self._known:
             self._bind(name, *self._meaning(value))
         # `wp.sin`: the compiler knows what the module has.
         for length in range(1, found):
@@ -281,7 +276,8 @@ class _Scope:
         literal = spell(value)
         if literal is not None:
             return "expr", literal
-        spelled = self.type(value) if isinstance(value, (type, Scalar, ArrayType)) or str(type(value)).endswith("dtype'>") else None
+        is_type = isinstance(value, (type, Scalar, ArrayType, np.dtype, _core.dtype))
+        spelled = self.type(value) if is_type else None
         if spelled is not None:
             return "expr", spelled
         if isinstance(value, pytypes.FunctionType) and value.__module__.startswith("bullet_core.lang"):
@@ -316,8 +312,8 @@ def spell(value) -> str | None:
         return f"{value.spelling}({', '.join(spell(x) or '' for x in value)})"
     if isinstance(value, (bool, int)):
         return repr(value)
-    if isinstance(value, np.generic) and value.dtype.name in _NUMPY:
-        return f"{ALIAS}.{_NUMPY[value.dtype.name]}({spell(value.item())})"
+    if isinstance(value, np.generic) and value.dtype.name in SCALARS:
+        return f"{SCALARS[value.dtype.name].spelling}({spell(value.item())})"
     if isinstance(value, float):
         if value != value:
             return f"{ALIAS}.nan"
@@ -325,12 +321,3 @@ def spell(value) -> str | None:
             return f"{ALIAS}.inf" if value > 0 else f"-{ALIAS}.inf"
         return repr(value)
     return None
-
-
-_NUMPY = {
-    name: name
-    for name in (
-        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        *("float16", "float32", "float64"),
-    )
-} | {"bool_": "bool"}

@@ -222,6 +222,16 @@ def _remake(description, values):
     return of_description(description)(*values)
 
 
+def is_compound(dtype) -> bool:
+    """Whether it is a type of vectors, matrices and the like."""
+    return isinstance(dtype, type) and issubclass(dtype, Compound)
+
+
+def element_type(dtype) -> Scalar | type[Compound] | Struct:
+    """The type that an array's elements have: itself if it is one of ours, else the scalar type that it means."""
+    return dtype if isinstance(dtype, Struct) or is_compound(dtype) else scalar_of(dtype)
+
+
 def vector(length: int, dtype: Any = float) -> type[Compound]:
     """The type of vectors of this length."""
     return _make("vector", (length,), dtype)
@@ -317,7 +327,7 @@ class Struct:
             if isinstance(dtype, Struct):
                 values[name] = dtype.of_numpy(value)
             else:
-                values[name] = dtype(value) if isinstance(dtype, type) and issubclass(dtype, Compound) else value.item()
+                values[name] = dtype(value) if is_compound(dtype) else value.item()
         return StructInstance(self, values)
 
     def __call__(self, **values):
@@ -379,7 +389,7 @@ def _numpy_field(dtype) -> tuple:
         return (dtype.numpy_dtype(),)
     if isinstance(dtype, ArrayType):
         raise TypeError("a struct with arrays does not lie in memory: it is an argument of its own")
-    scalar, dims = (dtype.scalar, dtype.dims) if isinstance(dtype, type) and issubclass(dtype, Compound) else (scalar_of(dtype), ())
+    scalar, dims = (dtype.scalar, dtype.dims) if is_compound(dtype) else (scalar_of(dtype), ())
     if scalar.name == "bfloat16":
         return "u2", dims
     return scalar.name, dims
@@ -389,7 +399,7 @@ def zero(dtype):
     """The value that a field of a new struct has: none of an array."""
     if isinstance(dtype, ArrayType):
         return None
-    if isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound)):
+    if isinstance(dtype, Struct) or is_compound(dtype):
         return dtype()
     return scalar_of(dtype)(0).item() if scalar_of(dtype).name != "bfloat16" else 0.0
 
@@ -403,7 +413,7 @@ def key_of(dtype):
     """What tells a type from others."""
     if isinstance(dtype, ArrayType):
         return ArrayType, key_of(dtype.dtype), dtype.ndim
-    return dtype if isinstance(dtype, Struct) or (isinstance(dtype, type) and issubclass(dtype, Compound)) else scalar_of(dtype)
+    return element_type(dtype)
 
 
 def type_of(value, annotation):
@@ -419,7 +429,7 @@ def type_of(value, annotation):
     dtype = getattr(value, "dtype", None)
     if dtype is None or not hasattr(value, "shape"):
         raise TypeError(f"the type of {type(value)} is none that kernels know")
-    if isinstance(dtype, (Scalar, Struct)) or (isinstance(dtype, type) and issubclass(dtype, Compound)):
+    if isinstance(dtype, (Scalar, Struct)) or is_compound(dtype):
         return ArrayType(dtype, value.ndim)
     scalar, shape = scalar_of(dtype), tuple(value.shape)
     ndim = annotation.ndim if isinstance(annotation, ArrayType) else len(shape)
@@ -430,8 +440,4 @@ def type_of(value, annotation):
 
 def name_of(dtype) -> str:
     """As a person calls it."""
-    if isinstance(dtype, type) and issubclass(dtype, Compound):
-        return dtype.__name__
-    if isinstance(dtype, (Struct, type)):
-        return dtype.__name__
-    return repr(dtype)
+    return dtype.__name__ if isinstance(dtype, (Struct, type)) else repr(dtype)
