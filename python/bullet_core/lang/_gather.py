@@ -92,7 +92,7 @@ class Gatherer:
         """The place of one overload of a `Func`; with it go the derivatives that it was given."""
         known = id(fn) in self._places
         place = self.add("function", fn)
-        for kind, derivative in of._derivatives.get(id(fn), {}).items() if not known else ():
+        for kind, derivative in of._derivatives.get(fn, {}).items() if not known else ():
             self.add(kind, derivative, of=place)
         return place
 

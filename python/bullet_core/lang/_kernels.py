@@ -77,7 +77,7 @@ class Func:
         functools.update_wrapper(self, function)
         self._overloads = [*others, function]
         # By the overload: its gradient and its replay function, if it has its own.
-        self._derivatives: dict[int, dict[str, Callable]] = {}
+        self._derivatives: dict[Callable, dict[str, Callable]] = {}
 
     def __reduce__(self):
         # By its name, as functions are.
@@ -123,7 +123,7 @@ def _derivative(kind: str, of: Func):
     def keep(function: Callable):
         if not isinstance(of, Func):
             raise TypeError(f"func_{kind} takes a @func, got {type(of)}")
-        of._derivatives.setdefault(id(of._overloads[-1]), {})[kind] = function
+        of._derivatives.setdefault(of._overloads[-1], {})[kind] = function
         return function
 
     return keep
