@@ -270,8 +270,7 @@ impl Reverse<'_> {
         if self.is_active(b) {
             let quotient = self.obtain(result);
             let is_inverse = self.f.as_const(a).is_some_and(|known| known.is(1));
-            let ratio =
-                if is_inverse { self.b.mul(quotient, quotient) } else { self.b.div(quotient, y) };
+            let ratio = if is_inverse { self.b.mul(quotient, quotient) } else { self.b.div(quotient, y) };
             let negative = self.b.neg(ratio);
             self.give_scaled(b, g, negative);
         }

@@ -153,7 +153,8 @@ impl Emitter<'_> {
         for (chunk, results) in results.chunks(width).enumerate() {
             let used: Vec<usize> = (0..width).filter(|&i| self.uses[results[i].index()] > 0).collect();
             let together = used.len() > 1;
-            let from = if together { self.read(width, storage, &pointer, chunk * width) } else { pointer.clone() };
+            let from =
+                if together { self.read(width, storage, &pointer, chunk * width) } else { pointer.clone() };
             for lane in used {
                 let name = self.variable(results[lane]);
                 names.push(match together {
@@ -168,7 +169,9 @@ impl Emitter<'_> {
     /// How many scalars of an element may be read or written at once.
     fn at_once(&self, inst: Inst) -> usize {
         match self.kernel.ty(self.kernel.inst(inst).args[0]).array() {
-            Some(array) if array.space == Space::Global && self.layout == Layout::Contiguous => at_once(array),
+            Some(array) if array.space == Space::Global && self.layout == Layout::Contiguous => {
+                at_once(array)
+            }
             _ => 1,
         }
     }
