@@ -52,6 +52,8 @@ pub(crate) struct Context {
     /// Local arrays that do not fit the stack.
     pub(crate) scratch: *mut u8,
     pub(crate) grid: [i32; 4],
+    /// Not 0 once the launch was told to stop.
+    pub(crate) stopped: i32,
     pub(crate) call: host::Call,
 }
 
@@ -62,10 +64,14 @@ impl Context {
     pub(crate) const TAPE_END: i32 = std::mem::offset_of!(Context, tape_end) as i32;
     pub(crate) const SCRATCH: i32 = std::mem::offset_of!(Context, scratch) as i32;
     pub(crate) const GRID: i32 = std::mem::offset_of!(Context, grid) as i32;
+    pub(crate) const STOPPED: i32 = std::mem::offset_of!(Context, stopped) as i32;
 }
 
-/// Compiled code: runs the threads `start..end` of the grid, in order; 0, or 1 behind a fault.
+/// Compiled code: runs the threads `start..end` of the grid, in order; 0, or 1 behind a fault, or [`STOPPED`].
 pub(crate) type Entry = unsafe extern "C" fn(context: *mut Context, start: i64, end: i64) -> i32;
+
+/// The status of code that was told to stop.
+pub(crate) const STOPPED: i32 = 2;
 
 /// Addresses of functions, by [`Slot`].
 pub(crate) type Table = [usize; Function::COUNT + Function::NUMBERS];
@@ -102,7 +108,7 @@ macro_rules! functions {
 }
 
 functions! {
-    Fault, Grow, Print,
+    Fault, Grow, Print, Ask,
     RoundF16, RoundBF16, RoundF16Wide, RoundBF16Wide, FromF16, ToF16,
     Cbrt32, Exp32, Log32, Log2_32, Log10_32, Sin32, Cos32, Tan32, Asin32, Acos32, Atan32, Sinh32, Cosh32, Tanh32, Erf32,
     Erfc32, Erfinv32,

@@ -41,9 +41,10 @@ impl Code {
     }
 }
 
-/// Functions of more instructions of Cranelift's than this go without its optimisation, which takes a third of the time: what it finds
-/// behind our own passes lies around a kernel, mostly, and counts for little in a large one.
-const LARGE: usize = 400;
+/// Functions of more than this go without Cranelift's optimisation, which takes a third of the time: what it finds behind our own
+/// passes lies around a kernel, mostly, and counts for little in a large one. In instructions of Cranelift's, each of whose blocks
+/// takes as long as two.
+const LARGE: usize = 440;
 
 /// How code is made.
 #[derive(Clone, Copy)]
@@ -55,7 +56,8 @@ enum Effort {
 
 impl Effort {
     fn of(function: &Function) -> Effort {
-        if function.dfg.num_insts() > LARGE { Effort::Less } else { Effort::Whole }
+        let size = function.dfg.num_insts() + 2 * function.dfg.num_blocks();
+        if size > LARGE { Effort::Less } else { Effort::Whole }
     }
 }
 
