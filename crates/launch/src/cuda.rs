@@ -1,7 +1,7 @@
 //! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, source, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, source, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId};
@@ -37,7 +37,7 @@ impl Function {
         let layout = if strided { Layout::Strided } else { Layout::Contiguous };
         let text = source(&[kernel], CudaOptions { layout });
         let module = device.load(&Program { name: &kernel.name, source: &text, minimal: true })?;
-        let function = device.driver().function(module, &kernel.name)?;
+        let function = device.driver().function(module, &symbol(&kernel.name))?;
         Ok(Function { device: device.clone(), strided, module, function })
     }
 

@@ -66,6 +66,9 @@ impl<'a> Lower<'a> {
     pub(super) fn binary(&mut self, span: Span, op: BinaryOp, a: Val, b: Val) -> Result<Val> {
         let (a, b) = self.unify(span, a, b)?;
         match (&a, &b) {
+            (Val::Literal(Literal::Int(x)), Val::Literal(Literal::Int(y))) => {
+                self.integers(span, op, *x, *y).map(|value| Val::Literal(Literal::Int(value)))
+            }
             (Val::Literal(x), Val::Literal(y)) => match literal_binary(op, *x, *y) {
                 Some(value) => Ok(Val::Literal(value)),
                 None => self.mismatch(span, op.text(), &a, &b),
@@ -82,6 +85,39 @@ impl<'a> Lower<'a> {
                 }
             }
             _ => self.mismatch(span, op.text(), &a, &b),
+        }
+    }
+
+    /// Of two integers of the source. What is silently another number than in Python is a mistake.
+    fn integers(&mut self, span: Span, op: BinaryOp, a: i128, b: i128) -> Result<i128> {
+        let divides = matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod);
+        if divides && b == 0 {
+            return self.error(span, "this divides an integer by 0");
+        }
+        if op == BinaryOp::Div && a.checked_rem(b).is_some_and(|rest| rest != 0) {
+            return self.error_hint(
+                span,
+                format!("`{a} / {b}` of integers is {}, as they divide by cutting towards 0", a / b),
+                format!("write `{a}.0 / {b}.0` for the fraction, or `{a} // {b}` for the integer"),
+            );
+        }
+        if let Some(value) = integer_binary(op, a, b) {
+            return Ok(value);
+        }
+        match op {
+            BinaryOp::Pow if b < 0 => self.error_hint(
+                span,
+                "an integer to a negative power is a fraction",
+                format!("write `{a}.0 ** {b}.0`"),
+            ),
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Pow | BinaryOp::Shl => self.error_hint(
+                span,
+                "the integer that this gives is too large: integers have up to 64 bits",
+                "compute with floats: write a decimal point",
+            ),
+            _ => {
+                self.mismatch(span, op.text(), &Val::Literal(Literal::Int(a)), &Val::Literal(Literal::Int(b)))
+            }
         }
     }
 
@@ -228,23 +264,27 @@ impl<'a> Lower<'a> {
     }
 }
 
-/// Of two literals of one kind. Integers divide as int32 does: cut towards 0.
+/// Of two integers. They divide as int32 does: cut towards 0.
+fn integer_binary(op: BinaryOp, a: i128, b: i128) -> Option<i128> {
+    Some(match op {
+        BinaryOp::Add => a.checked_add(b)?,
+        BinaryOp::Sub => a.checked_sub(b)?,
+        BinaryOp::Mul => a.checked_mul(b)?,
+        BinaryOp::Div | BinaryOp::FloorDiv => a.checked_div(b)?,
+        BinaryOp::Mod => a.checked_rem(b)?,
+        BinaryOp::Pow => a.checked_pow(u32::try_from(b).ok()?)?,
+        BinaryOp::And => a & b,
+        BinaryOp::Or => a | b,
+        BinaryOp::Xor => a ^ b,
+        BinaryOp::Shl if (0..64).contains(&b) => a.checked_mul(1 << b)?,
+        BinaryOp::Shr if (0..64).contains(&b) => a >> b,
+        BinaryOp::Shl | BinaryOp::Shr | BinaryOp::MatMul => return None,
+    })
+}
+
+/// Of two literals of one kind that are no integers.
 fn literal_binary(op: BinaryOp, a: Literal, b: Literal) -> Option<Literal> {
     match (a, b) {
-        (Literal::Int(a), Literal::Int(b)) => Some(Literal::Int(match op {
-            BinaryOp::Add => a.checked_add(b)?,
-            BinaryOp::Sub => a.checked_sub(b)?,
-            BinaryOp::Mul => a.checked_mul(b)?,
-            BinaryOp::Div | BinaryOp::FloorDiv => a.checked_div(b)?,
-            BinaryOp::Mod => a.checked_rem(b)?,
-            BinaryOp::Pow => a.checked_pow(u32::try_from(b).ok()?)?,
-            BinaryOp::And => a & b,
-            BinaryOp::Or => a | b,
-            BinaryOp::Xor => a ^ b,
-            BinaryOp::Shl if (0..64).contains(&b) => a.checked_mul(1 << b)?,
-            BinaryOp::Shr if (0..64).contains(&b) => a >> b,
-            BinaryOp::Shl | BinaryOp::Shr | BinaryOp::MatMul => return None,
-        })),
         (Literal::Float(a), Literal::Float(b)) => Some(Literal::Float(match op {
             BinaryOp::Add => a + b,
             BinaryOp::Sub => a - b,

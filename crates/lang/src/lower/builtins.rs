@@ -113,7 +113,8 @@ impl<'a> Lower<'a> {
             ("load" | "store", [Val::Array(array), ..]) => self.access(span, name, array, exprs, &args),
             ("atomic_cas", [Val::Array(array), ..]) => self.exchange(span, array, exprs, &args),
             ("printf", [Val::Str(format), rest @ ..]) => self.print(span, format, rest),
-            ("print", [value]) => self.print_value(span, value.clone()),
+            ("print", [_, ..]) => self.print_values(span, &args),
+            ("len", [Val::Tuple(items)]) => Ok(Val::Literal(Literal::Int(items.len() as i128))),
             _ => self.unknown(span, name, &args),
         }
     }
@@ -353,30 +354,32 @@ impl<'a> Lower<'a> {
         self.b.emit(Op::Print(text), operands, &[]);
     }
 
-    fn print_value(&mut self, span: Span, value: Val) -> Result<Val> {
-        let value = self.materialize(value);
-        let mut parts = Values::new();
-        value.parts(&mut parts);
-        if let Val::Str(text) = &value {
-            let format = text.replace('%', "%%") + "\n";
-            self.emit_print(&format, Values::new());
-            return Ok(Val::None);
-        }
-        if parts.is_empty() {
-            let found = self.type_name(&value);
-            return self.error(span, format!("{found} cannot be printed"));
-        }
-        let formats: Vec<&str> = parts
-            .iter()
-            .map(|&part| match self.b.kernel.dtype(part) {
+    /// `print(..)`: texts and values, with spaces between them.
+    fn print_values(&mut self, span: Span, values: &[Val]) -> Result<Val> {
+        let (mut words, mut operands) = (vec![], Values::new());
+        for value in values {
+            if let Val::Str(text) = value {
+                words.push(text.replace('%', "%%"));
+                continue;
+            }
+            let value = self.materialize_at(span, value.clone())?;
+            let mut parts = Values::new();
+            value.parts(&mut parts);
+            if parts.is_empty() || matches!(value, Val::Array(_)) {
+                let found = self.type_name(&value);
+                return self.error(span, format!("{found} cannot be printed"));
+            }
+            let formats = parts.iter().map(|&part| match self.b.kernel.dtype(part) {
                 DType::U8 | DType::U16 | DType::U32 => "%u",
                 DType::U64 => "%llu",
                 DType::I64 => "%lld",
                 dtype if dtype.is_float() => "%g",
                 _ => "%d",
-            })
-            .collect();
-        self.emit_print(&(formats.join(" ") + "\n"), parts);
+            });
+            words.extend(formats.map(String::from));
+            operands.extend(parts);
+        }
+        self.emit_print(&(words.join(" ") + "\n"), operands);
         Ok(Val::None)
     }
 
