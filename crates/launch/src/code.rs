@@ -11,7 +11,7 @@ use bullet_tensor::{Device, DeviceKind, Tensor, access};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, types};
+use crate::kernel::{Arg, LaunchOptions, types};
 use crate::{cpu, cuda};
 
 /// Made of an IR kernel at the first launch on each device.
@@ -44,18 +44,24 @@ impl Code {
     }
 
     /// Runs it; the caller has checked the arguments.
-    pub(crate) fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    pub(crate) fn launch(
+        &self,
+        device: &Device,
+        grid: &[i32],
+        args: &[Arg],
+        options: LaunchOptions,
+    ) -> Result<()> {
         let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
         for (arg, effect) in args.iter().zip(&self.effects) {
             if let Arg::Array(tensor) = arg {
                 if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
             }
         }
-        access(&reads, &writes, || self.run(device, grid, args))?
+        access(&reads, &writes, || self.run(device, grid, args, options))?
     }
 
     /// Runs it with the memory of its arguments held.
-    fn run(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    fn run(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -77,7 +83,7 @@ impl Code {
                 let pitched = |ty: Type| ty.array().is_some_and(|array| array.pitch != array.lanes);
                 let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()))
                     || types(&self.ir).any(pitched);
-                self.function(device, strided)?.launch(&self.ir, self.tape, grid, args)
+                self.function(device, strided)?.launch(&self.ir, self.tape, grid, args, options.block)
             }
         }
     }

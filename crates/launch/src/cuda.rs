@@ -10,9 +10,6 @@ use bullet_tensor::{Device, Tensor};
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Arg, types};
 
-/// Threads a block: a multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
-const BLOCK: u32 = 256;
-
 /// A loaded kernel.
 #[derive(Debug)]
 pub(crate) struct Function {
@@ -45,15 +42,22 @@ impl Function {
         self.device == *device && self.strided == strided
     }
 
-    /// Enqueues it; a tape that has to be measured is waited for.
-    pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
+    /// Enqueues it in blocks of so many threads; a tape that has to be measured is waited for.
+    pub(crate) fn launch(
+        &self,
+        kernel: &ir::Kernel,
+        tape: Tape,
+        grid: &[i32],
+        args: &[Arg],
+        block: u32,
+    ) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-        let blocks = threads.div_ceil(BLOCK.into());
+        let blocks = threads.div_ceil(block.into());
         if blocks > i32::MAX as u64 {
             return argument(format!(
                 "`{}` is launched over {threads} threads, more than {} on a GPU",
                 kernel.name,
-                i32::MAX as u64 * u64::from(BLOCK)
+                i32::MAX as u64 * u64::from(block)
             ));
         }
         let mut packed = KernelArgs::new();
@@ -62,7 +66,7 @@ impl Function {
         });
         types(kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
         let config =
-            LaunchConfig { grid: [blocks as u32, 1, 1], block: [BLOCK, 1, 1], ..LaunchConfig::default() };
+            LaunchConfig { grid: [blocks as u32, 1, 1], block: [block, 1, 1], ..LaunchConfig::default() };
         if !takes_tape(kernel) {
             return self.run(config, &packed);
         }

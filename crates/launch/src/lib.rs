@@ -27,5 +27,5 @@ mod tape;
 
 pub use bullet_jit::FaultKind;
 pub use error::{Error, Result};
-pub use kernel::{Arg, Kernel, Param};
+pub use kernel::{Arg, Kernel, LaunchOptions, Param};
 pub use tape::{Gradient, Tape};

@@ -190,8 +190,11 @@ impl<'a> Lower<'a> {
             let name = self.text(param.name);
             if param.by_name {
                 let message = format!("parameter `{name}` of a kernel stands behind `*`");
-                let _: Result<()> =
-                    self.error_hint(param.span, message, "a launch gives all arguments by position: take out the `*`");
+                let _: Result<()> = self.error_hint(
+                    param.span,
+                    message,
+                    "a launch gives all arguments by position: take out the `*`",
+                );
             }
             let Some(annotation) = self.annotation(param) else {
                 let _: Result<()> = self.error_hint(

@@ -18,6 +18,8 @@ const DEPTH: u32 = 6;
 pub(super) struct Ranges {
     /// Of the indices of loops.
     indices: FxHashMap<Value, Range>,
+    /// What the indices of loops that count up stay below.
+    below: FxHashMap<Value, Value>,
     /// Of the branches that are open, the innermost last.
     facts: Vec<(Value, Range)>,
 }
@@ -43,10 +45,20 @@ impl Ranges {
         (all || none).then_some(all)
     }
 
-    /// Learns the index of a loop whose bounds are known.
+    /// Whether `low <= index < high` for sure.
+    pub(super) fn within(&self, kernel: &Kernel, index: Value, low: Value, high: Value) -> bool {
+        let (Some(at), Some(low)) = (self.of(kernel, index), self.of(kernel, low)) else { return false };
+        let below = self.below.get(&index) == Some(&high);
+        at.0 >= low.1 && (below || self.of(kernel, high).is_some_and(|high| at.1 < high.0))
+    }
+
+    /// Learns the index of a loop, as far as its bounds are known.
     pub(super) fn enter_loop(&mut self, kernel: &Kernel, inst: Inst) {
         let data = kernel.inst(inst);
         let index = kernel.block(data.blocks[0]).args[0];
+        if kernel.as_const(data.args[2]).and_then(Const::as_int).is_some_and(|step| step > 0) {
+            self.below.insert(index, data.args[1]);
+        }
         let (Some(low), Some(high)) = (self.of(kernel, data.args[0]), self.of(kernel, data.args[1])) else {
             return;
         };

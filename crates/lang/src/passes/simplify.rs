@@ -164,14 +164,7 @@ impl Simplifier<'_> {
     /// An index that is within its bounds, or was checked before, needs no check.
     fn within(&mut self, inst: Inst) -> bool {
         let args = self.kernel.inst(inst).args.clone();
-        let [index, low, high] = [0, 1, 2].map(|at| self.ranges.of(self.kernel, args[at]));
-        if let (Some(index), Some(low), Some(high)) = (index, low, high)
-            && low.1 <= index.0
-            && index.1 < high.0
-        {
-            return false;
-        }
-        if self.checked.contains(&args) {
+        if self.ranges.within(self.kernel, args[0], args[1], args[2]) || self.checked.contains(&args) {
             return false;
         }
         self.checked.push(args);

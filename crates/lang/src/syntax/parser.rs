@@ -258,7 +258,8 @@ impl<'a> Parser<'a> {
         self.eat("(");
         if self.peek() == Token::Op("*") && matches!(prefix.as_str(), "warp." | "bullet_core.lang.") {
             let message = "names that `import *` brings are not known here";
-            self.errors.push(Diagnostic::new(self.span(), message).hint("write `import bullet_core.lang as wp`"));
+            self.errors
+                .push(Diagnostic::new(self.span(), message).hint("write `import bullet_core.lang as wp`"));
         }
         while self.peek() == Token::Name {
             let mut path = prefix.clone();

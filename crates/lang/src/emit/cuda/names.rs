@@ -287,8 +287,6 @@ const OUTER: &[&str] = &[
     "filled",
     "fprintf",
     "free",
-    "half",
-    "half2",
     "ldiv",
     "lldiv",
     "made",
@@ -301,7 +299,6 @@ const OUTER: &[&str] = &[
     "memmove",
     "memset",
     "nanosleep",
-    "nv_bfloat16",
     "number",
     "putchar",
     "puts",
@@ -353,6 +350,8 @@ pub fn symbol(name: &str) -> Cow<'_, str> {
             || is_vector_type(name)
             || name.starts_with("make_")
             || name.starts_with("cuda")
+            // Nor is it an identifier of PTX.
+            || name == "_"
     };
     if name.is_ascii() && !is_taken(name) {
         return name.into();
@@ -361,7 +360,7 @@ pub fn symbol(name: &str) -> Cow<'_, str> {
     for c in name.chars() {
         match c.is_ascii() {
             true => made.push(c),
-            false => drop(write!(made, "u{:x}", u32::from(c))),
+            false => drop(write!(made, "u{:04x}", u32::from(c))),
         }
     }
     made.into()

@@ -124,8 +124,11 @@ impl Emitter<'_> {
     fn within(&mut self, inst: Inst) {
         let [index, low, high] = [0, 1, 2].map(|at| self.kernel.inst(inst).args[at]);
         let test = if self.kernel.as_const(low).is_some_and(|low| low.is(0)) {
-            let (index, high) = (self.text(index).operand(), self.text(high).operand());
-            format!("(unsigned){index} >= (unsigned){high}")
+            let index = self.text(index).operand();
+            match self.kernel.as_const(high).and_then(Const::as_int) {
+                Some(high) => format!("(unsigned){index} >= {high}u"),
+                None => format!("(unsigned){index} >= (unsigned){}", self.text(high).operand()),
+            }
         } else {
             let [index, low, high] = [index, low, high].map(|value| self.text(value).operand());
             format!("{index} < {low} || {index} >= {high}")
