@@ -260,3 +260,23 @@ fn loops_go_over_tuples_and_vectors() {
     let body = "t = (wp.vec2(1.0, 2.0), wp.vec2(3.0, 4.0))[i % 2]\nout[i] = t[1] * x[i]";
     assert_eq!(gradient(body, &[1.0, 1.0]), [2.0, 4.0]);
 }
+
+#[test]
+fn what_stands_among_arguments_is_done_once() {
+    // The second number of a generator, whichever array it indexes on the way.
+    let drawn = "r = wp.rand_init(7)\na = wp.randi(r, 0, 1000)\nout[i] = float(wp.randi(r, 0, 1000))";
+    for index in [
+        "wp.atomic_add(x, wp.randi(r, 0, 1), 0.0)",
+        "wp.atomic_cas(x, wp.randi(r, 0, 1), 1.0, 1.0)",
+        "a = wp.load(x, wp.randi(r, 0, 1))",
+        "wp.store(x, wp.randi(r, 0, 1), 1.0)",
+        "x[wp.randi(r, 0, 1)] = 1.0",
+        "x[wp.randi(r, 0, 1)] += 1.0",
+        "x[wp.randi(r, 0, 1)] *= 1.0",
+        "v = wp.vec3(1.0)\na = v[wp.randi(r, 0, 1)]",
+        "a = (1, 2)[wp.randi(r, 0, 1)]",
+    ] {
+        let body = format!("r = wp.rand_init(7)\n{index}\nout[i] = float(wp.randi(r, 0, 1000))");
+        assert_eq!(outputs(&body, &[1.0]), outputs(drawn, &[1.0]), "{index}");
+    }
+}

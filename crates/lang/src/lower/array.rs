@@ -10,21 +10,30 @@ use crate::ir::{Compare, Value, Values};
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
 impl<'a> Lower<'a> {
-    /// The indices of an array's element.
-    pub(super) fn indices(&mut self, span: Span, array: &Array, indices: &[Expr]) -> Result<Values> {
+    /// The indices of an array's element: values, and where they stand in the source.
+    pub(super) fn indices(
+        &mut self,
+        span: Span,
+        array: &Array,
+        indices: impl ExactSizeIterator<Item = (Span, Val)>,
+    ) -> Result<Values> {
         let ndim = array.ndim();
         if indices.len() != ndim {
             let message =
                 format!("this array has {ndim} dimensions, but {} indices are given", indices.len());
             return self.error_hint(span, message, "give one index for each dimension");
         }
-        indices.iter().map(|index| self.index(index)).collect()
+        indices.map(|(span, index)| self.index_value(span, index)).collect()
     }
 
     /// An index, as int32.
     pub(super) fn index(&mut self, index: &Expr) -> Result<Value> {
         let value = self.expr(index)?;
-        let value = self.materialize(value);
+        self.index_value(index.span, value)
+    }
+
+    fn index_value(&mut self, span: Span, value: Val) -> Result<Value> {
+        let value = self.materialize_at(span, value)?;
         match &value {
             Val::Data(Data { form: Form::Scalar, dtype }, parts) => match dtype {
                 DType::I32 => Ok(parts[0]),
@@ -33,12 +42,12 @@ impl<'a> Lower<'a> {
                 }
                 _ => {
                     let found = self.type_name(&value);
-                    self.error_hint(index.span, format!("an index is an int32, not {found}"), "write int(i)")
+                    self.error_hint(span, format!("an index is an int32, not {found}"), "write int(i)")
                 }
             },
             other => {
                 let found = self.type_name(other);
-                self.error(index.span, format!("an index is an integer, not {found}"))
+                self.error(span, format!("an index is an integer, not {found}"))
             }
         }
     }

@@ -72,6 +72,12 @@ const ATOMICS: &[(&str, Atomic)] = &[
     ("atomic_exch", Atomic::Exchange),
 ];
 
+/// The indices among the arguments of a call: what they are, and where they stand. They were evaluated, and are not again, as
+/// that may have effects.
+fn places(exprs: &[Expr], args: &[Val], ndim: usize) -> impl ExactSizeIterator<Item = (Span, Val)> {
+    exprs[1..=ndim].iter().map(|expr| expr.span).zip(args[1..=ndim].iter().cloned())
+}
+
 /// The entry of a name.
 fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|entry| entry.0 == name).map(|entry| entry.1)
@@ -84,7 +90,7 @@ impl<'a> Lower<'a> {
             return Ok(result);
         }
         if let Some(atomic) = find(ATOMICS, name) {
-            return self.atomic(span, name, atomic, exprs, args);
+            return self.atomic(span, name, atomic, exprs, &args);
         }
         if let Some(result) = self.linear_builtin(span, name, &args)? {
             return Ok(result);
@@ -259,7 +265,7 @@ impl<'a> Lower<'a> {
     }
 
     /// `wp.atomic_add(a, i, x)`.
-    fn atomic(&mut self, span: Span, name: &str, op: Atomic, exprs: &[Expr], args: Vec<Val>) -> Result<Val> {
+    fn atomic(&mut self, span: Span, name: &str, op: Atomic, exprs: &[Expr], args: &[Val]) -> Result<Val> {
         let Some(Val::Array(array)) = args.first() else {
             return self.error(span, format!("`{name}` updates an element of an array"));
         };
@@ -274,7 +280,7 @@ impl<'a> Lower<'a> {
             let dtype = super::value::dtype_name(data.dtype);
             return self.error(span, format!("`{name}` is not there for {dtype}"));
         }
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         let value = args.last().cloned().unwrap_or(Val::Bad);
         let mut lanes = self.element(span, data, value)?;
         if name == "atomic_sub" {
@@ -301,7 +307,7 @@ impl<'a> Lower<'a> {
                 );
             }
         };
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         let expected = self.scalar_of(span, args[args.len() - 2].clone(), data.dtype)?;
         let new = self.scalar_of(span, args[args.len() - 1].clone(), data.dtype)?;
         let old = self.exchange_element(array, &indices, expected, new);
@@ -314,7 +320,7 @@ impl<'a> Lower<'a> {
         if args.len() != ndim + 1 + extra {
             return self.error(span, format!("`{name}` takes an array and {ndim} indices"));
         }
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         if name == "load" {
             return self.load_element(array, &indices);
         }
