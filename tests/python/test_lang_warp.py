@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ class TestLanguage:
         out = wp.zeros(1)
         wp.launch(k, 1, [out])
         assert out.list() == [12.0 + 13.0 + 5.0]
+
+    def test_types_of_generic_arguments(self):
+        @wp.func
+        def twice(x: Any):
+            return x * type(x)(2.0)
+
+        @wp.kernel
+        def k(x: wp.array(dtype=Any), y: wp.array(dtype=Any)):
+            i = wp.tid()
+            y[i] = twice(x[i]) + x.dtype(1.0)
+
+        for dtype in (float, wp.float64):
+            y = wp.zeros(1, dtype=dtype)
+            wp.launch(k, 1, [wp.array([1.5], dtype=dtype), y])
+            assert y.list() == [4.0]
 
     def test_names_that_mean_something_in_cuda(self):
         @wp.kernel
@@ -340,6 +356,13 @@ class TestHost:
         assert wp.clone(x, device="cpu", requires_grad=False).requires_grad is False
         with pytest.raises(NotImplementedError, match="no pinned"):
             wp.zeros(3, pinned=True)
+        with pytest.raises(AttributeError, match="said where an array is made"):
+            x.requires_grad = False
+        m = wp.array(np.arange(6).reshape(2, 3), dtype=float)
+        assert m.is_contiguous and m.strides == (12, 4) and x.strides == (12,)
+        assert m.transpose().shape == (3, 2) and not m.transpose().is_contiguous and m.transpose().numpy().tolist()[1] == [1.0, 4.0]
+        with pytest.raises(ValueError, match="in some order"):
+            m.transpose((0, 0))
 
     @pytest.mark.parametrize(
         ("name", "hint"),

@@ -53,7 +53,11 @@ fn division_and_rounding_are_warps() {
     assert_eq!(outputs("out[i] = wp.round(x[i])", &x), [-7.0, 7.0, -3.0, 3.0, 4.0]);
     assert_eq!(outputs("out[i] = wp.rint(x[i])", &x), [-7.0, 7.0, -2.0, 2.0, 4.0]);
     assert_eq!(outputs("out[i] = float(int(x[i]))", &x), [-7.0, 7.0, -2.0, 2.0, 3.0]);
-    assert_eq!(outputs("out[i] = float(int(x[i]) // 2)", &x), [-3.0, 3.0, -1.0, 1.0, 1.0]);
+    assert_eq!(outputs("out[i] = float(int(x[i]) // 2)", &x), [-4.0, 3.0, -1.0, 1.0, 1.0]);
+    assert_eq!(outputs("out[i] = float(int(x[i]) // -2)", &x), [3.0, -4.0, 1.0, -1.0, -2.0]);
+    assert_eq!(outputs("out[i] = float(wp.floordiv(int(x[i]), n))", &x), [-2.0, 1.0, -1.0, 0.0, 0.0]);
+    assert_eq!(outputs("out[i] = float(-7 // 2 + int(wp.uint32(7) // wp.uint32(2)))", &x[..1]), [-1.0]);
+    assert!(kernel("out[i] = float(i // 4)").to_string().lines().count() < 8);
     assert_eq!(outputs("out[i] = float(int(x[i]) % 3)", &x), [-1.0, 1.0, -2.0, 2.0, 0.0]);
     assert_eq!(outputs("out[i] = wp.sign(x[i]) + wp.step(x[i])", &x), [0.0, 1.0, 0.0, 1.0, 1.0]);
 }

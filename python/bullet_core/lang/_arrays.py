@@ -120,6 +120,26 @@ class array(_core._lang.Array):
         return self.tensor.device
 
     @property
+    def requires_grad(self) -> bool:
+        """Whether a `Tape` computes its gradient."""
+        return super().requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, _) -> None:
+        raise AttributeError("requires_grad is said where an array is made: wp.array(a, requires_grad=True), or wp.clone(a, requires_grad=True)")
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its elements lie side by side, in order."""
+        return self.tensor.is_contiguous()
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one element to the next, in each dimension."""
+        tensor = self.tensor
+        return tuple(stride * tensor.itemsize for stride in tensor.strides[: self.ndim])
+
+    @property
     def grad(self) -> array | None:
         """The gradient that `Tape.backward` added up; None before there is one."""
         gradient = self._gradient
@@ -176,6 +196,13 @@ class array(_core._lang.Array):
         """The same elements in another shape, in the same memory."""
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         return self._view(self.tensor.reshape(*shape, *self._dims))
+
+    def transpose(self, axes=None) -> array:
+        """The same memory with its dimensions in this order, or in the reverse one."""
+        order = tuple(range(self.ndim))[::-1] if axes is None else tuple(axes)
+        if sorted(order) != list(range(self.ndim)):
+            raise ValueError(f"the axes of an array of {self.ndim} dimensions are {tuple(range(self.ndim))} in some order, not {order}")
+        return self._view(self.tensor.permute(*order, *range(self.ndim, len(self.tensor.shape))))
 
     def flatten(self) -> array:
         """All elements in one dimension."""

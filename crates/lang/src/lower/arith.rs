@@ -8,6 +8,8 @@ use crate::diag::Span;
 use crate::ir::{Binary, Compare, Unary, Value, Values};
 use crate::syntax::ast::{BinaryOp, CompareOp, Expr, UnaryOp};
 
+const BY_ZERO: &str = "this divides an integer by 0";
+
 impl<'a> Lower<'a> {
     pub(super) fn unary_operator(&mut self, span: Span, op: UnaryOp, value: Val) -> Result<Val> {
         match (op, value) {
@@ -92,7 +94,7 @@ impl<'a> Lower<'a> {
     fn integers(&mut self, span: Span, op: BinaryOp, a: i128, b: i128) -> Result<i128> {
         let divides = matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod);
         if divides && b == 0 {
-            return self.error(span, "this divides an integer by 0");
+            return self.error(span, BY_ZERO);
         }
         if op == BinaryOp::Div && a.checked_rem(b).is_some_and(|rest| rest != 0) {
             return self.error_hint(
@@ -147,8 +149,10 @@ impl<'a> Lower<'a> {
                 let quotient = self.b.div(a, b);
                 return Ok(self.b.unary(Unary::Floor, quotient));
             }
-            // Warp's, and C's: cut towards 0.
-            BinaryOp::FloorDiv => Binary::Div,
+            BinaryOp::FloorDiv => {
+                let by_zero = self.b.kernel.as_const(b).is_some_and(|b| b.is(0));
+                return if by_zero { self.error(span, BY_ZERO) } else { Ok(self.floor_div(a, b)) };
+            }
             BinaryOp::Mod => Binary::Mod,
             BinaryOp::Pow if float => Binary::Pow,
             BinaryOp::Pow => {
@@ -169,9 +173,30 @@ impl<'a> Lower<'a> {
         }
         let zero = self.b.kernel.as_const(b).is_some_and(|b| b.is(0));
         if matches!(op, Binary::Div | Binary::Mod) && !float && zero {
-            return self.error(span, "this divides an integer by 0");
+            return self.error(span, BY_ZERO);
         }
         Ok(self.b.binary(op, a, b))
+    }
+
+    /// The quotient of integers, rounded down: one less than what division gives if that cut a negative fraction.
+    pub(super) fn floor_div(&mut self, a: Value, b: Value) -> Value {
+        let dtype = self.b.kernel.dtype(a);
+        let quotient = self.b.div(a, b);
+        if dtype.is_unsigned() {
+            return quotient;
+        }
+        let (zero, one) = (self.b.zero(dtype), self.b.int(dtype, 1));
+        let negative = self.b.compare(Compare::Lt, a, zero);
+        let divisor = self.b.compare(Compare::Lt, b, zero);
+        let opposite = match self.b.kernel.as_const(divisor) {
+            Some(known) if known.is(0) => negative,
+            _ => self.b.compare(Compare::Ne, negative, divisor),
+        };
+        let product = self.b.mul(quotient, b);
+        let inexact = self.b.compare(Compare::Ne, product, a);
+        let cut = self.b.binary(Binary::And, opposite, inexact);
+        let below = self.b.binary(Binary::Sub, quotient, one);
+        self.b.select(cut, below, quotient)
     }
 
     /// A function of pairs of scalars.
@@ -264,13 +289,17 @@ impl<'a> Lower<'a> {
     }
 }
 
-/// Of two integers. They divide as int32 does: cut towards 0.
+/// Of two integers, as int32 has it: `/` and `%` cut towards 0, `//` rounds down.
 fn integer_binary(op: BinaryOp, a: i128, b: i128) -> Option<i128> {
     Some(match op {
         BinaryOp::Add => a.checked_add(b)?,
         BinaryOp::Sub => a.checked_sub(b)?,
         BinaryOp::Mul => a.checked_mul(b)?,
-        BinaryOp::Div | BinaryOp::FloorDiv => a.checked_div(b)?,
+        BinaryOp::Div => a.checked_div(b)?,
+        BinaryOp::FloorDiv => {
+            let cut = a.checked_rem(b)? != 0 && (a < 0) != (b < 0);
+            a.checked_div(b)? - i128::from(cut)
+        }
         BinaryOp::Mod => a.checked_rem(b)?,
         BinaryOp::Pow => a.checked_pow(u32::try_from(b).ok()?)?,
         BinaryOp::And => a & b,

@@ -176,8 +176,12 @@ impl<'a> Lower<'a> {
                 self.b.binary(Binary::Min, above, *high)
             }
             ("floordiv", [a, b]) => {
-                let quotient = self.b.div(*a, *b);
-                if dtype.is_float() { self.b.unary(Unary::Floor, quotient) } else { quotient }
+                if dtype.is_float() {
+                    let quotient = self.b.div(*a, *b);
+                    self.b.unary(Unary::Floor, quotient)
+                } else {
+                    self.floor_div(*a, *b)
+                }
             }
             ("radians" | "degrees" | "frac" | "lerp" | "smoothstep", _) if !dtype.is_float() => {
                 return self.needs_float(span, name);
