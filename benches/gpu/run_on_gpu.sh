@@ -62,7 +62,7 @@ run_list() {
     export BULLET_POISON=1
     xargs -P "$jobs" -L 1 bash -c 'run_one "$@"' run_one < "$list"
     export -n BULLET_POISON
-    for group in $(cut -d' ' -f1 "$list" | uniq); do
+    for group in $(awk '!seen[$1]++ { print $1 }' "$list"); do
         p=$(grep -c "^$group passed$" "$out/results"); f=$(grep -c "^$group failed$" "$out/results")
         passed=$((passed + p)); failed=$((failed + f))
         echo "$group: $p passed, $f failed"
@@ -96,9 +96,13 @@ if [ $tests = 1 ]; then
 fi
 if [ $sanitize = 1 ]; then
     add kernels-memcheck "$here/tests/kernels-cuda" compute-sanitizer --tool memcheck --error-exitcode 9
-    # racecheck does not understand how cuBLAS's kernels wait.
+    # racecheck does not understand how cuBLAS's kernels wait. Each part of a test of products is a process.
     add kernels-racecheck "$here/tests/kernels-cuda" \
         env BULLET_CUBLASLT=0 compute-sanitizer --tool racecheck --error-exitcode 9
+    awk '$1 == "kernels-racecheck" && $3 ~ /^gemm::/ {
+        for (i = 0; i < 8; i++) { line = $0; sub("kernels-racecheck", "kernels-racecheck-" i, line)
+            sub(" env ", " env BULLET_TEST_SLICE=" i "/8 ", line); print line }; next } { print }' "$list" > "$list.parts"
+    mv "$list.parts" "$list"
 fi
 [ -s "$list" ] && run_list
 # The last line of pytest's output, counted: count_pytest NAME LOG.

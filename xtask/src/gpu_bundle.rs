@@ -30,6 +30,7 @@ const FILES: &[(&str, &str)] = &[
     ("benches/gpu/run_on_gpu.sh", ""),
     ("benches/gpu/peers.py", ""),
     ("benches/gpu/python.py", ""),
+    ("benches/gpu/kernels.py", ""),
     ("benches/gpu/report.py", ""),
     ("configs", ""),
     ("README.md", ""),
