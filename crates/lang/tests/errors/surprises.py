@@ -1,3 +1,5 @@
+"""Numbers, loops and calls that mean less here than in Python."""
+
 import warp as wp
 
 

@@ -1,3 +1,5 @@
+"""Assignments in expressions, and what `import *` brings."""
+
 import warp as wp
 from warp import *
 
