@@ -69,6 +69,7 @@ run_list() {
     done
 }
 
+[ -x "$here/bullet" ] || tar -C "$here" -xzf "$here/programs.tar.gz"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null
 devices=$("$here/bullet" devices)
 echo "$devices"
@@ -85,9 +86,14 @@ export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
 if [ $tests = 1 ]; then
     for tier in ${tiers:-$all}; do
         for program in "$here"/tests/*; do
-            [ -f "$program" ] || continue
+            # What the kernel language makes is the same for each.
+            [ -f "$program" ] && [ "$(basename "$program")" != launch-unit ] || continue
             add "$(basename "$program")-$tier" "$program" env BULLET_TIER="$tier"
         done
+    done
+    # Random kernels, 2000 of them: a process compiles one after the other.
+    for part in $(seq 0 15); do
+        add "launch-$part" "$here/tests/launch-unit" env BULLET_LANG_SEED=$((1 + 125 * part)) BULLET_LANG_KERNELS=125
     done
     # As on a device so full that no op has room for its workspace.
     for way in parts cpu; do
@@ -123,6 +129,17 @@ if [ $python = 1 ]; then
     log=$out/python.log
     PYTHONPATH=$out/site python3 -m pytest -q -p no:cacheprovider "$here/tests/python" > "$log" 2>&1
     count_pytest python "$log"
+    # Kernels, where nothing says on which device arrays are made.
+    log=$out/python-kernels.log
+    BULLET_DEVICE=cuda:0 PYTHONPATH=$out/site python3 -m pytest -q -p no:cacheprovider "$here"/tests/python/test_lang*.py > "$log" 2>&1
+    count_pytest python-kernels "$log"
+    log=$out/examples-kernels.log
+    if PYTHONPATH=$out/site python3 "$here/examples/kernels/run.py" > "$log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "FAILED examples/kernels/run.py: $log"
+    fi
+    cat "$log"
     # The array API's own tests, of a checkout that is patched as docs/array-api.md says.
     if [ -d "$here/array-api-tests" ]; then
         log=$out/array-api.log
@@ -139,6 +156,7 @@ if [ $benches = 1 ]; then
     # The second start finds everything compiled.
     "$here/bullet-bench-gpu" start 2>> "$out/bench.err" | tee "$out/start.jsonl"
     PYTHONPATH=$out/site python3 "$here/python.py" 2>> "$out/bench.err" | tee "$out/python.jsonl"
+    PYTHONPATH=$out/site python3 "$here/kernels.py" 2>> "$out/bench.err" | tee "$out/kernels.jsonl"
 fi
 if [ -n "$peers" ]; then
     [ "$peers" = all ] && peers=""

@@ -137,6 +137,7 @@ def test_a_launch_that_fails_is_noticed():
             wp.launch(total, 2, [y, wp.zeros(1)])
 
 
+@ON_CPU
 def test_arrays_of_numpy_are_copied_where_they_are_read_and_not_written():
     @wp.kernel
     def multiply(a: wp.array(dtype=float), b: wp.array(dtype=float), out: wp.array(dtype=float)):

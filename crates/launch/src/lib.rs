@@ -24,6 +24,8 @@ mod cuda;
 mod error;
 mod kernel;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use bullet_jit::FaultKind;
 pub use error::{Error, Result};
