@@ -16,7 +16,7 @@ use bullet_tensor::{DType, Device, Tensor};
 use generate::{COLUMNS, Random, module};
 
 use crate::code::Code;
-use crate::kernel::{Arg, types};
+use crate::kernel::{Arg, LaunchOptions, types};
 
 /// How many threads run each kernel: a warp and some.
 const THREADS: usize = 37;
@@ -88,7 +88,8 @@ impl Case<'_> {
                 interp::Arg::Int(n) => Arg::Scalar(n as u64),
             })
             .collect();
-        code.launch(device, &[THREADS as i32], &args).unwrap_or_else(|e| panic!("{e}\n{}", self.kernel));
+        code.launch(device, &[THREADS as i32], &args, LaunchOptions::default())
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.kernel));
         let read = |tensor: &Option<Tensor>| {
             let tensor = tensor.as_ref().expect("every array is an argument");
             tensor.cast(DType::F64).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{e}"))

@@ -22,6 +22,7 @@ from typing import Any
 from bullet_core import _core
 
 from . import _types as types
+from . import config
 from ._arrays import array, empty, empty_like, from_numpy, full, full_like, ones, ones_like, zeros, zeros_like
 from ._builtins import NAMES as _NAMES
 from ._builtins import Builtin as _Builtin
@@ -30,7 +31,6 @@ from ._host import INSTEAD as _INSTEAD
 from ._host import (
     ScopedDevice,
     ScopedTimer,
-    config,
     get_cuda_device_count,
     get_cuda_devices,
     get_device,

@@ -158,41 +158,6 @@ class ScopedTimer:
             device.synchronize()
 
 
-class Config:
-    """Settings of Warp's. Those that would change results and are not there are refused; others say how Warp works inside, are
-    kept, and change nothing."""
-
-    _REFUSED = {
-        "fast_math": "kernels compute as IEEE says",
-        "kernel_cache_dir": "set the environment variable BULLET_CACHE_DIR before the first launch",
-        "cuda_output": "`bullet compile --emit ptx` shows the code",
-    }
-    _KEPT = {
-        "cache_kernels": True, "deprecation_warnings": True, "enable_backward": True, "enable_graph_capture_module_load_by_default": True,
-        "enable_mempools_at_init": True, "enable_tiles_in_stack_memory": True, "kernel_cache_dir": None, "launch_array_access_mode": None,
-        "line_directives": True, "lineinfo": False, "llvm_cuda": False, "log_level": 20, "max_unroll": 16, "mode": "release",
-        "optimization_level": None, "print_launches": False, "ptx_target_arch": None, "quiet": False, "track_memory": False,
-        "use_precompiled_headers": True, "verbose": False, "verbose_warnings": False, "verify_autograd_array_access": False,
-        "verify_cuda": False, "verify_fp": False, "version": bc.__version__, "fast_math": False, "cuda_output": None,
-    }  # fmt: skip
-
-    def __init__(self):
-        self.__dict__.update(self._KEPT)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self._KEPT:
-            raise AttributeError(f"wp.config has no {name!r}")
-        if name in self._REFUSED and value != self._KEPT[name]:
-            raise ValueError(f"wp.config.{name} cannot be {value!r}: {self._REFUSED[name]}")
-        self.__dict__[name] = value
-
-    def __repr__(self):
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
-
-
-config = Config()
-
-
 def refuse(what: str, **options: Any) -> None:
     """Raises an error that names the first option that was given and is not there."""
     for name, given in options.items():
