@@ -104,7 +104,8 @@ impl Case<'_> {
         let far = |a: f64, b: f64, tolerance: f64| {
             a.to_bits() != b.to_bits()
                 && !(a.is_nan() && b.is_nan())
-                && !((a - b).abs() <= tolerance * (1.0 + b.abs()))
+                // Also where one is NaN and the other is not.
+                && (a - b).abs().partial_cmp(&(tolerance * (1.0 + b.abs()))).is_none_or(|order| order.is_gt())
         };
         let wrong = |tolerance: f64, other: &[Vec<f64>]| {
             let pairs = other.iter().zip(&expected).flat_map(|(a, b)| a.iter().copied().zip(floats(b)));
