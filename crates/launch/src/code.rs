@@ -11,7 +11,7 @@ use bullet_tensor::{Device, DeviceKind, Tensor, access};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, types};
+use crate::kernel::{Arg, LaunchOptions, types};
 use crate::{cpu, cuda};
 
 /// Made of an IR kernel at the first launch on each device.
@@ -44,18 +44,24 @@ impl Code {
     }
 
     /// Runs it; the caller has checked the arguments.
-    pub(crate) fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    pub(crate) fn launch(
+        &self,
+        device: &Device,
+        grid: &[i32],
+        args: &[Arg],
+        options: LaunchOptions,
+    ) -> Result<()> {
         let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
         for (arg, effect) in args.iter().zip(&self.effects) {
             if let Arg::Array(tensor) = arg {
                 if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
             }
         }
-        access(&reads, &writes, || self.run(device, grid, args))?
+        access(&reads, &writes, || self.run(device, grid, args, options))?
     }
 
     /// Runs it with the memory of its arguments held.
-    fn run(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    fn run(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -76,7 +82,7 @@ impl Code {
                 let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
                 let strided = threads > i32::MAX as u64
                     || types(&self.ir).zip(args).any(|(ty, arg)| !cuda::is_plain(ty, arg));
-                self.function(device, strided)?.launch(&self.ir, self.tape, grid, args)
+                self.function(device, strided)?.launch(&self.ir, self.tape, grid, args, options.block)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{Buffer, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId};
@@ -9,9 +9,6 @@ use bullet_tensor::{Device, Tensor};
 
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Arg, types};
-
-/// Threads a block: a multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
-const BLOCK: u32 = 256;
 
 /// A loaded kernel.
 #[derive(Debug)]
@@ -49,7 +46,7 @@ impl Function {
         let layout = if strided { Layout::Strided } else { Layout::Contiguous };
         let text = source(&[kernel], CudaOptions { layout });
         let module = device.load(&Program { name: &kernel.name, source: &text, minimal: true })?;
-        let function = device.driver().function(module, &kernel.name)?;
+        let function = device.driver().function(module, &symbol(&kernel.name))?;
         Ok(Function { device: device.clone(), strided, module, function })
     }
 
@@ -57,15 +54,22 @@ impl Function {
         self.device == *device && self.strided == strided
     }
 
-    /// Enqueues it; a tape that has to be measured is waited for.
-    pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
+    /// Enqueues it in blocks of so many threads; a tape that has to be measured is waited for.
+    pub(crate) fn launch(
+        &self,
+        kernel: &ir::Kernel,
+        tape: Tape,
+        grid: &[i32],
+        args: &[Arg],
+        block: u32,
+    ) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-        let blocks = threads.div_ceil(BLOCK.into());
+        let blocks = threads.div_ceil(block.into());
         if blocks > i32::MAX as u64 {
             return argument(format!(
                 "`{}` is launched over {threads} threads, more than {} on a GPU",
                 kernel.name,
-                i32::MAX as u64 * u64::from(BLOCK)
+                i32::MAX as u64 * u64::from(block)
             ));
         }
         let mut packed = KernelArgs::new();
@@ -74,15 +78,15 @@ impl Function {
         });
         types(kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
         let config =
-            LaunchConfig { grid: [blocks as u32, 1, 1], block: [BLOCK, 1, 1], ..LaunchConfig::default() };
+            LaunchConfig { grid: [blocks as u32, 1, 1], block: [block, 1, 1], ..LaunchConfig::default() };
         if !takes_tape(kernel) {
             return self.run(config, &packed);
         }
         let words = match tape {
             Tape::Words(words) => words,
-            Tape::Measured => self.with_tape(config, &packed, 0, threads)?.words()?,
+            Tape::Measured => self.with_tape(config, &packed, None, threads)?.words()?,
         };
-        let need = self.with_tape(config, &packed, words, threads)?;
+        let need = self.with_tape(config, &packed, Some(words), threads)?;
         // What is known without measuring is enough.
         if tape == Tape::Measured && need.words()? > words {
             return Err(Error::Gradient(format!(
@@ -94,17 +98,24 @@ impl Function {
         Ok(())
     }
 
-    /// Enqueues it with so many words a thread, or to measure with none; where the words that the hungriest thread wants will be.
-    fn with_tape(&self, config: LaunchConfig, args: &KernelArgs, words: u64, threads: u64) -> Result<Need> {
+    /// Enqueues it with so many words a thread, or to measure; where the words that the hungriest thread wants will be.
+    fn with_tape(
+        &self,
+        config: LaunchConfig,
+        args: &KernelArgs,
+        words: Option<u64>,
+        threads: u64,
+    ) -> Result<Need> {
         let device = &self.device;
-        let size = u32::try_from(words).map_err(|_| too_long(words))?;
-        let bytes =
-            words.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(words))?;
-        let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(words))?)?;
+        let each = words.unwrap_or(0);
+        let size = u32::try_from(each).map_err(|_| too_long(each))?;
+        let bytes = each.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(each))?;
+        let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(each))?)?;
         let need = device.alloc(size_of::<u32>())?;
         need.send(0, &0u32.to_ne_bytes())?;
         let mut args = args.clone();
-        args.push(if words == 0 { 0u64 } else { memory.ptr().0 }).push(size).push(need.ptr());
+        // Without a tape it is measured; one of no words has an address, too.
+        args.push(words.map_or(0, |_| memory.ptr().0)).push(size).push(need.ptr());
         self.run(config, &args)?;
         Ok(Need(need))
     }

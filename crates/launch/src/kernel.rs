@@ -22,6 +22,22 @@ pub enum Arg {
     Array(Tensor),
 }
 
+/// How to launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaunchOptions {
+    /// Threads of a block on a GPU, 1 to 1024. The CPU has no blocks.
+    pub block: u32,
+    /// Whether a tape may differentiate it; else it refuses where gradients flow.
+    pub differentiable: bool,
+}
+
+impl Default for LaunchOptions {
+    fn default() -> LaunchOptions {
+        // A multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
+        LaunchOptions { block: 256, differentiable: true }
+    }
+}
+
 /// A parameter of the IR as the source has it.
 #[derive(Clone, Debug)]
 pub struct Param {
@@ -141,15 +157,24 @@ impl Kernel {
     ///
     /// # Errors
     /// Arguments that do not fit; what the kernel did wrong, of a CPU; a device that cannot run it.
-    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         let extents = self.extents(grid)?;
         self.check(device, args)?;
-        self.run(device, &extents, args)
+        self.run(device, &extents, args, options)
     }
 
     /// Runs it over [extents](Kernel::extents), with arguments that were [checked](Kernel::check).
-    pub(crate) fn run(&self, device: &Device, extents: &[i32], args: &[Arg]) -> Result<()> {
-        self.code.launch(device, extents, args)
+    pub(crate) fn run(
+        &self,
+        device: &Device,
+        extents: &[i32],
+        args: &[Arg],
+        options: LaunchOptions,
+    ) -> Result<()> {
+        if !(1..=1024).contains(&options.block) {
+            return argument(format!("a block has 1 to 1024 threads, not {}", options.block));
+        }
+        self.code.launch(device, extents, args, options)
     }
 
     /// The lengths of the grid's dimensions that the kernel asks for: those behind the last are one with it, as in Warp.

@@ -29,5 +29,5 @@ mod tests;
 
 pub use bullet_jit::FaultKind;
 pub use error::{Error, Result};
-pub use kernel::{Arg, Kernel, Param};
+pub use kernel::{Arg, Kernel, LaunchOptions, Param};
 pub use tape::{Gradient, Tape};

@@ -21,7 +21,7 @@ use bullet_tensor::{DType, Device, Tensor, no_grad};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, Backward, Kernel};
+use crate::kernel::{Arg, Backward, Kernel, LaunchOptions};
 
 /// The gradient of an array that asked for one. Clones are the same gradient: views of the array have it, too.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,7 @@ struct Record {
     device: Device,
     extents: SmallVec<[i32; 4]>,
     args: Vec<Arg>,
+    options: LaunchOptions,
     kept: Vec<Kept>,
     /// The parameters that have gradients.
     active: Vec<usize>,
@@ -127,6 +128,7 @@ impl Tape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
+        options: LaunchOptions,
     ) -> Result<()> {
         let extents = kernel.extents(grid)?;
         kernel.check(device, &args)?;
@@ -134,9 +136,16 @@ impl Tape {
         let active = self.activate(kernel, &args, gradients);
         if active.is_empty() {
             self.preserve(kernel, &args)?;
-            kernel.run(device, &extents, &args)?;
+            kernel.run(device, &extents, &args, options)?;
             self.renew(kernel, &args);
             return Ok(());
+        }
+        if !options.differentiable {
+            return Err(Error::Gradient(format!(
+                "`{}` has enable_backward=False, but gradients flow through the arrays of this launch; launch it with \
+                 record_tape=False if what it writes is to be a constant",
+                kernel.name()
+            )));
         }
         check_overlap(kernel, &args)?;
         check_foreign(kernel, foreign)?;
@@ -156,7 +165,7 @@ impl Tape {
                 _ => Kept::Shape,
             });
         }
-        kernel.run(device, &extents, &args)?;
+        kernel.run(device, &extents, &args, options)?;
         self.renew(kernel, &args);
         for (index, arg) in args.iter().enumerate() {
             let Arg::Array(tensor) = arg else { continue };
@@ -172,7 +181,7 @@ impl Tape {
             }
         }
         let (kernel, device) = (kernel.clone(), device.clone());
-        self.records.push(Record { kernel, device, extents, args, kept, active, backward });
+        self.records.push(Record { kernel, device, extents, args, options, kept, active, backward });
         Ok(())
     }
 
@@ -258,6 +267,11 @@ impl Tape {
         }
     }
 
+    /// Whether gradients flow in an array's memory: one that asked for its own and was launched on, or what such were written to.
+    pub fn follows(&self, array: &Tensor) -> bool {
+        self.active.contains_key(&array.memory_id())
+    }
+
     /// Goes back from these arrays, whose gradients are given, and adds to every [`Gradient`] that was asked for.
     ///
     /// # Errors
@@ -327,7 +341,7 @@ impl Pass<'_> {
             let Arg::Array(array) = &record.args[index] else { continue };
             args.push(Arg::Array(array.place_in(&self.flat(array)?)));
         }
-        backward.code.launch(&record.device, &record.extents, &args)
+        backward.code.launch(&record.device, &record.extents, &args, record.options)
     }
 
     /// Takes the final gradient of an array, at the last launch that wrote it.

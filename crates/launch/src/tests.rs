@@ -16,7 +16,7 @@ use bullet_tensor::{DType, Device, Tensor};
 use generate::{COLUMNS, Random, module};
 
 use crate::code::Code;
-use crate::kernel::{Arg, types};
+use crate::kernel::{Arg, LaunchOptions, types};
 
 /// How many threads run each kernel: a warp and some.
 const THREADS: usize = 37;
@@ -88,7 +88,8 @@ impl Case<'_> {
                 interp::Arg::Int(n) => Arg::Scalar(n as u64),
             })
             .collect();
-        code.launch(device, &[THREADS as i32], &args).unwrap_or_else(|e| panic!("{e}\n{}", self.kernel));
+        code.launch(device, &[THREADS as i32], &args, LaunchOptions::default())
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.kernel));
         let read = |tensor: &Option<Tensor>| {
             let tensor = tensor.as_ref().expect("every array is an argument");
             tensor.cast(DType::F64).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{e}"))
@@ -103,7 +104,8 @@ impl Case<'_> {
         let far = |a: f64, b: f64, tolerance: f64| {
             a.to_bits() != b.to_bits()
                 && !(a.is_nan() && b.is_nan())
-                && !((a - b).abs() <= tolerance * (1.0 + b.abs()))
+                // Also where one is NaN and the other is not.
+                && (a - b).abs().partial_cmp(&(tolerance * (1.0 + b.abs()))).is_none_or(|order| order.is_gt())
         };
         let wrong = |tolerance: f64, other: &[Vec<f64>]| {
             let pairs = other.iter().zip(&expected).flat_map(|(a, b)| a.iter().copied().zip(floats(b)));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bullet_lang::Options;
 use bullet_lang::link::{Binding, Definition, Kind, link};
-use bullet_launch::{Error, FaultKind, Kernel};
+use bullet_launch::{Error, FaultKind, Kernel, LaunchOptions};
 use bullet_tensor::Device;
 use pyo3::exceptions::{PyAssertionError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -169,8 +169,8 @@ impl PyKernel {
         self.0.signature().iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Runs it over a grid, with the arguments of both tuples; on the tape if there is one.
-    #[pyo3(signature = (dim, inputs, outputs, device, tape))]
+    /// Runs it over a grid, with the arguments of both tuples; on the tape if there is one. A block of 0 threads is the usual one.
+    #[pyo3(signature = (dim, inputs, outputs, device, tape, block = 0, differentiable = true))]
     fn launch(
         &self,
         py: Python<'_>,
@@ -179,14 +179,20 @@ impl PyKernel {
         outputs: Vec<Bound<'_, PyAny>>,
         device: Option<AnyDevice>,
         tape: Option<&Bound<'_, PyTape>>,
+        block: u32,
+        differentiable: bool,
     ) -> PyResult<()> {
         let given = inputs.iter().chain(&outputs);
         let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
         let device = device_of(device, &args)?;
         let grid = &dim.0[..dim.1];
+        let usual = LaunchOptions::default();
+        let options = LaunchOptions { block: if block == 0 { usual.block } else { block }, differentiable };
         match tape {
-            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign),
-            None => interrupt::detached(py, || self.0.launch(&device, grid, &args))?.map_err(exception),
+            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, options),
+            None => {
+                interrupt::detached(py, || self.0.launch(&device, grid, &args, options))?.map_err(exception)
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bullet_launch::{Arg, Gradient, Kernel, Tape};
+use bullet_launch::{Arg, Gradient, Kernel, LaunchOptions, Tape};
 use bullet_tensor::{Device, Tensor};
 use pyo3::prelude::*;
 
@@ -30,9 +30,10 @@ impl PyTape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
+        options: LaunchOptions,
     ) -> PyResult<()> {
-        interrupt::detached(py, || self.lock().launch(kernel, device, grid, args, gradients, foreign))?
-            .map_err(exception)
+        let launch = || self.lock().launch(kernel, device, grid, args, gradients, foreign, options);
+        interrupt::detached(py, launch)?.map_err(exception)
     }
 }
 
@@ -58,6 +59,12 @@ impl PyTape {
             .map(|(array, gradient)| (array.get().tensor.clone(), gradient.get().tensor().detach()))
             .collect();
         interrupt::detached(py, || self.lock().backward(&seeds))?.map_err(exception)
+    }
+
+    /// Whether gradients flow in an array.
+    fn follows(&self, py: Python<'_>, array: &Bound<'_, PyArray>) -> bool {
+        let tensor = &array.get().tensor;
+        py.detach(|| self.lock().follows(tensor))
     }
 
     /// Makes the gradients that were asked for zero.

@@ -35,7 +35,7 @@ mod prelude;
 mod standalone;
 mod stmt;
 
-pub(crate) use names::is_reserved;
+pub use names::symbol;
 pub use standalone::standalone;
 
 /// How arrays lie in memory.
@@ -197,7 +197,7 @@ impl<'a> Emitter<'a> {
                 ["unsigned* tape_words", "unsigned tape_size", "unsigned* tape_need"].map(String::from),
             );
         }
-        let name = &kernel.name;
+        let name = symbol(&kernel.name);
         let params = wrap(&params, &format!("extern \"C\" __global__ void {name}("), ")");
         let _ = writeln!(self.out, "{params} {{");
         self.place();
