@@ -36,7 +36,7 @@ pub struct Options {
     /// The most bytes of tape that a worker may have, for the threads that it runs side by side.
     pub tape_limit: usize,
     /// Whether updates whose order matters are recorded, for [`Program::launch_in_order`]: of kernels whose
-    /// [order](bullet_lang::order::order) is `Records`, and without lanes. Only that launches such a program.
+    /// [order](bullet_lang::order::order) is `Records`. Only that launches such a program.
     pub records: bool,
 }
 

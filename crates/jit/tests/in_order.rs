@@ -3,11 +3,11 @@
 #[allow(dead_code)]
 mod common;
 
-use bullet_jit::{FaultKind, Options, Program};
+use bullet_jit::{FaultKind, Lanes, Options, Program};
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::Kernel;
-use bullet_lang::order::{Order, order};
+use bullet_lang::order::{Order, order, updates_once};
 use bullet_lang::{Options as Front, compile};
 use bullet_ops::DType;
 use common::{Layout, launch_as, program_in_order};
@@ -50,11 +50,14 @@ fn check(kernel: &Kernel, threads: usize, arrays: &[Array<f64>], context: &str) 
     let mut expected = arrays.to_vec();
     run(kernel, &[threads], &args, &mut expected, Run { rounded: true, fuel: u64::MAX })
         .unwrap_or_else(|e| panic!("{e}"));
-    let program = program_in_order(kernel);
-    for _ in 0..4 {
-        let found = launch_as(true, &program, kernel, &[threads as u32], &args, arrays, Layout::Contiguous)
-            .unwrap_or_else(|e| panic!("{e}"));
-        assert!(bits(&found) == bits(&expected), "{context}, {threads} threads");
+    for lanes in [Lanes::Off, Lanes::Always] {
+        let program = program_in_order(kernel, lanes);
+        for _ in 0..3 {
+            let grid = [threads as u32];
+            let found = launch_as(true, &program, kernel, &grid, &args, arrays, Layout::Contiguous)
+                .unwrap_or_else(|e| panic!("{e}"));
+            assert!(bits(&found) == bits(&expected), "{context}, {threads} threads, {lanes:?}");
+        }
     }
 }
 
@@ -73,6 +76,28 @@ fn uneven_work_gives_the_bits_of_the_interpreter() {
             let arrays = [&arrays[..], &[floats(dtype, threads, 1.0)]].concat();
             check(&kernel, threads, &arrays, name);
         }
+    }
+}
+
+#[test]
+fn lanes_keep_the_order() {
+    let text = "
+import warp as wp
+
+@wp.kernel
+def once(x: wp.array(dtype=float), few: wp.array(dtype=wp.vec2), total: wp.array(dtype=float)):
+    i = wp.tid()
+    y = x[i] * 0.75 + 0.125
+    if y > 0.0:
+        wp.atomic_add(few, (i * 7919) % few.shape[0], wp.vec2(y, x[i]))
+    wp.atomic_add(total, 0, y / (1.0 + x[i] * x[i]))
+";
+    let kernel = kernel(text);
+    assert!(updates_once(&kernel, true));
+    for threads in [7, 1000, 30_003] {
+        let mut few = floats(DType::F32, 22, 1.0);
+        few.shape = vec![11];
+        check(&kernel, threads, &[floats(DType::F32, threads, 1.0), few, floats(DType::F32, 1, 1.0)], "once");
     }
 }
 
@@ -139,7 +164,7 @@ def bad(x: wp.array(dtype=float), out: wp.array(dtype=float)):
     assert i % 20011 != 20010
 ";
     let kernel = kernel(text);
-    let program = program_in_order(&kernel);
+    let program = program_in_order(&kernel, Lanes::Auto);
     let (threads, args) = (1 << 18, [Arg::Array(0), Arg::Array(1)]);
     let arrays = [floats(DType::F32, threads, 1.0), floats(DType::F32, 1, 1.0)];
     for _ in 0..4 {
@@ -152,7 +177,7 @@ def bad(x: wp.array(dtype=float), out: wp.array(dtype=float)):
 #[test]
 fn images_keep_that_a_program_records() {
     let kernel = kernel(&UNEVEN.replace("TYPE", "wp.float32"));
-    let program = program_in_order(&kernel);
+    let program = program_in_order(&kernel, Lanes::Auto);
     let again = Program::from_bytes(&program.to_bytes().expect("bytes")).expect("the same program");
     let args: Vec<Arg<f64>> = (0..4).map(Arg::Array).collect();
     let arrays: Vec<Array<f64>> =

@@ -96,8 +96,9 @@ fn both(
         module(seed)
     );
     // In order it is the same without exceptions.
-    let found = launch_as(true, &program_in_order(kernel), kernel, &[THREADS as u32], args, before, layout)
-        .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
+    let found =
+        launch_as(true, &program_in_order(kernel, lanes), kernel, &[THREADS as u32], args, before, layout)
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
     assert!(
         same(&found, &after, &vec![false; before.len()]),
         "seed {seed}, in order: {found:?}, not {after:?}\n{}\n{kernel}",

@@ -126,6 +126,16 @@ pub fn recorded(kernel: &Kernel, distinct: bool) -> Vec<bool> {
     recorded
 }
 
+/// Whether a thread records at most one update of each element, so that the order of threads is all that there is: then those that
+/// run side by side may put down their records one instruction after the other.
+pub fn updates_once(kernel: &Kernel, distinct: bool) -> bool {
+    let recorded = recorded(kernel, distinct);
+    collect(kernel).values().all(|found| match &found.atomics[..] {
+        [one] => one.loops.is_empty(),
+        all => all.iter().all(|update| !recorded[update.inst.index()]),
+    })
+}
+
 /// Which instructions put down records on a GPU: sums only.
 pub(crate) fn recorded_sums(kernel: &Kernel, distinct: bool) -> Vec<bool> {
     let mut recorded = recorded(kernel, distinct);

@@ -203,8 +203,10 @@ impl<'a> Emitter<'a> {
         // A loop over threads, which knows their places without dividing.
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
         // Functions of lanes take them in registers, as this convention has it.
-        let can = self.ops.call_conv == CallConv::SystemV && !self.options.records;
-        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes)).flatten();
+        let records = self.options.records;
+        let can =
+            self.ops.call_conv == CallConv::SystemV && (!records || order::updates_once(self.kernel, true));
+        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes, records)).flatten();
         self.lanes = if shapes.is_some() { LANES } else { 1 };
         let args = self.place_args(start, &first);
         let dense = shapes.as_ref().and_then(|shapes| self.is_dense(shapes));

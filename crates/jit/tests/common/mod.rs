@@ -193,9 +193,11 @@ pub(crate) fn launch_as(
 
 /// A kernel compiled for launches in order.
 #[allow(dead_code)]
-pub(crate) fn program_in_order(kernel: &Kernel) -> Program {
+pub(crate) fn program_in_order(kernel: &Kernel, lanes: Lanes) -> Program {
     let records = order(kernel, true) == Order::Records;
-    let options = Options { lanes: Lanes::Off, records, ..Options::default() };
+    // Without records lanes are in no order.
+    let lanes = if records { lanes } else { Lanes::Off };
+    let options = Options { lanes, records, ..Options::default() };
     Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }
 

@@ -12,7 +12,7 @@ use crate::passes;
 pub(crate) struct Access {
     pub(crate) inst: Inst,
     position: usize,
-    loops: Vec<Inst>,
+    pub(crate) loops: Vec<Inst>,
 }
 
 /// What happens to one array.
