@@ -148,16 +148,18 @@ pub(crate) fn recorded_sums(kernel: &Kernel, distinct: bool) -> Vec<bool> {
 /// The parameters whose sums are recorded on a GPU, by their number, in order.
 pub fn summed(kernel: &Kernel, distinct: bool) -> Vec<usize> {
     let plain = kernel.plain();
-    let recorded = recorded_sums(&plain, distinct);
-    let mut found: Vec<usize> = plain
-        .instructions()
-        .into_iter()
-        .filter(|inst| recorded[inst.index()])
-        .filter_map(|inst| match plain.value(plain.inst(inst).args[0]).def {
-            Def::Param(number) => Some(number as usize),
-            _ => None,
-        })
-        .collect();
+    arrays_of(&plain, &recorded_sums(&plain, distinct))
+}
+
+/// The parameters that these instructions update, by their number, in order.
+pub(crate) fn arrays_of(kernel: &Kernel, recorded: &[bool]) -> Vec<usize> {
+    let number = |inst: Inst| match kernel.value(kernel.inst(inst).args[0]).def {
+        Def::Param(number) => Some(number as usize),
+        _ => None,
+    };
+    let instructions = kernel.instructions().into_iter();
+    let mut found: Vec<usize> =
+        instructions.filter(|inst| recorded[inst.index()]).filter_map(number).collect();
     found.sort_unstable();
     found.dedup();
     found

@@ -17,7 +17,7 @@ const BLOCK: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Function {
     device: Device,
-    strided: bool,
+    options: CudaOptions,
     module: ModuleId,
     function: FunctionId,
 }
@@ -33,44 +33,62 @@ impl Drop for Function {
 }
 
 impl Function {
-    pub(crate) fn new(device: &Device, kernel: &ir::Kernel, strided: bool) -> Result<Function> {
-        let layout = if strided { Layout::Strided } else { Layout::Contiguous };
-        let text = source(&[kernel], CudaOptions { layout });
-        let module = device.load(&Program { name: &kernel.name, source: &text, minimal: true })?;
-        let function = device.driver().function(module, &kernel.name)?;
-        Ok(Function { device: device.clone(), strided, module, function })
+    pub(crate) fn new(device: &Device, kernel: &ir::Kernel, options: CudaOptions) -> Result<Function> {
+        Function::load(device, &kernel.name, &source(&[kernel], options), options)
     }
 
-    pub(crate) fn is_for(&self, device: &Device, strided: bool) -> bool {
-        self.device == *device && self.strided == strided
+    /// The one of this name in a source.
+    pub(crate) fn load(device: &Device, name: &str, text: &str, options: CudaOptions) -> Result<Function> {
+        let module = device.load(&Program { name, source: text, minimal: true })?;
+        let function = device.driver().function(module, name)?;
+        Ok(Function { device: device.clone(), options, module, function })
+    }
+
+    pub(crate) fn is_for(&self, device: &Device, options: CudaOptions) -> bool {
+        self.device == *device && self.options == options
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Enqueues it; a tape that has to be measured is waited for.
     pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-        let blocks = threads.div_ceil(BLOCK.into());
-        if blocks > i32::MAX as u64 {
-            return argument(format!(
-                "`{}` is launched over {threads} threads, more than {} on a GPU",
-                kernel.name,
-                i32::MAX as u64 * u64::from(BLOCK)
-            ));
-        }
+        self.launch_part(kernel, tape, grid, args, threads, &|_| {})
+    }
+
+    /// The same for so many threads of the grid, with more arguments behind those of the tape.
+    pub(crate) fn launch_part(
+        &self,
+        kernel: &ir::Kernel,
+        tape: Tape,
+        grid: &[i32],
+        args: &[Arg],
+        part: u64,
+        more: &dyn Fn(&mut KernelArgs),
+    ) -> Result<()> {
+        let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
         let mut packed = KernelArgs::new();
         grid.iter().for_each(|&length| {
             packed.push(length);
         });
         types(kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
-        let config =
-            LaunchConfig { grid: [blocks as u32, 1, 1], block: [BLOCK, 1, 1], ..LaunchConfig::default() };
         if !takes_tape(kernel) {
-            return self.run(config, &packed);
+            more(&mut packed);
+            return self.run_of(kernel, part, &packed);
         }
+        let run = |words: u64| {
+            self.with_tape(&packed, words, threads, &|packed| {
+                more(packed);
+                self.run_of(kernel, part, packed)
+            })
+        };
         let words = match tape {
             Tape::Words(words) => words,
-            Tape::Measured => self.with_tape(config, &packed, 0, threads)?,
+            Tape::Measured => run(0)?,
         };
-        let needed = self.with_tape(config, &packed, words, threads)?;
+        let needed = run(words)?;
         if needed > words {
             return Err(Error::Gradient(format!(
                 "the adjoint `{}` needs {needed} words of tape a thread, but took {words} when it was measured: an array that \
@@ -82,7 +100,13 @@ impl Function {
     }
 
     /// Launches with so many words a thread, or to measure with none; the words that the hungriest thread wants.
-    fn with_tape(&self, config: LaunchConfig, args: &KernelArgs, words: u64, threads: u64) -> Result<u64> {
+    fn with_tape(
+        &self,
+        args: &KernelArgs,
+        words: u64,
+        threads: u64,
+        run: &dyn Fn(&mut KernelArgs) -> Result<()>,
+    ) -> Result<u64> {
         let device = &self.device;
         let size = u32::try_from(words).map_err(|_| too_long(words))?;
         let bytes =
@@ -92,13 +116,27 @@ impl Function {
         need.write(0, &0u32.to_ne_bytes())?;
         let mut args = args.clone();
         args.push(if words == 0 { 0u64 } else { memory.ptr().0 }).push(size).push(need.ptr());
-        self.run(config, &args)?;
+        run(&mut args)?;
         let mut found = [0; size_of::<u32>()];
         need.read(0, &mut found)?;
         Ok(u32::from_ne_bytes(found).into())
     }
 
-    fn run(&self, config: LaunchConfig, args: &KernelArgs) -> Result<()> {
+    fn run_of(&self, kernel: &ir::Kernel, threads: u64, args: &KernelArgs) -> Result<()> {
+        if threads.div_ceil(BLOCK.into()) > i32::MAX as u64 {
+            return argument(format!(
+                "`{}` is launched over {threads} threads, more than {} on a GPU",
+                kernel.name,
+                i32::MAX as u64 * u64::from(BLOCK)
+            ));
+        }
+        self.run(threads, args)
+    }
+
+    /// Enqueues so many threads, of arguments that are packed.
+    pub(crate) fn run(&self, threads: u64, args: &KernelArgs) -> Result<()> {
+        let grid = [threads.div_ceil(BLOCK.into()) as u32, 1, 1];
+        let config = LaunchConfig { grid, block: [BLOCK, 1, 1], ..LaunchConfig::default() };
         let launch = Launch::Kernel { function: self.function, config, args };
         // SAFETY: the arguments were checked against the kernel's parameters, and their memory is pool memory, which is
         // reused in stream order. That indices are in range is the kernel's own affair, as the user's guide says.
@@ -122,7 +160,7 @@ impl Function {
     fn array(&self, tensor: &Tensor, ndim: usize) -> Vec<u8> {
         let mut bytes = tensor.address().to_ne_bytes().to_vec();
         bytes.extend(tensor.shape()[..ndim].iter().flat_map(|&length| (length as i32).to_ne_bytes()));
-        if self.strided {
+        if self.options.layout == Layout::Strided {
             bytes.resize(bytes.len().next_multiple_of(8), 0);
             bytes.extend(tensor.layout().strides()[..ndim].iter().flat_map(|&s| (s as i64).to_ne_bytes()));
         }

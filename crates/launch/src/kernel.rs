@@ -137,19 +137,25 @@ impl Kernel {
     }
 
     /// Runs it for every place of a grid of 1 to 4 dimensions: on the device of its arrays, or on `device` if it has none.
-    /// On a GPU it returns before the work is done.
+    /// On a GPU it returns before the work is done. `deterministic` makes results the same bits at every run.
     ///
     /// # Errors
     /// Arguments that do not fit; what the kernel did wrong, of a CPU; a device that cannot run it.
-    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg]) -> Result<()> {
+    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg], deterministic: bool) -> Result<()> {
         let extents = self.extents(grid)?;
         self.check(device, args)?;
-        self.run(device, &extents, args)
+        self.run(device, &extents, args, deterministic)
     }
 
     /// Runs it over [extents](Kernel::extents), with arguments that were [checked](Kernel::check).
-    pub(crate) fn run(&self, device: &Device, extents: &[i32], args: &[Arg]) -> Result<()> {
-        self.code.launch(device, extents, args)
+    pub(crate) fn run(
+        &self,
+        device: &Device,
+        extents: &[i32],
+        args: &[Arg],
+        deterministic: bool,
+    ) -> Result<()> {
+        self.code.launch(device, extents, args, deterministic)
     }
 
     /// The lengths of the grid's dimensions that the kernel asks for: those behind the last are one with it, as in Warp.

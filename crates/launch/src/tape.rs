@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Backward, Kernel};
+use crate::reach::{overlap, repeats};
 
 /// The gradient of an array that asked for one. Clones are the same gradient: views of the array have it, too.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +75,7 @@ struct Record {
     /// The parameters that have gradients.
     active: Vec<usize>,
     backward: Arc<Backward>,
+    deterministic: bool,
 }
 
 /// Launches, for the way back.
@@ -114,7 +116,7 @@ impl Tape {
     }
 
     /// Launches a kernel, and remembers it. `gradients` are those that the arguments asked for; `foreign` says which arguments
-    /// are memory of others that this call alone knows as a tensor.
+    /// are memory of others that this call alone knows as a tensor. The way back of a deterministic launch is one, too.
     ///
     /// # Errors
     /// As of [`Kernel::launch`]; a kernel without an exact adjoint; an array that is written and overlaps another or is foreign;
@@ -127,6 +129,7 @@ impl Tape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
+        deterministic: bool,
     ) -> Result<()> {
         let extents = kernel.extents(grid)?;
         kernel.check(device, &args)?;
@@ -134,7 +137,7 @@ impl Tape {
         let active = self.activate(kernel, &args, gradients);
         if active.is_empty() {
             self.preserve(kernel, &args)?;
-            kernel.run(device, &extents, &args)?;
+            kernel.run(device, &extents, &args, deterministic)?;
             self.renew(kernel, &args);
             return Ok(());
         }
@@ -156,7 +159,7 @@ impl Tape {
                 _ => Kept::Shape,
             });
         }
-        kernel.run(device, &extents, &args)?;
+        kernel.run(device, &extents, &args, deterministic)?;
         self.renew(kernel, &args);
         for (index, arg) in args.iter().enumerate() {
             let Arg::Array(tensor) = arg else { continue };
@@ -172,7 +175,7 @@ impl Tape {
             }
         }
         let (kernel, device) = (kernel.clone(), device.clone());
-        self.records.push(Record { kernel, device, extents, args, kept, active, backward });
+        self.records.push(Record { kernel, device, extents, args, kept, active, backward, deterministic });
         Ok(())
     }
 
@@ -327,7 +330,7 @@ impl Pass<'_> {
             let Arg::Array(array) = &record.args[index] else { continue };
             args.push(Arg::Array(array.place_in(&self.flat(array)?)));
         }
-        backward.code.launch(&record.device, &record.extents, &args)
+        backward.code.launch(&record.device, &record.extents, &args, record.deterministic)
     }
 
     /// Takes the final gradient of an array, at the last launch that wrote it.
@@ -377,56 +380,6 @@ fn written<'a>(kernel: &'a Kernel, args: &'a [Arg]) -> impl Iterator<Item = &'a 
     })
 }
 
-/// Whether two views may reach one byte.
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    // By addresses: two tensors may have been made of one array of NumPy.
-    let (Some(a), Some(b)) = (Reach::of(a), Reach::of(b)) else { return false };
-    if a.last < b.first || b.last < a.first {
-        return false;
-    }
-    // Fields of the same records begin at other places of them.
-    let step = gcd(a.step, b.step);
-    let (x, y) = (a.first.checked_rem(step).unwrap_or(0), b.first.checked_rem(step).unwrap_or(0));
-    let apart = step > 0 && x + a.run <= step && y + b.run <= step && (x + a.run <= y || y + b.run <= x);
-    !apart
-}
-
-/// The bytes that a view reaches: runs, whose beginnings lie multiples of `step` apart.
-struct Reach {
-    first: usize,
-    last: usize,
-    run: usize,
-    /// 0 if there is one run.
-    step: usize,
-}
-
-impl Reach {
-    /// `None` of a view without elements.
-    fn of(tensor: &Tensor) -> Option<Reach> {
-        let size = tensor.dtype().size();
-        let (first, last) = tensor.extent()?;
-        let base = tensor.address() as usize - tensor.layout().offset * size;
-        let (mut run, mut step) = (1, 0);
-        for (&length, &stride) in tensor.shape().iter().zip(tensor.layout().strides()).rev() {
-            if step == 0 && stride == run as isize {
-                run *= length;
-            } else if length > 1 {
-                step = gcd(step, stride.unsigned_abs());
-            }
-        }
-        Some(Reach {
-            first: base + first * size,
-            last: base + (last + 1) * size - 1,
-            run: run * size,
-            step: step * size,
-        })
-    }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 /// Refuses what no adjoint is right for: an array that is written and reached by another name, too.
 fn check_overlap(kernel: &Kernel, args: &[Arg]) -> Result<()> {
     for (i, arg) in args.iter().enumerate() {
@@ -472,10 +425,6 @@ fn gradients_overlap(args: &[Arg], active: &[usize]) -> bool {
         .iter()
         .filter_map(|&index| if let Arg::Array(tensor) = &args[index] { Some(tensor) } else { None })
         .collect();
-    let repeats = |tensor: &&Tensor| {
-        let axes = tensor.shape().iter().zip(tensor.layout().strides());
-        axes.into_iter().any(|(&length, &stride)| stride == 0 && length > 1)
-    };
-    arrays.iter().any(repeats)
+    arrays.iter().any(|array| repeats(array))
         || arrays.iter().enumerate().any(|(i, a)| arrays[i + 1..].iter().any(|b| overlap(a, b)))
 }

@@ -21,6 +21,7 @@ from typing import Any
 from bullet_core import _core
 
 from . import _types as types
+from . import config
 from ._arrays import array, clone, copy, empty, empty_like, from_numpy, full, ones, ones_like, zeros, zeros_like
 from ._builtins import NAMES as _NAMES
 from ._builtins import Builtin
@@ -39,6 +40,7 @@ from ._kernels import (
     synchronize,
 )
 from ._types import Struct
+from .config import DeterministicMode
 
 CompileError = _core._lang.CompileError
 
@@ -89,8 +91,8 @@ def __dir__():
 
 
 __all__ = [
-    *("CompileError", "Func", "Kernel", "Struct", "Tape"),
-    *("array", "array1d", "array2d", "array3d", "array4d", "clone", "constant", "copy", "empty", "empty_like"),
+    *("CompileError", "DeterministicMode", "Func", "Kernel", "Struct", "Tape"),
+    *("array", "array1d", "array2d", "array3d", "array4d", "clone", "config", "constant", "copy", "empty", "empty_like"),
     *("from_numpy", "full", "func", "func_grad", "func_replay", "init", "kernel", "launch", "ones", "ones_like", "overload", "struct", "synchronize", "types"),
     *("zeros", "zeros_like"),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import bullet_core as bc
 from bullet_core import _core
 
+from . import config
 from ._arrays import array
 from ._gather import Gatherer, evaluated
 from ._types import Struct, is_open, key_of, type_of
@@ -21,9 +22,10 @@ _recording = threading.local()
 class Kernel:
     """A kernel: what one thread of a grid does. `launch` runs it; it is compiled at its first launch."""
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, deterministic: config.DeterministicMode | bool | None = None):
         functools.update_wrapper(self, function)
         self._function = function
+        self._deterministic = deterministic
         self._compiled: Any = None
         # Of generic types: what was compiled, by the types.
         self._instances: dict[Any, Any] | None = {} if _is_generic(function) else None
@@ -90,13 +92,15 @@ class Func:
         return f"<function {self.__name__} of kernels>"
 
 
-def kernel(function: Callable | None = None):
-    """Decorator: makes a kernel of a function. Its parameters have types; it returns nothing."""
+def kernel(function: Callable | None = None, *, deterministic: config.DeterministicMode | bool | None = None):
+    """Decorator: makes a kernel of a function. Its parameters have types; it returns nothing.
+
+    `deterministic` is that of `launch`, for launches that do not say it."""
     if function is None:
-        return kernel
+        return functools.partial(kernel, deterministic=deterministic)
     if not hasattr(function, "__code__"):
         raise TypeError(f"@kernel takes a function, got {type(function)}")
-    return Kernel(function)
+    return Kernel(function, deterministic)
 
 
 def func(function: Callable | None = None):
@@ -175,6 +179,7 @@ def launch(
     *,
     device: Any = None,
     record_tape: bool = True,
+    deterministic: config.DeterministicMode | bool | None = None,
 ) -> None:
     """Runs a kernel for every place of a grid.
 
@@ -185,6 +190,8 @@ def launch(
         outputs: those behind them. Which a kernel writes, it says itself; the two lists are for the reader.
         device: where it runs; without it where its first array lies. All arrays are there.
         record_tape: whether a `Tape` that is open remembers it.
+        deterministic: whether it leaves the same bits at every run and for any number of CPU threads, also where threads add to
+            one element, and so does its way back on a tape. Without it what the kernel says, or `config.deterministic`.
 
     On a GPU it returns before the work is done.
     """
@@ -195,13 +202,18 @@ def launch(
     if not (isinstance(inputs, (list, tuple)) and isinstance(outputs, (list, tuple))):
         raise TypeError(f"launch takes inputs and outputs as lists of arguments, got {type(inputs)} and {type(outputs)}")
     tape = getattr(_recording, "tape", None) if record_tape else None
+    if deterministic is None:
+        deterministic = config.deterministic if kernel._deterministic is None else kernel._deterministic
+    if not isinstance(deterministic, (bool, config.DeterministicMode)):
+        raise TypeError(f"deterministic is a DeterministicMode or a bool, got {deterministic!r}")
+    exact = bool(deterministic)
     if kernel._instances is not None:
         given = [*inputs, *outputs]
         own = evaluated(kernel._function)
         names = kernel._function.__code__.co_varnames
-        kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape)
+        kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape, exact)
         return
-    (kernel._compiled or kernel.compiled).launch(dim, inputs, outputs, device, tape)
+    (kernel._compiled or kernel.compiled).launch(dim, inputs, outputs, device, tape, exact)
 
 
 def _is_generic(function: Callable) -> bool:

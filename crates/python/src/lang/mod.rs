@@ -170,7 +170,8 @@ impl PyKernel {
     }
 
     /// Runs it over a grid, with the arguments of both tuples; on the tape if there is one.
-    #[pyo3(signature = (dim, inputs, outputs, device, tape))]
+    #[pyo3(signature = (dim, inputs, outputs, device, tape, deterministic))]
+    #[expect(clippy::too_many_arguments, reason = "those of a launch")]
     fn launch(
         &self,
         py: Python<'_>,
@@ -179,14 +180,18 @@ impl PyKernel {
         outputs: Vec<Bound<'_, PyAny>>,
         device: Option<AnyDevice>,
         tape: Option<&Bound<'_, PyTape>>,
+        deterministic: bool,
     ) -> PyResult<()> {
         let given = inputs.iter().chain(&outputs);
         let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
         let device = device_of(device, &args)?;
         let grid = &dim.0[..dim.1];
         match tape {
-            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign),
-            None => interrupt::detached(py, || self.0.launch(&device, grid, &args))?.map_err(exception),
+            Some(tape) => {
+                tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, deterministic)
+            }
+            None => interrupt::detached(py, || self.0.launch(&device, grid, &args, deterministic))?
+                .map_err(exception),
         }
     }
 }

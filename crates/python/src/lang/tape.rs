@@ -21,6 +21,7 @@ impl PyTape {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "those of a launch")]
     pub(super) fn launch(
         &self,
         py: Python<'_>,
@@ -30,9 +31,10 @@ impl PyTape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
+        deterministic: bool,
     ) -> PyResult<()> {
-        interrupt::detached(py, || self.lock().launch(kernel, device, grid, args, gradients, foreign))?
-            .map_err(exception)
+        let launch = || self.lock().launch(kernel, device, grid, args, gradients, foreign, deterministic);
+        interrupt::detached(py, launch)?.map_err(exception)
     }
 }
 

@@ -5,13 +5,14 @@ use std::fmt::Write;
 
 use bullet_ops::DType;
 
-use super::{Layout, half};
+use super::{Layout, half, records};
 
 /// What kernels use.
 #[derive(Default)]
 pub(super) struct Needs {
     pub(super) arrays: BTreeSet<u8>,
     pub(super) tape: bool,
+    pub(super) records: bool,
     pub(super) masked: bool,
     /// 16-bit floats, and atomics of them.
     pub(super) halves: BTreeSet<DType>,
@@ -134,6 +135,7 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
     for (needed, text) in [
         (needs.masked, MASKED),
         (needs.tape, TAPE),
+        (needs.records, records::RECORDS),
         (needs.add_double, ADD_DOUBLE),
         (needs.float_extremes, EXTREMES),
     ] {
