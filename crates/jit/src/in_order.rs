@@ -122,13 +122,16 @@ impl Launch<'_> {
         unsafe { apply(&records[..used]) };
         let each = start.elapsed().max(Duration::from_nanos(1)) / probe as u32;
         if !self.program.options.records {
+            // SAFETY: as above.
             return unsafe { self.alone(probe, total, each) };
         }
         let rest = total - probe;
         let length = (RECORDS as i64 * probe / (used as i64 / 2).max(1)).clamp(1, THREADS);
         if each.as_nanos() * (rest as u128) < ALONE.as_nanos() || length >= rest || par::threads() == 1 {
+            // SAFETY: as above.
             return unsafe { self.one_by_one(probe, total, length, &mut records) };
         }
+        // SAFETY: as above.
         unsafe { self.together(probe, total, length, records) }
     }
 
