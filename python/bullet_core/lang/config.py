@@ -15,3 +15,6 @@ class DeterministicMode(enum.IntEnum):
 
 deterministic: DeterministicMode | bool = DeterministicMode.NOT_GUARANTEED
 """Of launches that do not say it themselves, of kernels that do not."""
+
+deterministic_max_records: int = 0
+"""Of Warp's programs; here launches find out how much room they need."""
