@@ -31,7 +31,7 @@ def main():
         "driver": driver,
         "passed": passed,
         "failed": failed,
-        "rows": [row for name in ("bullet", "start", "python", "peers") for row in rows(folder / f"{name}.jsonl")],
+        "rows": [row for name in ("bullet", "start", "python", "kernels", "peers") for row in rows(folder / f"{name}.jsonl")],
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
 

@@ -62,13 +62,14 @@ run_list() {
     export BULLET_POISON=1
     xargs -P "$jobs" -L 1 bash -c 'run_one "$@"' run_one < "$list"
     export -n BULLET_POISON
-    for group in $(cut -d' ' -f1 "$list" | uniq); do
+    for group in $(awk '!seen[$1]++ { print $1 }' "$list"); do
         p=$(grep -c "^$group passed$" "$out/results"); f=$(grep -c "^$group failed$" "$out/results")
         passed=$((passed + p)); failed=$((failed + f))
         echo "$group: $p passed, $f failed"
     done
 }
 
+[ -x "$here/bullet" ] || tar -C "$here" -xzf "$here/programs.tar.gz"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null
 devices=$("$here/bullet" devices)
 echo "$devices"
@@ -85,9 +86,14 @@ export BULLET_TEST_DEVICES=${BULLET_TEST_DEVICES:-cuda:0}
 if [ $tests = 1 ]; then
     for tier in ${tiers:-$all}; do
         for program in "$here"/tests/*; do
-            [ -f "$program" ] || continue
+            # What the kernel language makes is the same for each.
+            [ -f "$program" ] && [ "$(basename "$program")" != launch-unit ] || continue
             add "$(basename "$program")-$tier" "$program" env BULLET_TIER="$tier"
         done
+    done
+    # Random kernels, 2000 of them: a process compiles one after the other.
+    for part in $(seq 0 15); do
+        add "launch-$part" "$here/tests/launch-unit" env BULLET_LANG_SEED=$((1 + 125 * part)) BULLET_LANG_KERNELS=125
     done
     # As on a device so full that no op has room for its workspace.
     for way in parts cpu; do
@@ -96,9 +102,13 @@ if [ $tests = 1 ]; then
 fi
 if [ $sanitize = 1 ]; then
     add kernels-memcheck "$here/tests/kernels-cuda" compute-sanitizer --tool memcheck --error-exitcode 9
-    # racecheck does not understand how cuBLAS's kernels wait.
+    # racecheck does not understand how cuBLAS's kernels wait. Each part of a test of products is a process.
     add kernels-racecheck "$here/tests/kernels-cuda" \
         env BULLET_CUBLASLT=0 compute-sanitizer --tool racecheck --error-exitcode 9
+    awk '$1 == "kernels-racecheck" && $3 ~ /^gemm::/ {
+        for (i = 0; i < 8; i++) { line = $0; sub("kernels-racecheck", "kernels-racecheck-" i, line)
+            sub(" env ", " env BULLET_TEST_SLICE=" i "/8 ", line); print line }; next } { print }' "$list" > "$list.parts"
+    mv "$list.parts" "$list"
 fi
 [ -s "$list" ] && run_list
 # The last line of pytest's output, counted: count_pytest NAME LOG.
@@ -119,6 +129,17 @@ if [ $python = 1 ]; then
     log=$out/python.log
     PYTHONPATH=$out/site python3 -m pytest -q -p no:cacheprovider "$here/tests/python" > "$log" 2>&1
     count_pytest python "$log"
+    # Kernels, where nothing says on which device arrays are made.
+    log=$out/python-kernels.log
+    BULLET_DEVICE=cuda:0 PYTHONPATH=$out/site python3 -m pytest -q -p no:cacheprovider "$here"/tests/python/test_lang*.py > "$log" 2>&1
+    count_pytest python-kernels "$log"
+    log=$out/examples-kernels.log
+    if PYTHONPATH=$out/site python3 "$here/examples/kernels/run.py" > "$log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "FAILED examples/kernels/run.py: $log"
+    fi
+    cat "$log"
     # The array API's own tests, of a checkout that is patched as docs/array-api.md says.
     if [ -d "$here/array-api-tests" ]; then
         log=$out/array-api.log
@@ -135,6 +156,7 @@ if [ $benches = 1 ]; then
     # The second start finds everything compiled.
     "$here/bullet-bench-gpu" start 2>> "$out/bench.err" | tee "$out/start.jsonl"
     PYTHONPATH=$out/site python3 "$here/python.py" 2>> "$out/bench.err" | tee "$out/python.jsonl"
+    PYTHONPATH=$out/site python3 "$here/kernels.py" 2>> "$out/bench.err" | tee "$out/kernels.jsonl"
 fi
 if [ -n "$peers" ]; then
     [ "$peers" = all ] && peers=""

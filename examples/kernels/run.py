@@ -20,6 +20,8 @@ import bullet_core as bc
 import bullet_core.lang as wp
 
 FOLDER = pathlib.Path(__file__).resolve().parent / "kinds"
+#: The most threads of the kind whose work is the square of them.
+LOOP = 2000
 
 
 def load(name):
@@ -45,6 +47,11 @@ def normal(rng, *shape):
     return rng.normal(size=shape).astype(np.float32)
 
 
+def apart(x):
+    """The middle of the 1/128 that a number is in: away from 0, 1 and the like, where slopes jump and logarithms end."""
+    return (np.floor(x * 128) + np.float32(0.5)) / 128
+
+
 def arithmetic(rng, n):
     args = {"x": normal(rng, n), "y": normal(rng, n), "out": np.zeros(n, np.float32), "a": 1.5}
     return Case(n, args, ["out"], lambda x, y, out, a: {"out": a * x + y / (1 + x * x) - 0.5})
@@ -55,11 +62,11 @@ def math(rng, n):
         positive = np.where(x > 0, x, 1)
         return {"out": np.sin(x) * np.exp(-x * x) + np.sqrt(np.abs(x)) + np.log(positive)}
 
-    return Case(n, {"x": normal(rng, n), "out": np.zeros(n, np.float32)}, ["out"], reference)
+    return Case(n, {"x": apart(normal(rng, n)), "out": np.zeros(n, np.float32)}, ["out"], reference)
 
 
 def loop(rng, n):
-    n = min(n, 2000)
+    n = min(n, LOOP)
 
     def reference(x, steps, out):
         total, state = x.sum() * x, x.copy()
@@ -86,7 +93,7 @@ def conditional(rng, n):
         out[:n] = np.sqrt(np.where(v > 0, v, 0))
         return {"out": out}
 
-    args = {"x": normal(rng, n), "out": np.zeros(n, np.float32), "n": n - n // 8}
+    args = {"x": apart(normal(rng, n)), "out": np.zeros(n, np.float32), "n": n - n // 8}
     return Case(n, args, ["out"], reference)
 
 

@@ -9,6 +9,8 @@ import pytest
 
 import bullet_core as bc
 import bullet_core.lang as wp
+
+ON_CPU = pytest.mark.skipif(str(bc.zeros(1).device) != "cpu", reason="NumPy's arrays are launched on the CPU")
 from bullet_core.lang import vec2
 
 COUNT = 3
@@ -134,6 +136,7 @@ def fall(world: World, m: wp.mat22, q: wp.quat, out: wp.array(dtype=wp.vec3), v5
     at[i, j] = m @ vec2(float(i), float(j)) + vec2(float(v5[4]), q.w)
 
 
+@ON_CPU
 def test_arguments_may_be_structs_vectors_and_matrices():
     body = Body(mass=2.0, force=wp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=wp.vec3))
     body.position = wp.vec3(1.0, 1.0, 1.0)
@@ -155,6 +158,7 @@ def copy_all(a: wp.array3d(dtype=wp.uint8), b: wp.array3d(dtype=wp.uint8)):
     b[i, j, k] = a[i, j, k]
 
 
+@ON_CPU
 def test_arrays_may_have_any_strides():
     a = np.random.default_rng(1).integers(0, 255, (4, 5, 6)).astype(np.uint8)
     b = np.zeros((6, 5, 4), np.uint8)
@@ -228,6 +232,7 @@ def add_any(a: wp.array(dtype=Any), b: Any, out: wp.array(dtype=Any)):
     out[i] = a[i] + b
 
 
+@ON_CPU
 def test_kernels_of_generic_types():
     for a, b, expected in [
         (np.arange(3), np.int64(2), [2, 3, 4]),
@@ -277,6 +282,7 @@ def in_half(x: wp.array(dtype=wp.float16), y: wp.array(dtype=wp.bfloat16)):
     y[i] = wp.bfloat16(x[i])
 
 
+@ON_CPU
 def test_arrays_of_a_thread_and_halves():
     x, out = np.arange(1, 9, dtype=np.float32), np.zeros(8, np.float32)
     wp.launch(uses_own_array, 8, [x, out])

@@ -20,6 +20,7 @@ const TESTS: &[(&str, Option<&str>)] = &[
     ("bullet-kernels", Some("cuda")),
     ("bullet-tensor", Some("conformance")),
     ("bullet-nn", Some("devices")),
+    ("bullet-launch", None),
 ];
 
 /// Programs, by package and name.
@@ -30,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("benches/gpu/run_on_gpu.sh", ""),
     ("benches/gpu/peers.py", ""),
     ("benches/gpu/python.py", ""),
+    ("benches/gpu/kernels.py", ""),
     ("benches/gpu/report.py", ""),
     ("configs", ""),
     ("README.md", ""),
@@ -54,16 +56,24 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
         fs::remove_dir_all(&out).map_err(text)?;
     }
     fs::create_dir_all(out.join("tests")).map_err(text)?;
+    let mut programs: Vec<String> = Vec::new();
     for (package, name) in PROGRAMS {
         let built = build(&["build", "--release", "-p", package, "--bin", name])?;
         install(&built, &out.join(name))?;
+        programs.push((*name).into());
     }
     for (package, test) in TESTS {
         let target = test.map_or_else(|| vec!["--lib"], |t| vec!["--test", t]);
         let built = build(&[&["test", "--no-run", "--release", "-p", package][..], &target].concat())?;
-        let name = format!("{}-{}", package.trim_start_matches("bullet-"), test.unwrap_or("unit"));
-        install(&built, &out.join("tests").join(name))?;
+        let name = format!("tests/{}-{}", package.trim_start_matches("bullet-"), test.unwrap_or("unit"));
+        install(&built, &out.join(&name))?;
+        programs.push(name);
     }
+    // Packed they are a third as large; run_on_gpu.sh unpacks them.
+    let packed = fs::canonicalize(&out).map_err(text)?.join("programs.tar.gz");
+    command::run(
+        Command::new("tar").arg("-czf").arg(packed).arg("-C").arg(&out).arg("--remove-files").args(programs),
+    )?;
     for (file, folder) in FILES {
         let from = command::root().join(file);
         command::run(Command::new("cp").arg("-r").arg(&from).arg(out.join(folder)))?;

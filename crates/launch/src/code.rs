@@ -13,7 +13,7 @@ use bullet_tensor::{Device, DeviceKind, Tensor, access};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, types};
+use crate::kernel::{Arg, LaunchOptions, types};
 use crate::reach::{overlap, repeats};
 use crate::records::Recorder;
 use crate::{cpu, cuda};
@@ -78,7 +78,7 @@ impl Code {
         device: &Device,
         grid: &[i32],
         args: &[Arg],
-        deterministic: bool,
+        options: LaunchOptions,
     ) -> Result<()> {
         let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
         for (arg, effect) in args.iter().zip(&self.effects) {
@@ -86,11 +86,11 @@ impl Code {
                 if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
             }
         }
-        access(&reads, &writes, || self.run(device, grid, args, deterministic))?
+        access(&reads, &writes, || self.run(device, grid, args, options))?
     }
 
     /// Runs it with the memory of its arguments held.
-    fn run(&self, device: &Device, grid: &[i32], args: &[Arg], deterministic: bool) -> Result<()> {
+    fn run(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Code {
                             .into(),
                     ));
                 }
-                let way = if deterministic { self.way(args) } else { Way::Free };
+                let way = if options.deterministic { self.way(args) } else { Way::Free };
                 match self.program(way) {
                     Ok(program) => {
                         program.launch(grid, args, way != Way::Free).map_err(|fault| self.explain(fault))
@@ -116,7 +116,7 @@ impl Code {
                 let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()))
                     || types(&self.ir).any(pitched);
                 let layout = if strided { Layout::Strided } else { Layout::Contiguous };
-                match self.sharing(args).filter(|_| deterministic) {
+                match self.sharing(args).filter(|_| options.deterministic) {
                     Some(sharing) => self
                         .recorder(device, CudaOptions { layout, records: Some(sharing) })?
                         .launch(&self.ir, self.tape, grid, args),

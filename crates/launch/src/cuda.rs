@@ -4,7 +4,9 @@ use bullet_lang::adjoint::Tape;
 use bullet_lang::emit::cuda::{CudaOptions, Layout, source, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
-use bullet_tensor::runtime::{FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId};
+use bullet_tensor::runtime::{
+    Buffer, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId,
+};
 use bullet_tensor::{Device, Tensor};
 
 use crate::error::{Error, Result, argument};
@@ -20,6 +22,29 @@ pub(crate) struct Function {
     options: CudaOptions,
     module: ModuleId,
     function: FunctionId,
+}
+
+/// What a launch says of the room it wants.
+pub(crate) struct Need(Buffer);
+
+impl Need {
+    /// Of a launch that is about to be.
+    pub(crate) fn new(device: &Device) -> Result<Need> {
+        let need = device.alloc(size_of::<u32>())?;
+        need.send(0, &0u32.to_ne_bytes())?;
+        Ok(Need(need))
+    }
+
+    pub(crate) fn ptr(&self) -> DevicePtr {
+        self.0.ptr()
+    }
+
+    /// The words of the hungriest thread; waits for the launch.
+    pub(crate) fn words(&self) -> Result<u64> {
+        let mut found = [0; size_of::<u32>()];
+        self.0.read(0, &mut found)?;
+        Ok(u32::from_ne_bytes(found).into())
+    }
 }
 
 impl Drop for Function {
@@ -86,40 +111,38 @@ impl Function {
         };
         let words = match tape {
             Tape::Words(words) => words,
-            Tape::Measured => run(0)?,
+            Tape::Measured => run(0)?.words()?,
         };
-        let needed = run(words)?;
-        if needed > words {
+        let need = run(words)?;
+        // What is known without measuring is enough.
+        if tape == Tape::Measured && need.words()? > words {
             return Err(Error::Gradient(format!(
-                "the adjoint `{}` needs {needed} words of tape a thread, but took {words} when it was measured: an array that \
-                 it reads is being changed",
+                "the adjoint `{}` needs more than the {words} words of tape a thread that it took when it was measured: an \
+                 array that it reads is being changed",
                 kernel.name
             )));
         }
         Ok(())
     }
 
-    /// Launches with so many words a thread, or to measure with none; the words that the hungriest thread wants.
+    /// Has it run with so many words a thread, or to measure with none; where the words that the hungriest thread wants will be.
     fn with_tape(
         &self,
         args: &KernelArgs,
         words: u64,
         threads: u64,
         run: &dyn Fn(&mut KernelArgs) -> Result<()>,
-    ) -> Result<u64> {
+    ) -> Result<Need> {
         let device = &self.device;
         let size = u32::try_from(words).map_err(|_| too_long(words))?;
         let bytes =
             words.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(words))?;
         let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(words))?)?;
-        let mut need = device.alloc(size_of::<u32>())?;
-        need.write(0, &0u32.to_ne_bytes())?;
+        let need = Need::new(device)?;
         let mut args = args.clone();
         args.push(if words == 0 { 0u64 } else { memory.ptr().0 }).push(size).push(need.ptr());
         run(&mut args)?;
-        let mut found = [0; size_of::<u32>()];
-        need.read(0, &mut found)?;
-        Ok(u32::from_ne_bytes(found).into())
+        Ok(need)
     }
 
     fn run_of(&self, kernel: &ir::Kernel, threads: u64, args: &KernelArgs) -> Result<()> {

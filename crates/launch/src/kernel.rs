@@ -22,6 +22,13 @@ pub enum Arg {
     Array(Tensor),
 }
 
+/// How to launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LaunchOptions {
+    /// Whether it leaves the same bits at every run, and its way back on a tape does: see [`order`](bullet_lang::order).
+    pub deterministic: bool,
+}
+
 /// A parameter of the IR as the source has it.
 #[derive(Clone, Debug)]
 pub struct Param {
@@ -137,14 +144,14 @@ impl Kernel {
     }
 
     /// Runs it for every place of a grid of 1 to 4 dimensions: on the device of its arrays, or on `device` if it has none.
-    /// On a GPU it returns before the work is done. `deterministic` makes results the same bits at every run.
+    /// On a GPU it returns before the work is done.
     ///
     /// # Errors
     /// Arguments that do not fit; what the kernel did wrong, of a CPU; a device that cannot run it.
-    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg], deterministic: bool) -> Result<()> {
+    pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         let extents = self.extents(grid)?;
         self.check(device, args)?;
-        self.run(device, &extents, args, deterministic)
+        self.run(device, &extents, args, options)
     }
 
     /// Runs it over [extents](Kernel::extents), with arguments that were [checked](Kernel::check).
@@ -153,9 +160,9 @@ impl Kernel {
         device: &Device,
         extents: &[i32],
         args: &[Arg],
-        deterministic: bool,
+        options: LaunchOptions,
     ) -> Result<()> {
-        self.code.launch(device, extents, args, deterministic)
+        self.code.launch(device, extents, args, options)
     }
 
     /// The lengths of the grid's dimensions that the kernel asks for: those behind the last are one with it, as in Warp.

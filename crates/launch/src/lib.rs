@@ -29,8 +29,10 @@ mod kernel;
 mod reach;
 mod records;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 pub use bullet_jit::FaultKind;
 pub use error::{Error, Result};
-pub use kernel::{Arg, Kernel, Param};
+pub use kernel::{Arg, Kernel, LaunchOptions, Param};
 pub use tape::{Gradient, Tape};

@@ -11,7 +11,7 @@ use bullet_lang::{ir, order};
 use bullet_tensor::runtime::{Buffer, KernelArgs};
 use bullet_tensor::{DType, Device, Tensor};
 
-use crate::cuda::Function;
+use crate::cuda::{Function, Need};
 use crate::error::{Error, Result};
 use crate::kernel::Arg;
 use crate::reach::Reach;
@@ -104,14 +104,14 @@ impl Recorder {
             return Ok(0);
         }
         let device = self.function.device();
-        let need = zero(device)?;
+        let need = Need::new(device)?;
         function.launch_part(kernel, Tape::of(kernel), grid, args, threads, &|packed| {
             let (first, stride) = (0i64, threads as i64);
             packed.push(first).push(stride).push(0u32).push(need.ptr());
             packed.push(0u64).push(0u64).push(0u64);
             (0..arrays).for_each(|_| _ = packed.push(0i64));
         })?;
-        read(&need)
+        need.words()
     }
 
     /// Runs some threads, and adds up what they put down.
@@ -140,7 +140,7 @@ impl Recorder {
         // What the text says cannot be exceeded, and is not asked for, which would wait.
         let need = match self.room {
             Room::Known(_) => None,
-            Room::Counted(_) => Some(zero(device)?),
+            Room::Counted(_) => Some(Need::new(device)?),
         };
         let need_ptr = need.as_ref().map_or(0, |need| need.ptr().0);
         self.function.launch_part(kernel, tape, grid, args, part.threads, &|packed| {
@@ -149,7 +149,7 @@ impl Recorder {
             keys.iter().for_each(|&key| _ = packed.push(key));
         })?;
         if let Some(need) = need {
-            let found = read(&need)?;
+            let found = need.words()?;
             if found > part.most {
                 return Err(Error::Unsupported(format!(
                     "`{}` recorded {found} sums in a thread, but {} when they were counted: an array that it reads is being \
@@ -202,18 +202,6 @@ struct Part {
     first: u64,
     threads: u64,
     most: u64,
-}
-
-fn zero(device: &Device) -> Result<Buffer> {
-    let mut need = device.alloc(size_of::<u32>())?;
-    need.write(0, &0u32.to_ne_bytes())?;
-    Ok(need)
-}
-
-fn read(need: &Buffer) -> Result<u64> {
-    let mut found = [0; size_of::<u32>()];
-    need.read(0, &mut found)?;
-    Ok(u32::from_ne_bytes(found).into())
 }
 
 /// Of the first and last bytes of arrays: what makes places of addresses, from 0 on, the same of arrays that share memory.

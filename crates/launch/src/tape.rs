@@ -21,7 +21,7 @@ use bullet_tensor::{DType, Device, Tensor, no_grad};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arg, Backward, Kernel};
+use crate::kernel::{Arg, Backward, Kernel, LaunchOptions};
 use crate::reach::{overlap, repeats};
 
 /// The gradient of an array that asked for one. Clones are the same gradient: views of the array have it, too.
@@ -71,11 +71,11 @@ struct Record {
     device: Device,
     extents: SmallVec<[i32; 4]>,
     args: Vec<Arg>,
+    options: LaunchOptions,
     kept: Vec<Kept>,
     /// The parameters that have gradients.
     active: Vec<usize>,
     backward: Arc<Backward>,
-    deterministic: bool,
 }
 
 /// Launches, for the way back.
@@ -129,7 +129,7 @@ impl Tape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
-        deterministic: bool,
+        options: LaunchOptions,
     ) -> Result<()> {
         let extents = kernel.extents(grid)?;
         kernel.check(device, &args)?;
@@ -137,7 +137,7 @@ impl Tape {
         let active = self.activate(kernel, &args, gradients);
         if active.is_empty() {
             self.preserve(kernel, &args)?;
-            kernel.run(device, &extents, &args, deterministic)?;
+            kernel.run(device, &extents, &args, options)?;
             self.renew(kernel, &args);
             return Ok(());
         }
@@ -159,7 +159,7 @@ impl Tape {
                 _ => Kept::Shape,
             });
         }
-        kernel.run(device, &extents, &args, deterministic)?;
+        kernel.run(device, &extents, &args, options)?;
         self.renew(kernel, &args);
         for (index, arg) in args.iter().enumerate() {
             let Arg::Array(tensor) = arg else { continue };
@@ -175,7 +175,7 @@ impl Tape {
             }
         }
         let (kernel, device) = (kernel.clone(), device.clone());
-        self.records.push(Record { kernel, device, extents, args, kept, active, backward, deterministic });
+        self.records.push(Record { kernel, device, extents, args, options, kept, active, backward });
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl Pass<'_> {
             let Arg::Array(array) = &record.args[index] else { continue };
             args.push(Arg::Array(array.place_in(&self.flat(array)?)));
         }
-        backward.code.launch(&record.device, &record.extents, &args, record.deterministic)
+        backward.code.launch(&record.device, &record.extents, &args, record.options)
     }
 
     /// Takes the final gradient of an array, at the last launch that wrote it.

@@ -45,6 +45,17 @@ pub fn memory_available() -> usize {
     }
 }
 
+/// Whether so many bytes could be in memory and swap at once. A system that overcommits gives out more than that, and ends
+/// the process when it is used.
+pub fn memory_holds(bytes: usize) -> bool {
+    static MOST: OnceLock<usize> = OnceLock::new();
+    let most = MOST.get_or_init(|| match cpu().memory_total {
+        0 => usize::MAX,
+        total => total.saturating_add(meminfo(&read("/proc/meminfo"), "SwapTotal").unwrap_or(0)),
+    });
+    bytes <= *most
+}
+
 fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }

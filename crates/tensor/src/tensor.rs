@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bullet_kernels::cpu::stop;
 use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
+use bullet_runtime::hardware::memory_holds;
 use bullet_runtime::{Device, DeviceKind, DevicePtr};
 
 use crate::constants;
@@ -541,9 +542,10 @@ impl Backward for MoveBack {
 
 /// Memory of the host to read into.
 fn room<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
-    let mut out = Vec::new();
-    let refused = |_| bullet_runtime::Error::driver_out_of_memory(len.saturating_mul(size_of::<T>()));
-    out.try_reserve_exact(len).map_err(refused)?;
+    let (mut out, bytes) = (Vec::new(), len.saturating_mul(size_of::<T>()));
+    if !memory_holds(bytes) || out.try_reserve_exact(len).is_err() {
+        return Err(bullet_runtime::Error::driver_out_of_memory(bytes).into());
+    }
     out.resize(len, T::default());
     Ok(out)
 }

@@ -46,7 +46,7 @@ class array(_core._lang.Array):
         data: anything that `bullet_core.array` takes; its last axes are those of the elements.
         dtype: of the elements; without it that of the data.
         ndim: the number of dimensions, in annotations; of data it is checked.
-        device: where it lies, as `bullet_core` names devices; without it where the data lies.
+        device: where it lies, as `bullet_core` names devices; without it where the data lies, and NumPy's on the default device.
         copy: whether the memory is its own. Without a copy it is the data's, if that is possible.
         requires_grad: whether a `Tape` computes its gradient.
     """
@@ -64,6 +64,8 @@ class array(_core._lang.Array):
         elif isinstance(dtype, Struct):
             data = _bytes(data, dtype)
         scalar, dims = (None, ()) if dtype is None else _element(dtype)
+        if device is None and isinstance(data, np.ndarray):
+            device = _core.default_device()
         make = bc.array if copy else bc.asarray
         tensor = make(data, dtype=scalar, device=device)
         if dtype is None:
@@ -264,5 +266,5 @@ def copy(dest: array, src: array) -> None:
 
 
 def from_numpy(data, dtype=None, device=None, requires_grad=False) -> array:
-    """An array over the memory of a NumPy array, or a copy on another device."""
+    """An array over the memory of a NumPy array; a copy where the device, by default the default device, is another."""
     return array(data, dtype=dtype, device=device, copy=False, requires_grad=requires_grad)

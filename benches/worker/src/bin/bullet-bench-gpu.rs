@@ -1,6 +1,6 @@
 //! Bullet's figures on one GPU, one JSON object a line: `{"section", "case", "peer", "value", "unit"}`.
 //!
-//! usage: `bullet-bench-gpu [SECTION]...`, with sections start, copy, rows, attention, gemm, train and gen; all of them
+//! usage: `bullet-bench-gpu [SECTION]...`, with sections start, launch, copy, rows, attention, gemm, train and gen; all of them
 //! without. Ops are timed with device events around one call, after warm-up, the median of many; training and generation
 //! by the clock, around many steps and one wait. Data is random and larger than the second-level cache, or rotates.
 
@@ -11,6 +11,8 @@ use bullet_kernels::cuda::gemm::{self, Library, Precision};
 use bullet_nn::Transformer;
 use bullet_nn::data::Batch;
 use bullet_nn::train::TrainStep;
+use bullet_tensor::runtime::jit::Program;
+use bullet_tensor::runtime::{KernelArgs, Launch, LaunchConfig, StreamId};
 use bullet_tensor::{DType, Device, Tensor};
 use serde_json::json;
 
@@ -29,7 +31,8 @@ fn main() -> Result<()> {
     if wanted.iter().any(|w| w == "profile") {
         return bench.profile();
     }
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
+        ("launch", Bench::launch),
         ("copy", Bench::copy),
         ("rows", Bench::rows),
         ("attention", Bench::attention),
@@ -105,6 +108,39 @@ impl Bench {
         }
         times.sort_by(f64::total_cmp);
         Ok(times[MANY / 2] / MANY as f64)
+    }
+
+    /// What the host takes for a launch: the driver's call alone, and ops of tensors.
+    fn launch(&self) -> Result<()> {
+        let empty = "extern \"C\" __global__ void empty(float* x, float* y, unsigned n) {}";
+        let module = self.device.load(&Program { name: "empty", source: empty, minimal: true })?;
+        let function = self.device.driver().function(module, "empty")?;
+        let (x, y) = (self.randn(&[1024], DType::F32)?, self.randn(&[1024], DType::F32)?);
+        let mut args = KernelArgs::new();
+        args.push(x.address()).push(y.address()).push(1024u32);
+        let config = LaunchConfig { block: [128, 1, 1], ..LaunchConfig::default() };
+        let raw = || {
+            let launch = Launch::Kernel { function, config, args: &args };
+            // SAFETY: the kernel does nothing.
+            Ok(unsafe { self.device.driver().launch(StreamId::DEFAULT, launch) }?)
+        };
+        let cases: [(&str, &dyn Fn() -> Result<()>); 3] = [
+            ("driver's call", &raw),
+            ("x += y", &|| Ok(x.add_(&y)?)),
+            ("x + y", &|| Ok(x.add(&y).map(drop)?)),
+        ];
+        for (case, run) in cases {
+            let mut times = Vec::new();
+            for _ in 0..9 {
+                self.device.synchronize()?;
+                let start = Instant::now();
+                (0..500).try_for_each(|_| run())?;
+                times.push(start.elapsed().as_secs_f64() / 500.0);
+            }
+            times.sort_by(f64::total_cmp);
+            say("launch", &format!("host time of {case}"), times[4] * 1e6, "us");
+        }
+        Ok(())
     }
 
     fn copy(&self) -> Result<()> {

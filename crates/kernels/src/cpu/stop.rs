@@ -13,6 +13,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bullet_runtime::hardware::memory_holds;
+
 /// How often a call asks.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -71,7 +73,7 @@ pub(crate) fn filled<T: Clone>(x: T, n: usize) -> Vec<T> {
     if bytes >= LARGE {
         // Asked for by itself, since `vec!` gets zeros from the system without writing them.
         let mut room = Vec::<T>::new();
-        if room.try_reserve_exact(n).is_err() {
+        if !memory_holds(bytes) || room.try_reserve_exact(n).is_err() {
             resume_unwind(Box::new(NoMemory(bytes)));
         }
     }

@@ -244,13 +244,18 @@ const SHAPES: [(usize, usize, usize); 11] = [
 /// What is computed with what, precision and variant apart.
 type Work<'a> = Box<dyn Fn(&Gpu, &mut Rng) + Sync + 'a>;
 
-/// Does all of it on several threads: nearly all of the time goes into compiling.
+/// Does all of it on several threads: nearly all of the time goes into compiling. `BULLET_TEST_SLICE=I/N` does the I-th of N
+/// parts, from 0 on, for tools under which all of it takes too long.
 fn share(gpu: &Gpu, work: &[Work<'_>]) {
+    let slice = std::env::var("BULLET_TEST_SLICE").unwrap_or_else(|_| "0/1".into());
+    let (first, step) = slice.split_once('/').expect("BULLET_TEST_SLICE is I/N");
+    let (first, step): (usize, usize) = (first.parse().unwrap(), step.parse().unwrap());
+    assert!(first < step, "BULLET_TEST_SLICE is I/N with I below N");
     let next = AtomicUsize::new(0);
     let worker = || {
-        while let Some((i, job)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, work.get(i)?)))
-        {
+        loop {
+            let i = first + step * next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = work.get(i) else { break };
             job(gpu, &mut Rng(i as u64 + 1));
             gemm::force(None);
         }

@@ -1,5 +1,7 @@
 //! Batches of token windows: `x` is `tokens[i..i + T]`, `y` the tokens one later.
 
+use bullet_tensor::runtime::hardware::memory_holds;
+
 use super::Tokens;
 use crate::error::{Error, ErrorKind, Result};
 use crate::rng::Rng;
@@ -141,7 +143,7 @@ pub fn eval_windows(
 /// Room for so many token ids.
 fn zeros(n: usize) -> Result<Vec<i64>> {
     let mut room = Vec::new();
-    if room.try_reserve_exact(n).is_err() {
+    if !memory_holds(n.saturating_mul(size_of::<i64>())) || room.try_reserve_exact(n).is_err() {
         return Err(Error::new(
             ErrorKind::OutOfMemory,
             format!("a batch of {n} tokens does not fit the memory; make batch or sequence smaller"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bullet_lang::Options;
 use bullet_lang::link::{Binding, Definition, Kind, link};
-use bullet_launch::{Error, FaultKind, Kernel};
+use bullet_launch::{Error, FaultKind, Kernel, LaunchOptions};
 use bullet_tensor::Device;
 use pyo3::exceptions::{PyAssertionError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -186,12 +186,12 @@ impl PyKernel {
         let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
         let device = device_of(device, &args)?;
         let grid = &dim.0[..dim.1];
+        let options = LaunchOptions { deterministic };
         match tape {
-            Some(tape) => {
-                tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, deterministic)
+            Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, options),
+            None => {
+                interrupt::detached(py, || self.0.launch(&device, grid, &args, options))?.map_err(exception)
             }
-            None => interrupt::detached(py, || self.0.launch(&device, grid, &args, deterministic))?
-                .map_err(exception),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bullet_launch::{Arg, Gradient, Kernel, Tape};
+use bullet_launch::{Arg, Gradient, Kernel, LaunchOptions, Tape};
 use bullet_tensor::{Device, Tensor};
 use pyo3::prelude::*;
 
@@ -31,9 +31,9 @@ impl PyTape {
         args: Vec<Arg>,
         gradients: &[Option<Gradient>],
         foreign: &[bool],
-        deterministic: bool,
+        options: LaunchOptions,
     ) -> PyResult<()> {
-        let launch = || self.lock().launch(kernel, device, grid, args, gradients, foreign, deterministic);
+        let launch = || self.lock().launch(kernel, device, grid, args, gradients, foreign, options);
         interrupt::detached(py, launch)?.map_err(exception)
     }
 }

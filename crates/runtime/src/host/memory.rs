@@ -8,6 +8,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
+use crate::hardware::memory_holds;
 
 const WORD: usize = size_of::<usize>();
 /// The alignment at which the system allocator zeroes lazily.
@@ -32,7 +33,8 @@ fn layout(bytes: usize) -> Option<Layout> {
 
 /// `bytes` bytes of zeroes.
 pub(super) fn alloc(bytes: usize) -> Result<NonNull<u8>> {
-    let layout = layout(bytes).ok_or_else(|| Error::driver_out_of_memory(bytes))?;
+    let layout =
+        layout(bytes).filter(|_| memory_holds(bytes)).ok_or_else(|| Error::driver_out_of_memory(bytes))?;
     // SAFETY: the layout has room for a word at least.
     let base = unsafe { alloc_zeroed(layout) };
     if base.is_null() {

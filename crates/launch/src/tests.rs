@@ -1,0 +1,237 @@
+//! Random kernels and their adjoints on every device there is: what a launch leaves in memory is what the interpreter says, but
+//! for rounding; deterministic launches leave the same bits. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's tests, `BULLET_TEST_DEVICES` as of the tensors'.
+
+#[path = "../../lang/tests/random/generate.rs"]
+mod generate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bullet_lang::adjoint::{AdjointOptions, Use, adjoint};
+use bullet_lang::interp::{self, Array, Cells, Options as Run};
+use bullet_lang::ir::Kernel;
+use bullet_lang::link::{Linked, link};
+use bullet_lang::{Options, compile};
+use bullet_tensor::{DType, Device, Tensor};
+use generate::{COLUMNS, Random, module};
+
+use crate::code::Code;
+use crate::error::Error;
+use crate::kernel::{Arg, LaunchOptions, types};
+
+/// How many threads run each kernel: a warp and some.
+const THREADS: usize = 37;
+
+/// The parameters that have gradients, in the order of their arrays, and `s`.
+const ACTIVE: [usize; 9] = [0, 1, 2, 3, 4, 7, 9, 10, 6];
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// `x`, `y`, `z`, `out`, `acc`, and the fields of `p`: floats at last, the integers in front of them.
+fn arrays(random: &mut Random) -> Vec<Array<f64>> {
+    let mut float = |shape: &[usize], lanes: usize| {
+        let count = shape.iter().product::<usize>() * lanes;
+        let cells = (0..count).map(|_| random.signed() * 1.5).collect();
+        Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
+    };
+    let row = [THREADS];
+    let mut arrays = vec![float(&row, 1), float(&row, 1), float(&[THREADS, COLUMNS], 1), float(&row, 1)];
+    arrays.extend([float(&row, 1), float(&row, 1), float(&row, 1), float(&row, 2)]);
+    let ids: Vec<i64> =
+        (0..THREADS as i64).map(|i| [2, 0, 1, 3, 1, 0, 0, 2, 5, 1, 4][i as usize % 11]).collect();
+    arrays.insert(6, Array::ints(DType::I32, &ids));
+    arrays
+}
+
+/// What a kernel is given, as the interpreter takes it.
+struct Case<'a> {
+    kernel: &'a Kernel,
+    args: &'a [interp::Arg<f64>],
+    before: &'a [Array<f64>],
+}
+
+impl Case<'_> {
+    /// What the interpreter leaves in memory, after inputs that are `1 + by` times as large. None if it runs too long.
+    fn expected(&self, by: f64) -> Option<Vec<Array<f64>>> {
+        let mut after = self.before.to_vec();
+        for array in &mut after {
+            if let Cells::Float(cells) = &mut array.cells {
+                cells.iter_mut().for_each(|cell| *cell *= 1.0 + by);
+            }
+        }
+        let options = Run { rounded: true, fuel: 4_000_000 };
+        match interp::run(self.kernel, &[THREADS], self.args, &mut after, options) {
+            Ok(_) => Some(after),
+            Err(fault) if fault.to_string().contains("too long") => None,
+            Err(fault) => panic!("{fault}\n{}", self.kernel),
+        }
+    }
+
+    /// What a launch leaves in memory; none if a device cannot do it deterministically.
+    fn found(&self, device: &Device, strided: bool, options: LaunchOptions) -> Option<Vec<Vec<f64>>> {
+        thread_local! {
+            static NOTHING: Arc<Linked> = Arc::new(link(&[], Options::default()).expect("nothing is right"));
+        }
+        let linked = NOTHING.with(Arc::clone);
+        let code = Code::new(self.kernel.clone(), linked);
+        let upload = |array: &Array<f64>, lanes: usize| upload(array, lanes, strided, device);
+        let mut tensors: Vec<Option<Tensor>> = vec![None; self.before.len()];
+        let args: Vec<Arg> = types(self.kernel)
+            .zip(self.args)
+            .map(|(ty, arg)| match *arg {
+                interp::Arg::Array(i) => {
+                    let lanes = usize::from(ty.array().expect("an array").lanes);
+                    Arg::Array(tensors[i].get_or_insert_with(|| upload(&self.before[i], lanes)).clone())
+                }
+                interp::Arg::Float(x) => Arg::Scalar(x.to_bits()),
+                interp::Arg::Int(n) => Arg::Scalar(n as u64),
+            })
+            .collect();
+        match code.launch(device, &[THREADS as i32], &args, options) {
+            Ok(()) => {}
+            Err(Error::Unsupported(_)) if options.deterministic && device.gpu().is_some() => return None,
+            Err(e) => panic!("{e}\n{}", self.kernel),
+        }
+        let read = |tensor: &Option<Tensor>| {
+            let tensor = tensor.as_ref().expect("every array is an argument");
+            tensor.cast(DType::F64).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{e}"))
+        };
+        Some(tensors.iter().map(read).collect())
+    }
+
+    /// Deterministic launches leave the same bits: on a CPU those of the interpreter, which has the same functions of f64.
+    fn check_order(&self, device: &Device, strided: bool, seed: u64, expected: &[Array<f64>]) {
+        let bits = |found: Vec<Vec<f64>>| {
+            let bits = |x: f64| if x.is_nan() { u64::MAX } else { x.to_bits() };
+            found.into_iter().map(|cells| cells.into_iter().map(bits).collect()).collect::<Vec<Vec<u64>>>()
+        };
+        let options = LaunchOptions { deterministic: true };
+        let Some(first) = self.found(device, strided, options).map(bits) else { return };
+        let again = self.found(device, strided, options).map(bits);
+        assert!(again.as_ref() == Some(&first), "seed {seed} on {device}: {}", self.kernel);
+        if device.gpu().is_none() {
+            let expected = bits(expected.iter().map(floats).collect());
+            assert!(first == expected, "seed {seed}, in order:\n{}\n{}", module(seed), self.kernel);
+        }
+    }
+
+    /// Compares both; whether the kernel could be compared.
+    fn check(&self, device: &Device, strided: bool, seed: u64) -> bool {
+        let Some(expected) = self.expected(0.0) else { return false };
+        self.check_order(device, strided, seed, &expected);
+        let Some(found) = self.found(device, strided, LaunchOptions::default()) else { return false };
+        let far = |a: f64, b: f64, tolerance: f64| {
+            a.to_bits() != b.to_bits()
+                && !(a.is_nan() && b.is_nan())
+                && !((a - b).abs() <= tolerance * (1.0 + b.abs()))
+        };
+        let wrong = |tolerance: f64, other: &[Vec<f64>]| {
+            let pairs = other.iter().zip(&expected).flat_map(|(a, b)| a.iter().copied().zip(floats(b)));
+            pairs.filter(|&(a, b)| far(a, b, tolerance)).count()
+        };
+        if wrong(1e-7, &found) == 0 {
+            return true;
+        }
+        // A branch may turn on the last bit, and a result may lose all of its digits: then other inputs, the same but for
+        // theirs, give other results, too.
+        for by in [1e-12, -1e-12, 3e-13, -3e-13] {
+            let Some(moved) = self.expected(by) else { return false };
+            let moved: Vec<Vec<f64>> = moved.iter().map(floats).collect();
+            if wrong(1e-9, &moved) > 0 {
+                return false;
+            }
+        }
+        panic!("seed {seed} on {device}: {found:?}, not {expected:?}\n{}\n{}", module(seed), self.kernel)
+    }
+}
+
+fn floats(array: &Array<f64>) -> Vec<f64> {
+    match &array.cells {
+        Cells::Float(cells) => cells.clone(),
+        Cells::Int(cells) => cells.iter().map(|&n| n as f64).collect(),
+    }
+}
+
+/// A tensor of the array; strided ones have a place of NaN or 99 behind each element.
+fn upload(array: &Array<f64>, lanes: usize, strided: bool, device: &Device) -> Tensor {
+    let gap = usize::from(strided);
+    let values: Vec<f64> = floats(array)
+        .chunks(lanes)
+        .flat_map(|element| element.iter().copied().chain(std::iter::repeat_n(99.0, gap * lanes)))
+        .collect();
+    let mut shape = array.shape.clone();
+    shape.push(1 + gap);
+    if lanes > 1 {
+        shape.push(lanes);
+    }
+    let whole = match array.dtype {
+        DType::I32 => {
+            Tensor::from_slice(&values.iter().map(|&x| x as i32).collect::<Vec<i32>>(), &shape, device)
+        }
+        _ => Tensor::from_slice(&values, &shape, device),
+    };
+    whole.and_then(|t| t.select(array.shape.len() as isize, 0)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A kernel and its adjoint; how many of the two could be compared.
+fn check(seed: u64, device: &Device) -> u64 {
+    let kernel =
+        &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
+    let options = AdjointOptions {
+        active: Some(&ACTIVE),
+        overlapping: seed.is_multiple_of(2),
+        checkpoints: seed.is_multiple_of(3),
+    };
+    let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
+    let mut random = Random::new(seed ^ 0xabcdef);
+    let (before, s) = (arrays(&mut random), random.signed());
+    let mut args: Vec<interp::Arg<f64>> = (0..5).map(interp::Arg::Array).collect();
+    args.extend([interp::Arg::Int(3), interp::Arg::Float(s)]);
+    args.extend((5..9).map(interp::Arg::Array));
+    let strided = seed.is_multiple_of(3);
+    if !(Case { kernel, args: &args, before: &before }.check(device, strided, seed)) {
+        return 0;
+    }
+    let mut all: Vec<Array<f64>> = before.clone();
+    let params = [0, 1, 2, 3, 4, 7, 8, 9, 10];
+    for (array, usage) in all.iter_mut().zip(params.map(|param| &adjoint.uses[param])) {
+        // What the adjoint says that it does not need must not matter.
+        if let (Use::Shape, Cells::Float(cells)) = (usage, &mut array.cells) {
+            cells.fill(f64::NAN);
+        }
+    }
+    let mut weights = arrays(&mut random);
+    weights.remove(6);
+    all.extend(weights);
+    all.push(Array::zeros(DType::F64, &[1], 1));
+    args.extend((9..18).map(interp::Arg::Array));
+    1 + u64::from(Case { kernel: &adjoint.kernel, args: &args, before: &all }.check(device, strided, seed))
+}
+
+#[test]
+fn random_kernels_do_on_devices_what_the_interpreter_says() {
+    let names = std::env::var("BULLET_TEST_DEVICES").unwrap_or_else(|_| "cpu".into());
+    for name in names.split(',') {
+        let device = Device::parse(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (first, count) = (number("BULLET_LANG_SEED", 1), number("BULLET_LANG_KERNELS", 50));
+        let (next, compared) = (AtomicU64::new(first), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= first + count {
+                            break;
+                        }
+                        compared.fetch_add(check(seed, &device), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let compared = compared.into_inner();
+        println!("{device}: {compared} of {} kernels and adjoints could be compared", 2 * count);
+        assert!(compared * 10 >= 2 * count * 7, "too few, {compared}, could be compared");
+    }
+}
