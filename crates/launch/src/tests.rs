@@ -123,9 +123,8 @@ impl Case<'_> {
         self.check_order(device, strided, seed, &expected);
         let Some(found) = self.found(device, strided, LaunchOptions::default()) else { return false };
         let far = |a: f64, b: f64, tolerance: f64| {
-            a.to_bits() != b.to_bits()
-                && !(a.is_nan() && b.is_nan())
-                && !((a - b).abs() <= tolerance * (1.0 + b.abs()))
+            let near = (a - b).abs() <= tolerance * (1.0 + b.abs());
+            a.to_bits() != b.to_bits() && !(a.is_nan() && b.is_nan()) && !near
         };
         let wrong = |tolerance: f64, other: &[Vec<f64>]| {
             let pairs = other.iter().zip(&expected).flat_map(|(a, b)| a.iter().copied().zip(floats(b)));
