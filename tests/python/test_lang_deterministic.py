@@ -249,8 +249,8 @@ def test_kernels_that_see_the_order_run_in_order_on_the_cpu():
     n = 100_000
     x = numbers(n)
     for _ in range(5):
-        count, out = wp.zeros(1, dtype=int), wp.zeros(n)
-        wp.launch(compact, n, [wp.array(x), count, out], deterministic=True)
+        count, out = wp.zeros(1, dtype=int, device="cpu"), wp.zeros(n, device="cpu")
+        wp.launch(compact, n, [wp.array(x, device="cpu"), count, out], deterministic=True)
         assert count.list() == [(x > 0).sum()]
         np.testing.assert_array_equal(out.numpy()[: count.list()[0]], x[x > 0])
 
@@ -269,8 +269,8 @@ def test_who_says_that_a_launch_is_deterministic(monkeypatch):
     x = numbers(n)
 
     def in_order(kernel, **how):
-        count, out = wp.zeros(1, dtype=int), wp.zeros(n)
-        wp.launch(kernel, n, [wp.array(x), count, out], **how)
+        count, out = wp.zeros(1, dtype=int, device="cpu"), wp.zeros(n, device="cpu")
+        wp.launch(kernel, n, [wp.array(x, device="cpu"), count, out], **how)
         return np.array_equal(out.numpy()[: count.list()[0]], x[x > 0])
 
     assert in_order(compact, deterministic=wp.DeterministicMode.RUN_TO_RUN)
@@ -284,7 +284,7 @@ def test_who_says_that_a_launch_is_deterministic(monkeypatch):
 
 
 ANY_THREADS = """
-import hashlib, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import test_lang_deterministic as t
 print(t.digest())
@@ -297,12 +297,13 @@ def digest():
     x, index, weights = numbers(n), places(n, n // 9), numbers(n, seed=2)
     for name, (total, scatter) in FLOATS.items():
         dtype = getattr(wp, name)
-        out, by_index = wp.zeros(1, dtype=dtype), wp.zeros(n // 9, dtype=dtype)
-        wp.launch(total, n, [wp.array(x.astype(name), dtype=dtype), out])
-        wp.launch(scatter, n, [wp.array(x.astype(name), dtype=dtype), wp.array(index), by_index])
+        out, by_index = wp.zeros(1, dtype=dtype, device="cpu"), wp.zeros(n // 9, dtype=dtype, device="cpu")
+        given = wp.array(x.astype(name), dtype=dtype, device="cpu")
+        wp.launch(total, n, [given, out])
+        wp.launch(scatter, n, [given, wp.array(index, device="cpu"), by_index])
         hashed.update(out.numpy().tobytes() + by_index.numpy().tobytes())
-    few, sums = wp.zeros(11, dtype=wp.vec2), wp.zeros(1, dtype=wp.float64)
-    wp.launch(walk, n, [wp.array(places(n, 12)), wp.array(x), few, sums], deterministic=True)
+    few, sums = wp.zeros(11, dtype=wp.vec2, device="cpu"), wp.zeros(1, dtype=wp.float64, device="cpu")
+    wp.launch(walk, n, [wp.array(places(n, 12), device="cpu"), wp.array(x, device="cpu"), few, sums], deterministic=True)
     hashed.update(few.numpy().tobytes() + sums.numpy().tobytes())
     for found in gradients(stencil, n, [x, np.array([0.25, -0.5], "float32")], weights, "cpu"):
         hashed.update(found.tobytes())

@@ -100,12 +100,15 @@ fn visible(kernel: &Kernel, inst: Inst, found: &Accesses, used: bool) -> Option<
     mixed.then_some("`@` is updated by several kinds of atomics")
 }
 
+/// What to do about [`Order::Serial`].
+const SPLIT: &str = "a deterministic launch runs such a kernel on the CPU only, one thread after the other; split it into kernels \
+                     that add to arrays they do not read, or launch it with deterministic=False";
+
 fn explain(kernel: &Kernel, inst: Inst, what: &str) -> Diagnostic {
     let data = kernel.inst(inst);
     let name = kernel.name_of(data.args[0]).unwrap_or("an array");
     let message = format!("{}, which depends on the order of threads", what.replace('@', name));
-    Diagnostic::new(data.span, message)
-        .hint("a deterministic launch runs such a kernel on the CPU only, one thread after the other; split it into kernels that add to arrays they do not read, or launch it with deterministic=False")
+    Diagnostic::new(data.span, message).hint(SPLIT)
 }
 
 /// Which instructions put down records instead of updating memory, by their number; none unless the kernel's order is
