@@ -17,6 +17,7 @@ from ._types import Struct, is_open, key_of, type_of
 
 _lang = _core._lang
 _recording = threading.local()
+_NOT_GUARANTEED = config.DeterministicMode.NOT_GUARANTEED
 
 
 class Kernel:
@@ -204,9 +205,7 @@ def launch(
     tape = getattr(_recording, "tape", None) if record_tape else None
     if deterministic is None:
         deterministic = config.deterministic if kernel._deterministic is None else kernel._deterministic
-    if not isinstance(deterministic, (bool, config.DeterministicMode)):
-        raise TypeError(f"deterministic is a DeterministicMode or a bool, got {deterministic!r}")
-    exact = bool(deterministic)
+    exact = deterministic is not _NOT_GUARANTEED and _is_exact(deterministic)
     if kernel._instances is not None:
         given = [*inputs, *outputs]
         own = evaluated(kernel._function)
@@ -214,6 +213,13 @@ def launch(
         kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape, exact)
         return
     (kernel._compiled or kernel.compiled).launch(dim, inputs, outputs, device, tape, exact)
+
+
+def _is_exact(deterministic: Any) -> bool:
+    """Whether a mode promises the same bits."""
+    if not isinstance(deterministic, (bool, config.DeterministicMode)):
+        raise TypeError(f"deterministic is a DeterministicMode or a bool, got {deterministic!r}")
+    return bool(deterministic)
 
 
 def _is_generic(function: Callable) -> bool:
