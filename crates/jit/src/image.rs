@@ -132,6 +132,11 @@ impl Writer {
                     self.text(text);
                     self.span(*span);
                 }
+                Site::Within { text, span } => {
+                    self.number(3);
+                    self.text(text);
+                    self.span(*span);
+                }
                 Site::Index { name, place, axis, span } => {
                     let (kind, value) = match *place {
                         Place::Param(number) => (1, number),
@@ -200,6 +205,7 @@ impl<'a> Reader<'a> {
             0 => return Some(Site::Assert { text: self.text()?, span: self.span()? }),
             1 => Place::Param(self.small()?),
             2 => Place::Local(self.small()?),
+            3 => return Some(Site::Within { text: self.text()?, span: self.span()? }),
             _ => return None,
         };
         Some(Site::Index { place, name: self.text()?, axis: self.small()?, span: self.span()? })

@@ -99,8 +99,21 @@ impl std::error::Error for Fault {}
 /// What can go wrong at an instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Site {
-    Index { name: String, place: Place, axis: u8, span: Span },
-    Assert { text: String, span: Span },
+    Index {
+        name: String,
+        place: Place,
+        axis: u8,
+        span: Span,
+    },
+    Assert {
+        text: String,
+        span: Span,
+    },
+    /// An index of what this says.
+    Within {
+        text: String,
+        span: Span,
+    },
 }
 
 /// An array that is indexed.
@@ -250,7 +263,7 @@ impl Program {
         }
         let head = format!("kernel `{}`, thread {}", self.meta.name, tuple(&thread));
         let kind = match self.meta.sites.get(raw.site as usize) {
-            Some(Site::Index { .. }) => FaultKind::Index,
+            Some(Site::Index { .. } | Site::Within { .. }) => FaultKind::Index,
             Some(Site::Assert { .. }) => FaultKind::Assert,
             None => FaultKind::Other,
         };
@@ -273,6 +286,7 @@ impl Program {
                 (text, Some(*span))
             }
             Some(Site::Assert { text, span }) => (text.clone(), Some(*span)),
+            Some(Site::Within { text, span }) => (outside(raw.value.into(), text), Some(*span)),
             None if raw.site == TAPE_SITE => {
                 let text = format!(
                     "its tape does not fit {} bytes: the loops of this thread keep more for the way back; run fewer steps a launch, \
@@ -288,6 +302,11 @@ impl Program {
         };
         Fault { kind, message: format!("{head}: {what}"), span, thread }
     }
+}
+
+/// What is wrong with an index.
+fn outside(index: i64, of: &str) -> String {
+    format!("index {index} is outside of {of}")
 }
 
 /// As Python writes it.

@@ -38,7 +38,7 @@ pub enum Binding {
     Functions(Vec<usize>),
     /// A struct by its place among the definitions.
     Struct(usize),
-    /// Something that kernels cannot have, and what it is: "a numpy.ndarray".
+    /// Something that kernels cannot have, and what it is: "a numpy.ndarray"; on a second line perhaps what to write instead.
     Other(String),
 }
 

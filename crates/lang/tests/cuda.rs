@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, FOLD, Layout, Sharing, fold_source, source};
+use bullet_lang::emit::cuda::{CudaOptions, FOLD, Layout, Sharing, fold_source, source, symbol};
 use bullet_lang::ir::Kernel;
 use bullet_lang::order::{counting, summed};
 use bullet_lang::{Options, compile};
@@ -125,8 +125,134 @@ fn emitted(name: &str, text: &str, options: CudaOptions) -> (String, Vec<String>
         let counting: Vec<Kernel> = records.filter_map(|kernel| counting(kernel, distinct).ok()).collect();
         all.extend(counting);
     }
-    let names = all.iter().map(|kernel| kernel.name.clone()).collect();
+    let names = all.iter().map(|kernel| symbol(&kernel.name).into_owned()).collect();
     (source(&all.iter().collect::<Vec<_>>(), options), names)
+}
+
+/// What kernels, their parameters, variables and functions may be called in Python, and mean something else in CUDA C++.
+const NAMES: &[&str] = &[
+    "größe",
+    "λ",
+    "int",
+    "double",
+    "float4",
+    "uchar2",
+    "dim3",
+    "char",
+    "short",
+    "unsigned",
+    "threadIdx",
+    "blockDim",
+    "warpSize",
+    "template",
+    "namespace",
+    "nullptr",
+    "constexpr",
+    "static_assert",
+    "char16_t",
+    "new",
+    "delete",
+    "this",
+    "operator",
+    "typeof",
+    "restrict",
+    "register",
+    "half",
+    "min",
+    "max",
+    "abs",
+    "sin",
+    "sinf",
+    "fma",
+    "fmaf",
+    "rsqrt",
+    "norm",
+    "j0",
+    "y1",
+    "pow",
+    "powf",
+    "exp10",
+    "saturate",
+    "signbit",
+    "atomicAdd",
+    "atomicCAS",
+    "make_float3",
+    "printf",
+    "malloc",
+    "memcpy",
+    "main",
+    "time",
+    "clock",
+    "tape",
+    "tape_words",
+    "Array1",
+    "Half",
+    "mul_masked",
+    "dim0",
+    "thread",
+    "NULL",
+    "NAN",
+    "INFINITY",
+    "stdin",
+    "errno",
+    "linux",
+    "unix",
+    "std",
+    "size_t",
+    "__x",
+    "__global__",
+    "__launch_bounds__",
+    "cudaMalloc",
+    "isnan",
+    "isfinite",
+    "nan",
+    "div",
+    "round",
+    "floorf",
+    "ldexp",
+    "modf",
+    "erfcxf",
+    "normcdf",
+    "lgamma",
+    "hypot",
+    "step",
+    "x",
+    "out",
+    "i",
+    "f",
+    "v",
+    "_",
+    "__",
+    "add",
+    "mov",
+    "ld",
+    "bar",
+    "ret",
+    "call",
+    "exit",
+    "entry",
+    "reg",
+    "tid",
+    "mul",
+];
+
+/// A source file with kernels of all these names, in each of which everything is called so.
+fn names() -> (String, Vec<String>) {
+    let mut text = String::from("import warp as wp\n");
+    for name in NAMES {
+        text += &format!(
+            "\n@wp.kernel\ndef {name}({name}: wp.array(dtype=float), {name}_: float, result0: wp.array(dtype=float)):\n    at = \
+             wp.tid()\n    result0[at] = wp.max(wp.floor({name}[at]), {name}_) * wp.abs({name}_)\n    wp.atomic_add(result0, \
+             0, {name}_)\n"
+        );
+        text += &format!(
+            "\n@wp.kernel\ndef {name}_variable(at_: wp.array(dtype=float)):\n    {name} = at_[wp.tid()]\n    for k in \
+             range(20):\n        {name} = wp.sqrt({name}) * wp.floor({name}) + wp.min({name}, 1.0)\n    at_[0] = {name}\n"
+        );
+    }
+    let kernels = compile("names.py", &text, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let names = kernels.iter().map(|kernel| symbol(&kernel.name).into_owned()).collect();
+    (source(&kernels.iter().collect::<Vec<_>>(), CudaOptions::default()), names)
 }
 
 /// The architectures that each NVRTC is asked for.
@@ -155,6 +281,7 @@ fn emitted_sources_compile() {
             }
         }
     }
+    sources.push(names());
     for seed in 1..=12 {
         // Of every width.
         let text = generate::module(seed);
@@ -185,4 +312,16 @@ fn emitted_sources_compile() {
         }
     }
     assert!(compiled > 0, "BULLET_NVRTC names no NVRTC");
+}
+
+#[test]
+fn no_two_kernels_are_called_the_same() {
+    let (text, mut names) = names();
+    for name in &names {
+        assert!(name.is_ascii() && text.contains(&format!("__global__ void {name}(")), "{name}");
+    }
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
 }

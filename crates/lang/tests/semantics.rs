@@ -53,7 +53,11 @@ fn division_and_rounding_are_warps() {
     assert_eq!(outputs("out[i] = wp.round(x[i])", &x), [-7.0, 7.0, -3.0, 3.0, 4.0]);
     assert_eq!(outputs("out[i] = wp.rint(x[i])", &x), [-7.0, 7.0, -2.0, 2.0, 4.0]);
     assert_eq!(outputs("out[i] = float(int(x[i]))", &x), [-7.0, 7.0, -2.0, 2.0, 3.0]);
-    assert_eq!(outputs("out[i] = float(int(x[i]) // 2)", &x), [-3.0, 3.0, -1.0, 1.0, 1.0]);
+    assert_eq!(outputs("out[i] = float(int(x[i]) // 2)", &x), [-4.0, 3.0, -1.0, 1.0, 1.0]);
+    assert_eq!(outputs("out[i] = float(int(x[i]) // -2)", &x), [3.0, -4.0, 1.0, -1.0, -2.0]);
+    assert_eq!(outputs("out[i] = float(wp.floordiv(int(x[i]), n))", &x), [-2.0, 1.0, -1.0, 0.0, 0.0]);
+    assert_eq!(outputs("out[i] = float(-7 // 2 + int(wp.uint32(7) // wp.uint32(2)))", &x[..1]), [-1.0]);
+    assert!(kernel("out[i] = float(i // 4)").to_string().lines().count() < 8);
     assert_eq!(outputs("out[i] = float(int(x[i]) % 3)", &x), [-1.0, 1.0, -2.0, 2.0, 0.0]);
     assert_eq!(outputs("out[i] = wp.sign(x[i]) + wp.step(x[i])", &x), [0.0, 1.0, 0.0, 1.0, 1.0]);
 }
@@ -199,4 +203,84 @@ fn random_numbers_are_warps() {
     // Draws in a loop go on.
     let body = "s = wp.rand_init(42, i)\nt = 0.0\nfor k in range(n + 1):\n    t += wp.randf(s)\nout[i] = t";
     assert_eq!(outputs(body, &[0.0]), [f64::from(unit(first) as f32 + unit(second) as f32)]);
+}
+
+#[test]
+fn components_are_found_by_an_index_of_run_time_or_it_is_a_fault() {
+    let body = "v = wp.vec3(1.0, 2.0, 3.0)\nout[i] = v[int(x[i])]";
+    assert_eq!(outputs(body, &[0.0, 2.0, -1.0, -3.0]), [1.0, 3.0, 3.0, 1.0]);
+    let wrong = [
+        (body, 3.0, "index 3 is outside of 3 components"),
+        (body, -4.0, "index -4 is outside of 3 components"),
+        ("q = wp.quat_identity()\nj = int(x[i])\nq[j] = 2.0\nout[i] = q[3]", 4.0, "outside of 4 components"),
+        ("m = wp.identity(n=2, dtype=float)\nout[i] = m[0, int(x[i])]", 2.0, "outside of 2 columns"),
+        ("m = wp.identity(n=2, dtype=float)\nr = m[int(x[i])]\nout[i] = r[0]", -3.0, "outside of 2 rows"),
+        ("a = wp.zeros(shape=(2, 3), dtype=float)\nout[i] = a[0, int(x[i])]", 3.0, "outside of dimension 1"),
+        (
+            "a = wp.zeros(shape=(2, 3), dtype=float)\nb = a[int(x[i])]\nout[i] = b[0]",
+            2.0,
+            "outside of dimension 0",
+        ),
+        ("a = x[0:1]\nout[i] = a[int(x[i])]", 1.0, "outside of a slice"),
+        ("t = (1.0, 2.0)[int(x[i])]\nout[i] = t", 2.0, "outside of 2 items"),
+    ];
+    for (body, index, expected) in wrong {
+        let mut arrays: Vec<Array<f64>> =
+            vec![Array::floats(DType::F32, &[index, 0.0]), Array::zeros(DType::F32, &[2], 1)];
+        let args = [Arg::Array(0), Arg::Array(1), Arg::Int(2)];
+        let fault = run(&kernel(body), &[1], &args, &mut arrays, Run::default()).expect_err(body);
+        assert!(fault.to_string().contains(expected), "{body}\n{fault}");
+    }
+}
+
+#[test]
+fn indices_that_are_surely_in_range_are_not_checked() {
+    let in_range = [
+        "v = wp.vec3(x[i])\nfor k in range(3):\n    out[i] = v[k]",
+        "v = wp.types.vector(length=40, dtype=float)(x[i])\nfor k in range(40):\n    out[i] = v[k]",
+        "v = wp.vec3(x[i])\nfor k in range(n):\n    out[i] = v[k % 3]",
+        "v = wp.vec3(x[i])\nout[i] = v[wp.clamp(n, 0, 2)]",
+        "v = wp.vec3(x[i])\nout[i] = v[n & 1]",
+        "v = wp.vec3(x[i])\nif n >= 0 and n < 3:\n    out[i] = v[n]",
+        "v = wp.vec3(x[i])\nif n < 0:\n    return\nif n > 2:\n    return\nout[i] = v[n]",
+        "a = wp.zeros(shape=(3, 4), dtype=float)\nfor k in range(3):\n    for j in range(4):\n        out[i] = a[k, j]",
+        "a = x[1:n]\nfor k in range(len(a)):\n    out[i] = a[k]",
+        "s = float(0.0)\nfor c in (1.0, 2.0, 4.0):\n    s += c\nout[i] = s",
+    ];
+    for body in in_range {
+        let text = kernel(body).to_string();
+        assert!(!text.contains("within"), "{body}\n{text}");
+    }
+    // One that may be out of range is checked once.
+    let text = kernel("v = wp.vec3(x[i])\nv[n] = v[n] + v[n]\nout[i] = v[n]").to_string();
+    assert_eq!(text.matches("within").count(), 1, "{text}");
+}
+
+#[test]
+fn loops_go_over_tuples_and_vectors() {
+    let body = "s = float(0.0)\nfor c in (1.0, 2.0, 4.0):\n    if c > x[i]:\n        continue\n    s += c\nfor c in wp.vec2(10.0, \
+                20.0):\n    s += c\nout[i] = s + float(len((1, 2)))";
+    assert_eq!(outputs(body, &[0.0, 2.0, 9.0]), [32.0, 35.0, 39.0]);
+    let body = "t = (wp.vec2(1.0, 2.0), wp.vec2(3.0, 4.0))[i % 2]\nout[i] = t[1] * x[i]";
+    assert_eq!(gradient(body, &[1.0, 1.0]), [2.0, 4.0]);
+}
+
+#[test]
+fn what_stands_among_arguments_is_done_once() {
+    // The second number of a generator, whichever array it indexes on the way.
+    let drawn = "r = wp.rand_init(7)\na = wp.randi(r, 0, 1000)\nout[i] = float(wp.randi(r, 0, 1000))";
+    for index in [
+        "wp.atomic_add(x, wp.randi(r, 0, 1), 0.0)",
+        "wp.atomic_cas(x, wp.randi(r, 0, 1), 1.0, 1.0)",
+        "a = wp.load(x, wp.randi(r, 0, 1))",
+        "wp.store(x, wp.randi(r, 0, 1), 1.0)",
+        "x[wp.randi(r, 0, 1)] = 1.0",
+        "x[wp.randi(r, 0, 1)] += 1.0",
+        "x[wp.randi(r, 0, 1)] *= 1.0",
+        "v = wp.vec3(1.0)\na = v[wp.randi(r, 0, 1)]",
+        "a = (1, 2)[wp.randi(r, 0, 1)]",
+    ] {
+        let body = format!("r = wp.rand_init(7)\n{index}\nout[i] = float(wp.randi(r, 0, 1000))");
+        assert_eq!(outputs(&body, &[1.0]), outputs(drawn, &[1.0]), "{index}");
+    }
 }

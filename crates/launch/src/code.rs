@@ -119,10 +119,14 @@ impl Code {
                 match self.sharing(args).filter(|_| options.deterministic) {
                     Some(sharing) => self
                         .recorder(device, CudaOptions { layout, records: Some(sharing) })?
-                        .launch(&self.ir, self.tape, grid, args),
-                    None => self
-                        .function(device, CudaOptions { layout, records: None })?
-                        .launch(&self.ir, self.tape, grid, args),
+                        .launch(&self.ir, self.tape, grid, args, options.block),
+                    None => self.function(device, CudaOptions { layout, records: None })?.launch(
+                        &self.ir,
+                        self.tape,
+                        grid,
+                        args,
+                        options.block,
+                    ),
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, source, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, source, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{
@@ -12,9 +12,6 @@ use bullet_tensor::{Device, Tensor};
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Arg, types};
 
-/// Threads a block: a multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
-const BLOCK: u32 = 256;
-
 /// A loaded kernel.
 #[derive(Debug)]
 pub(crate) struct Function {
@@ -22,6 +19,13 @@ pub(crate) struct Function {
     options: CudaOptions,
     module: ModuleId,
     function: FunctionId,
+}
+
+/// Threads of a launch, in blocks of so many.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocks {
+    pub(crate) threads: u64,
+    pub(crate) block: u32,
 }
 
 /// What a launch says of the room it wants.
@@ -59,7 +63,7 @@ impl Drop for Function {
 
 impl Function {
     pub(crate) fn new(device: &Device, kernel: &ir::Kernel, options: CudaOptions) -> Result<Function> {
-        Function::load(device, &kernel.name, &source(&[kernel], options), options)
+        Function::load(device, &symbol(&kernel.name), &source(&[kernel], options), options)
     }
 
     /// The one of this name in a source.
@@ -77,10 +81,18 @@ impl Function {
         &self.device
     }
 
-    /// Enqueues it; a tape that has to be measured is waited for.
-    pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
+    /// Enqueues it in blocks of so many threads; a tape that has to be measured is waited for.
+    pub(crate) fn launch(
+        &self,
+        kernel: &ir::Kernel,
+        tape: Tape,
+        grid: &[i32],
+        args: &[Arg],
+        block: u32,
+    ) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-        self.launch_part(kernel, tape, grid, args, threads, &|_| {})
+        let part = Blocks { threads, block };
+        self.launch_part(kernel, tape, grid, args, part, &|_| {})
     }
 
     /// The same for so many threads of the grid, with more arguments behind those of the tape.
@@ -90,7 +102,7 @@ impl Function {
         tape: Tape,
         grid: &[i32],
         args: &[Arg],
-        part: u64,
+        part: Blocks,
         more: &dyn Fn(&mut KernelArgs),
     ) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
@@ -145,21 +157,22 @@ impl Function {
         Ok(need)
     }
 
-    fn run_of(&self, kernel: &ir::Kernel, threads: u64, args: &KernelArgs) -> Result<()> {
-        if threads.div_ceil(BLOCK.into()) > i32::MAX as u64 {
+    fn run_of(&self, kernel: &ir::Kernel, part: Blocks, args: &KernelArgs) -> Result<()> {
+        let Blocks { threads, block } = part;
+        if threads.div_ceil(block.into()) > i32::MAX as u64 {
             return argument(format!(
                 "`{}` is launched over {threads} threads, more than {} on a GPU",
                 kernel.name,
-                i32::MAX as u64 * u64::from(BLOCK)
+                i32::MAX as u64 * u64::from(block)
             ));
         }
-        self.run(threads, args)
+        self.run(part, args)
     }
 
     /// Enqueues so many threads, of arguments that are packed.
-    pub(crate) fn run(&self, threads: u64, args: &KernelArgs) -> Result<()> {
-        let grid = [threads.div_ceil(BLOCK.into()) as u32, 1, 1];
-        let config = LaunchConfig { grid, block: [BLOCK, 1, 1], ..LaunchConfig::default() };
+    pub(crate) fn run(&self, part: Blocks, args: &KernelArgs) -> Result<()> {
+        let grid = [part.threads.div_ceil(part.block.into()) as u32, 1, 1];
+        let config = LaunchConfig { grid, block: [part.block, 1, 1], ..LaunchConfig::default() };
         let launch = Launch::Kernel { function: self.function, config, args };
         // SAFETY: the arguments were checked against the kernel's parameters, and their memory is pool memory, which is
         // reused in stream order. That indices are in range is the kernel's own affair, as the user's guide says.

@@ -23,10 +23,21 @@ pub enum Arg {
 }
 
 /// How to launch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LaunchOptions {
+    /// Threads of a block on a GPU, 1 to 1024. The CPU has no blocks.
+    pub block: u32,
+    /// Whether a tape may differentiate it; else it refuses where gradients flow.
+    pub differentiable: bool,
     /// Whether it leaves the same bits at every run, and its way back on a tape does: see [`order`](bullet_lang::order).
     pub deterministic: bool,
+}
+
+impl Default for LaunchOptions {
+    fn default() -> LaunchOptions {
+        // A multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
+        LaunchOptions { block: 256, differentiable: true, deterministic: false }
+    }
 }
 
 /// A parameter of the IR as the source has it.
@@ -162,6 +173,9 @@ impl Kernel {
         args: &[Arg],
         options: LaunchOptions,
     ) -> Result<()> {
+        if !(1..=1024).contains(&options.block) {
+            return argument(format!("a block has 1 to 1024 threads, not {}", options.block));
+        }
         self.code.launch(device, extents, args, options)
     }
 

@@ -11,7 +11,7 @@ use bullet_lang::{ir, order};
 use bullet_tensor::runtime::{Buffer, KernelArgs};
 use bullet_tensor::{DType, Device, Tensor};
 
-use crate::cuda::{Function, Need};
+use crate::cuda::{Blocks, Function, Need};
 use crate::error::{Error, Result};
 use crate::kernel::Arg;
 use crate::reach::Reach;
@@ -73,17 +73,24 @@ impl Recorder {
     }
 
     /// Enqueues it; where its records have to be counted, that is waited for.
-    pub(crate) fn launch(&self, kernel: &ir::Kernel, tape: Tape, grid: &[i32], args: &[Arg]) -> Result<()> {
+    pub(crate) fn launch(
+        &self,
+        kernel: &ir::Kernel,
+        tape: Tape,
+        grid: &[i32],
+        args: &[Arg],
+        block: u32,
+    ) -> Result<()> {
         let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
         let keys = self.keys(args);
         let most = match &self.room {
             Room::Known(most) => *most,
-            Room::Counted(counting) => self.count(counting, grid, args, threads)?,
+            Room::Counted(counting) => self.count(counting, grid, args, Blocks { threads, block })?,
         };
         let slice = (SLICE / most.max(1)).next_multiple_of(BLOCK).clamp(BLOCK, threads.max(BLOCK));
         let mut first = 0;
         while first < threads {
-            let part = Part { first, threads: slice.min(threads - first), most };
+            let part = Part { first, threads: slice.min(threads - first), most, block };
             self.slice(kernel, tape, grid, args, part, &keys)?;
             first += part.threads;
         }
@@ -96,7 +103,7 @@ impl Recorder {
         counting: &(ir::Kernel, Function),
         grid: &[i32],
         args: &[Arg],
-        threads: u64,
+        all: Blocks,
     ) -> Result<u64> {
         let (kernel, function) = counting;
         let arrays = order::summed(kernel, self.sharing == Sharing::Distinct).len();
@@ -105,8 +112,8 @@ impl Recorder {
         }
         let device = self.function.device();
         let need = Need::new(device)?;
-        function.launch_part(kernel, Tape::of(kernel), grid, args, threads, &|packed| {
-            let (first, stride) = (0i64, threads as i64);
+        function.launch_part(kernel, Tape::of(kernel), grid, args, all, &|packed| {
+            let (first, stride) = (0i64, all.threads as i64);
             packed.push(first).push(stride).push(0u32).push(need.ptr());
             packed.push(0u64).push(0u64).push(0u64);
             (0..arrays).for_each(|_| _ = packed.push(0i64));
@@ -143,7 +150,8 @@ impl Recorder {
             Room::Counted(_) => Some(Need::new(device)?),
         };
         let need_ptr = need.as_ref().map_or(0, |need| need.ptr().0);
-        self.function.launch_part(kernel, tape, grid, args, part.threads, &|packed| {
+        let blocks = Blocks { threads: part.threads, block: part.block };
+        self.function.launch_part(kernel, tape, grid, args, blocks, &|packed| {
             packed.push(part.first as i64).push(part.threads as i64).push(size).push(need_ptr);
             packed.push(record_keys.address()).push(cells.ptr()).push(values.ptr());
             keys.iter().for_each(|&key| _ = packed.push(key));
@@ -176,7 +184,7 @@ impl Recorder {
             let mut args = KernelArgs::new();
             args.push(keys).push(places).push(cells.ptr()).push(values.ptr()).push(count as i64);
             next.iter().for_each(|part| _ = args.push(part.ptr()));
-            self.fold.run(chunks, &args)?;
+            self.fold.run(Blocks { threads: chunks, block: BLOCK as u32 }, &args)?;
             if count <= CHUNK {
                 return Ok(());
             }
@@ -202,6 +210,7 @@ struct Part {
     first: u64,
     threads: u64,
     most: u64,
+    block: u32,
 }
 
 /// Of the first and last bytes of arrays: what makes places of addresses, from 0 on, the same of arrays that share memory.

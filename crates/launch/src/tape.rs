@@ -141,6 +141,13 @@ impl Tape {
             self.renew(kernel, &args);
             return Ok(());
         }
+        if !options.differentiable {
+            return Err(Error::Gradient(format!(
+                "`{}` has enable_backward=False, but gradients flow through the arrays of this launch; launch it with \
+                 record_tape=False if what it writes is to be a constant",
+                kernel.name()
+            )));
+        }
         check_overlap(kernel, &args)?;
         check_foreign(kernel, foreign)?;
         let backward =
@@ -259,6 +266,11 @@ impl Tape {
                 }
             }
         }
+    }
+
+    /// Whether gradients flow in an array's memory: one that asked for its own and was launched on, or what such were written to.
+    pub fn follows(&self, array: &Tensor) -> bool {
+        self.active.contains_key(&array.memory_id())
     }
 
     /// Goes back from these arrays, whose gradients are given, and adds to every [`Gradient`] that was asked for.

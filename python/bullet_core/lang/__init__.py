@@ -15,6 +15,7 @@ docs/kernel-language.md says what kernels can hold.
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
@@ -22,9 +23,26 @@ from bullet_core import _core
 
 from . import _types as types
 from . import config
-from ._arrays import array, clone, copy, empty, empty_like, from_numpy, full, ones, ones_like, zeros, zeros_like
+from ._arrays import array, empty, empty_like, from_numpy, full, full_like, ones, ones_like, zeros, zeros_like
 from ._builtins import NAMES as _NAMES
-from ._builtins import Builtin
+from ._builtins import Builtin as _Builtin
+from ._copies import clone, copy
+from ._host import INSTEAD as _INSTEAD
+from ._host import (
+    ScopedDevice,
+    ScopedTimer,
+    get_cuda_device_count,
+    get_cuda_devices,
+    get_device,
+    get_devices,
+    get_preferred_device,
+    init,
+    is_cpu_available,
+    is_cuda_available,
+    set_device,
+    synchronize,
+    synchronize_device,
+)
 from ._kernels import (
     Func,
     Kernel,
@@ -37,7 +55,6 @@ from ._kernels import (
     launch,
     overload,
     struct,
-    synchronize,
 )
 from ._types import Struct
 from .config import DeterministicMode
@@ -55,34 +72,30 @@ inf = INF = math.inf
 nan = NAN = math.nan
 
 
-def array1d(dtype: Any = float):
-    """The type of arrays of one dimension."""
-    return types.ArrayType(dtype, 1)
+class _ArrayOf:
+    """The type of arrays of so many dimensions: `array2d(dtype=float)`, or `array2d[float]`."""
+
+    def __init__(self, ndim: int):
+        self._ndim = ndim
+
+    def __call__(self, dtype: Any = float) -> types.ArrayType:
+        return types.ArrayType(dtype, self._ndim)
+
+    def __getitem__(self, dtype: Any) -> types.ArrayType:
+        return types.ArrayType(dtype, self._ndim)
+
+    def __repr__(self):
+        return f"array{self._ndim}d"
 
 
-def array2d(dtype: Any = float):
-    """The type of arrays of two dimensions."""
-    return types.ArrayType(dtype, 2)
-
-
-def array3d(dtype: Any = float):
-    """The type of arrays of three dimensions."""
-    return types.ArrayType(dtype, 3)
-
-
-def array4d(dtype: Any = float):
-    """The type of arrays of four dimensions."""
-    return types.ArrayType(dtype, 4)
-
-
-def init() -> None:
-    """Does nothing: there is nothing to prepare. It is here for programs that were written for Warp."""
+array1d, array2d, array3d, array4d = map(_ArrayOf, (1, 2, 3, 4))
 
 
 def __getattr__(name: str):
     if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = Builtin(name)
+        hint = _INSTEAD.get(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": {hint}" if hint else ""))
+    value = globals()[name] = _Builtin(name)
     return value
 
 
@@ -90,9 +103,5 @@ def __dir__():
     return sorted({*(name for name in globals() if not name.startswith("_")), *_NAMES})
 
 
-__all__ = [
-    *("CompileError", "DeterministicMode", "Func", "Kernel", "Struct", "Tape"),
-    *("array", "array1d", "array2d", "array3d", "array4d", "clone", "config", "constant", "copy", "empty", "empty_like"),
-    *("from_numpy", "full", "func", "func_grad", "func_replay", "init", "kernel", "launch", "ones", "ones_like", "overload", "struct", "synchronize", "types"),
-    *("zeros", "zeros_like"),
-]
+#: All but what Python has by the same name, whose own kernels know, too.
+__all__ = sorted({name for name in __dir__() if not hasattr(builtins, name)} - {"Any", "annotations", "builtins", "math"})

@@ -10,6 +10,7 @@ import bullet_core as bc
 from bullet_core import _core
 
 from . import _types
+from ._host import refuse
 from ._types import ArrayType, Compound, Scalar, Struct, StructInstance, element_type, is_compound, name_of, scalar_of
 
 
@@ -31,6 +32,13 @@ def _bytes(data, struct: Struct):
     if data.dtype != dtype:
         raise TypeError(f"an array of {struct.__name__} takes a list of them, or a NumPy array of {struct.__name__}.numpy_dtype(), got {data.dtype}")
     return data[..., None].view(np.uint8)
+
+
+def _copies():
+    # They are kernels, which are of arrays.
+    from . import _copies
+
+    return _copies
 
 
 def _shape(shape) -> tuple[int, ...]:
@@ -114,6 +122,26 @@ class array(_core._lang.Array):
         return self.tensor.device
 
     @property
+    def requires_grad(self) -> bool:
+        """Whether a `Tape` computes its gradient."""
+        return super().requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, _) -> None:
+        raise AttributeError("requires_grad is said where an array is made: wp.array(a, requires_grad=True), or wp.clone(a, requires_grad=True)")
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its elements lie side by side, in order."""
+        return self.tensor.is_contiguous()
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one element to the next, in each dimension."""
+        tensor = self.tensor
+        return tuple(stride * tensor.itemsize for stride in tensor.strides[: self.ndim])
+
+    @property
     def grad(self) -> array | None:
         """The gradient that `Tape.backward` added up; None before there is one."""
         gradient = self._gradient
@@ -135,10 +163,18 @@ class array(_core._lang.Array):
     def to(self, device) -> array:
         """The array on this device: itself if it is there, else a copy."""
         tensor = self.tensor.to(device)
-        return self if tensor.device == self.device else array._around(tensor, self.dtype, self.requires_grad)
+        if tensor.device == self.device:
+            return self
+        _copies().refuse_unrecorded(self)
+        return array._around(tensor, self.dtype, self.requires_grad)
 
     def assign(self, data) -> None:
-        """Overwrites all elements with data of the same shape."""
+        """Overwrites all elements with data of the same shape. Of an array it is a `copy`, which a `Tape` remembers."""
+        if isinstance(data, array):
+            return _copies().copy(self, data)
+        self._overwrite(data)
+
+    def _overwrite(self, data) -> None:
         if isinstance(self.dtype, Struct) and not isinstance(data, array):
             data = _bytes(data, self.dtype)
         source = data.tensor if isinstance(data, array) else bc.asarray(data, dtype=self.tensor.dtype)
@@ -163,13 +199,20 @@ class array(_core._lang.Array):
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         return self._view(self.tensor.reshape(*shape, *self._dims))
 
+    def transpose(self, axes=None) -> array:
+        """The same memory with its dimensions in this order, or in the reverse one."""
+        order = tuple(range(self.ndim))[::-1] if axes is None else tuple(axes)
+        if sorted(order) != list(range(self.ndim)):
+            raise ValueError(f"the axes of an array of {self.ndim} dimensions are {tuple(range(self.ndim))} in some order, not {order}")
+        return self._view(self.tensor.permute(*order, *range(self.ndim, len(self.tensor.shape))))
+
     def flatten(self) -> array:
         """All elements in one dimension."""
         return self.reshape(-1)
 
     def contiguous(self) -> array:
         """Itself if its elements lie side by side, else a copy."""
-        return self._view(self.tensor.contiguous()) if self.tensor.is_contiguous() else clone(self)
+        return self._view(self.tensor.contiguous()) if self.tensor.is_contiguous() else _copies().clone(self)
 
     def __getitem__(self, index):
         """A part of it in the same memory, with that part of its gradient; by slices and integers. An element, if an integer
@@ -216,7 +259,8 @@ def _rebuilt(tensor, description, requires_grad) -> array:
 
 
 def _maker(fill):
-    def make(shape, dtype=float, device=None, requires_grad=False) -> array:
+    def make(shape, dtype=float, device=None, requires_grad=False, pinned=False) -> array:
+        refuse("array", pinned=pinned)
         scalar, dims = _element(dtype)
         return array._around(fill((*_shape(shape), *dims), dtype=scalar, device=device), dtype, requires_grad)
 
@@ -240,29 +284,28 @@ def full(shape, value, dtype=None, device=None, requires_grad=False) -> array:
     return made
 
 
-def zeros_like(other: array, requires_grad: bool | None = None) -> array:
-    """Zeros of the shape, dtype and device of another array."""
-    return zeros(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
+def _like(make):
+    def made(other: array, device=None, requires_grad: bool | None = None, pinned: bool = False) -> array:
+        refuse("array", pinned=pinned)
+        device = other.device if device is None else device
+        return make(other.shape, other.dtype, device, other.requires_grad if requires_grad is None else requires_grad)
+
+    return made
 
 
-def ones_like(other: array, requires_grad: bool | None = None) -> array:
-    """Ones of the shape, dtype and device of another array."""
-    return ones(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
+zeros_like = _like(zeros)
+zeros_like.__doc__ = "Zeros of the shape and dtype of another array, and where it lies unless a device is named."
+ones_like = _like(ones)
+ones_like.__doc__ = "Ones of the shape and dtype of another array, and where it lies unless a device is named."
+empty_like = _like(empty)
+empty_like.__doc__ = "An array of the shape and dtype of another, its elements unspecified."
 
 
-def empty_like(other: array, requires_grad: bool | None = None) -> array:
-    """An array of the shape, dtype and device of another, its elements unspecified."""
-    return empty(other.shape, other.dtype, other.device, other.requires_grad if requires_grad is None else requires_grad)
-
-
-def clone(other: array, device=None, requires_grad: bool | None = None) -> array:
-    """A copy with memory of its own."""
-    return array(other, device=device, requires_grad=other.requires_grad if requires_grad is None else requires_grad)
-
-
-def copy(dest: array, src: array) -> None:
-    """Overwrites one array with another of the same shape, from any device."""
-    dest.assign(src)
+def full_like(other: array, value, device=None, requires_grad: bool | None = None) -> array:
+    """An array of the shape and dtype of another, full of one value."""
+    made = empty_like(other, device, requires_grad)
+    made.fill_(value)
+    return made
 
 
 def from_numpy(data, dtype=None, device=None, requires_grad=False) -> array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import math
 import textwrap
 import types as pytypes
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 
 from bullet_core import _core
 
-from ._builtins import Builtin
+from ._builtins import NAMES, Builtin
 from ._types import ALIAS, SCALARS, ArrayType, Compound, Scalar, Struct, is_compound, scalar_of
 
 
@@ -193,9 +194,10 @@ class _Scope:
 
     def visit_body(self, node: ast.FunctionDef) -> None:
         """Resolves what the function's body uses."""
-        local = {arg.arg for arg in node.args.args}
+        local = {arg.arg for arg in [*node.args.args, *node.args.kwonlyargs]}
         local |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
-        for part in [*node.body, *node.args.defaults, *([node.returns] if node.returns else [])]:
+        defaults = [default for default in [*node.args.defaults, *node.args.kw_defaults] if default]
+        for part in [*node.body, *defaults, *([node.returns] if node.returns else [])]:
             self._visit(part, local)
 
     def _visit(self, node: ast.AST, local: set[str]) -> None:
@@ -266,8 +268,9 @@ class _Scope:
             return "builtin", "warp"
         if isinstance(value, Builtin):
             return "builtin", f"warp.{value.name}"
-        if isinstance(value, pytypes.BuiltinFunctionType) and value.__module__ == "math":
-            return "builtin", f"warp.{value.__name__}"
+        instead = _instead(value)
+        if isinstance(value, pytypes.BuiltinFunctionType) and value.__module__ == "math" and instead:
+            return "builtin", f"warp.{instead}"
         overloads = getattr(value, "_overloads", None)
         if overloads is not None:
             return "functions", [self.gatherer.add_function(fn, value) for fn in overloads]
@@ -282,9 +285,33 @@ class _Scope:
             return "expr", spelled
         if isinstance(value, pytypes.FunctionType) and value.__module__.startswith("bullet_core.lang"):
             return "builtin", f"warp.{value.__name__}"
+        if instead:
+            return "other", f"{_described(value)}\nwrite wp.{instead}"
         if isinstance(value, pytypes.FunctionType):
             return "other", f"the function `{value.__name__}` without @wp.func"
+        if isinstance(value, list):
+            return "other", "a list\nmake it a tuple, or pass an array"
         return "other", _described(value)
+
+
+#: Of functions that are called otherwise here.
+_OTHER_NAMES = {
+    "absolute": "abs", "amax": "max", "amin": "min", "arccos": "acos", "arcsin": "asin", "arctan": "atan", "arctan2": "atan2",
+    "clip": "clamp", "deg2rad": "radians", "fabs": "abs", "fmax": "max", "fmin": "min", "fmod": "mod", "maximum": "max",
+    "minimum": "min", "power": "pow", "rad2deg": "degrees", "random": "randf", "remainder": "mod", "uniform": "randf",
+    "norm": "length", "eye": "identity", "rand": "randf", "zeros": "zeros",
+}  # fmt: skip
+
+
+def _instead(value) -> str | None:
+    """The function of kernels that does what one of NumPy's, of Python's `math` or of `random` does."""
+    module = getattr(value, "__module__", None) or ("random" if type(getattr(value, "__self__", None)).__module__ == "random" else "")
+    if not callable(value) or (module.split(".")[0] not in ("math", "numpy", "random") and not isinstance(value, np.ufunc)):
+        return None
+    name = getattr(value, "__name__", "")
+    name = _OTHER_NAMES.get(name, name)
+    # `math.remainder` rounds to the nearest quotient.
+    return name if name in NAMES and value is not math.remainder else None
 
 
 def _described(value) -> str:
@@ -310,6 +337,9 @@ def spell(value) -> str | None:
     """A constant as an expression; None if it is none."""
     if isinstance(value, Compound):
         return f"{value.spelling}({', '.join(spell(x) or '' for x in value)})"
+    if isinstance(value, tuple):
+        items = [spell(item) for item in value]
+        return None if None in items else f"({', '.join(items)}{',' if len(items) == 1 else ''})"
     if isinstance(value, (bool, int)):
         return repr(value)
     if isinstance(value, np.generic) and value.dtype.name in SCALARS:

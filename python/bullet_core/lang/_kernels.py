@@ -13,6 +13,7 @@ from bullet_core import _core
 from . import config
 from ._arrays import array
 from ._gather import Gatherer, evaluated
+from ._host import refuse
 from ._types import Struct, is_open, key_of, type_of
 
 _lang = _core._lang
@@ -23,9 +24,10 @@ _NOT_GUARANTEED = config.DeterministicMode.NOT_GUARANTEED
 class Kernel:
     """A kernel: what one thread of a grid does. `launch` runs it; it is compiled at its first launch."""
 
-    def __init__(self, function: Callable, deterministic: config.DeterministicMode | bool | None = None):
+    def __init__(self, function: Callable, enable_backward: bool = True, deterministic: config.DeterministicMode | bool | None = None):
         functools.update_wrapper(self, function)
         self._function = function
+        self._enable_backward = enable_backward
         self._deterministic = deterministic
         self._compiled: Any = None
         # Of generic types: what was compiled, by the types.
@@ -93,15 +95,35 @@ class Func:
         return f"<function {self.__name__} of kernels>"
 
 
-def kernel(function: Callable | None = None, *, deterministic: config.DeterministicMode | bool | None = None):
+def kernel(
+    function: Callable | None = None,
+    *,
+    enable_backward: bool | None = None,
+    deterministic: config.DeterministicMode | bool | None = None,
+    module: Any = None,
+    module_options: Mapping[str, Any] | None = None,
+    grid_stride: bool | None = None,
+    **options: Any,
+):
     """Decorator: makes a kernel of a function. Its parameters have types; it returns nothing.
 
-    `deterministic` is that of `launch`, for launches that do not say it."""
+    Args:
+        function: the function.
+        enable_backward: False for a kernel that has no gradient: a launch of it that gradients flow through is an error.
+        deterministic: that of `launch`, for launches that do not say it.
+        module, grid_stride: say how Warp compiles, and mean nothing here.
+        module_options: `enable_backward` and `deterministic` may be there, too.
+    """
+    given = dict(module_options or {})
+    enable_backward = given.pop("enable_backward", True) if enable_backward is None else enable_backward
+    deterministic = given.pop("deterministic", None) if deterministic is None else deterministic
+    given.pop("deterministic_max_records", None)
+    refuse("kernel", module_options=given, **options)
     if function is None:
-        return functools.partial(kernel, deterministic=deterministic)
+        return functools.partial(kernel, enable_backward=enable_backward, deterministic=deterministic)
     if not hasattr(function, "__code__"):
         raise TypeError(f"@kernel takes a function, got {type(function)}")
-    return Kernel(function, deterministic)
+    return Kernel(function, bool(enable_backward), deterministic)
 
 
 def func(function: Callable | None = None):
@@ -177,9 +199,15 @@ def launch(
     dim: int | Sequence[int],
     inputs: Sequence[Any] = (),
     outputs: Sequence[Any] = (),
-    *,
+    adj_inputs: Sequence[Any] = (),
+    adj_outputs: Sequence[Any] = (),
     device: Any = None,
+    stream: None = None,
+    adjoint: bool = False,
     record_tape: bool = True,
+    record_cmd: bool = False,
+    max_blocks: int = 0,
+    block_dim: int | None = None,
     deterministic: config.DeterministicMode | bool | None = None,
 ) -> None:
     """Runs a kernel for every place of a grid.
@@ -191,13 +219,17 @@ def launch(
         outputs: those behind them. Which a kernel writes, it says itself; the two lists are for the reader.
         device: where it runs; without it where its first array lies. All arrays are there.
         record_tape: whether a `Tape` that is open remembers it.
+        block_dim: threads of a block on a GPU, up to 1024; without it 256.
         deterministic: whether it leaves the same bits at every run and for any number of CPU threads, also where threads add to
             one element, and so does its way back on a tape. Without it what the kernel says, or `config.deterministic`.
+        adj_inputs, adj_outputs, stream, adjoint, record_cmd, max_blocks: Warp's, which are not there; an error says what is.
 
     On a GPU it returns before the work is done.
     """
     if not isinstance(kernel, Kernel):
         raise TypeError(f"launch takes a @kernel, got {type(kernel)}")
+    if stream is not None or adjoint or record_cmd or max_blocks or adj_inputs or adj_outputs:
+        refuse("launch", stream=stream, adjoint=adjoint, adj_inputs=adj_inputs, adj_outputs=adj_outputs, record_cmd=record_cmd, max_blocks=max_blocks)
     if dim.__class__ is list:
         dim = tuple(dim)
     if not (isinstance(inputs, (list, tuple)) and isinstance(outputs, (list, tuple))):
@@ -206,13 +238,15 @@ def launch(
     if deterministic is None:
         deterministic = config.deterministic if kernel._deterministic is None else kernel._deterministic
     exact = deterministic is not _NOT_GUARANTEED and _is_exact(deterministic)
+    block = block_dim if block_dim is not None and block_dim > 0 else 0
     if kernel._instances is not None:
         given = [*inputs, *outputs]
         own = evaluated(kernel._function)
         names = kernel._function.__code__.co_varnames
-        kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)]).launch(dim, inputs, outputs, device, tape, exact)
-        return
-    (kernel._compiled or kernel.compiled).launch(dim, inputs, outputs, device, tape, exact)
+        compiled = kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)])
+    else:
+        compiled = kernel._compiled or kernel.compiled
+    compiled.launch(dim, inputs, outputs, device, tape, block, kernel._enable_backward, exact)
 
 
 def _is_exact(deterministic: Any) -> bool:
@@ -222,8 +256,29 @@ def _is_exact(deterministic: Any) -> bool:
     return bool(deterministic)
 
 
+def open_tape():
+    """Rust's side of the tape that is open in this thread, or None."""
+    return getattr(_recording, "tape", None)
+
+
 def _is_generic(function: Callable) -> bool:
     return any(is_open(annotation) for name, annotation in evaluated(function).items() if name != "return")
+
+
+class Gradients:
+    """Gradients by their arrays."""
+
+    def __getitem__(self, of: array) -> array:
+        if of.grad is None:
+            raise KeyError("this array has no gradient yet, or was made without requires_grad=True")
+        return of.grad
+
+    def __contains__(self, of: array) -> bool:
+        return of.grad is not None
+
+    def get(self, of: array, default: Any = None) -> Any:
+        """The gradient of an array, or `default` if it has none."""
+        return of.grad if of in self else default
 
 
 class Tape:
@@ -276,6 +331,11 @@ class Tape:
             raise ValueError("backward takes a loss, or grads={array: gradient}")
         self._tape.backward(seeds)
 
+    @property
+    def gradients(self) -> Gradients:
+        """The gradient of each array that has one: `tape.gradients[a]` is `a.grad`."""
+        return Gradients()
+
     def zero(self) -> None:
         """Sets the gradients to 0 of all arrays it knows."""
         self._tape.zero()
@@ -289,8 +349,3 @@ class Tape:
 def constant(value):
     """A value that kernels take as a constant: itself. Numbers and vectors of the module need no mark."""
     return value
-
-
-def synchronize(device: Any = None) -> None:
-    """Waits until a device has done its work."""
-    (bc.Device(device) if device is not None else bc.default_device()).synchronize()

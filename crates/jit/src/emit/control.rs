@@ -87,6 +87,7 @@ impl Emitter<'_> {
                 let zero = self.ops.int(I32, 0);
                 self.unless_fault(good, self.sites.len() as u32 - 1, zero);
             }
+            Op::Within(text) => self.within(inst, text),
             // `refuse` names every op: what is left does nothing here.
             _ => {}
         }

@@ -124,6 +124,26 @@ impl Emitter<'_> {
         self.unless_fault(good, site, index);
     }
 
+    /// Goes on only if an index is within its bounds.
+    pub(super) fn within(&mut self, inst: Inst, text: u32) {
+        if !self.options.check {
+            return;
+        }
+        let [index, low, high] = [0, 1, 2].map(|at| self.kernel.inst(inst).args[at]);
+        let [index, low, high] = [index, low, high].map(|value| self.value(value));
+        let (place, count) = (self.ops.b.ins().isub(index, low), self.ops.b.ins().isub(high, low));
+        let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, place, count);
+        let site = self.within_site(inst, text);
+        self.unless_fault(good, site, index);
+    }
+
+    /// The site of an index that is checked by itself.
+    pub(super) fn within_site(&mut self, inst: Inst, text: u32) -> u32 {
+        let (text, span) = (self.kernel.text(text).into(), self.kernel.inst(inst).span);
+        self.sites.push(Site::Within { text, span });
+        self.sites.len() as u32 - 1
+    }
+
     /// The site of an index of a memory op.
     pub(super) fn index_site(&mut self, inst: Inst, axis: usize) -> u32 {
         let data = self.kernel.inst(inst);

@@ -78,7 +78,8 @@ fn refuse(kernel: &Kernel) -> Result<(), Error> {
             | Op::Pop(_)
             | Op::Turn
             | Op::Print(_)
-            | Op::Assert(_) => continue,
+            | Op::Assert(_)
+            | Op::Within(_) => continue,
         };
         return Err(Error::new(format!(
             "kernel `{}` has {what}, which needs threads side by side; the CPU runs them one after the other: launch it on a GPU",

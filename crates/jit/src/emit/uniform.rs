@@ -202,7 +202,7 @@ impl Analysis<'_> {
             let args = &data.args;
             match data.op {
                 Op::Tid(axis) if axis + 1 == kernel.grid => self.raise(data.results[0], Shape::Consecutive),
-                Op::Tid(_) | Op::Dim(_) | Op::Store | Op::Assert(_) => {}
+                Op::Tid(_) | Op::Dim(_) | Op::Store | Op::Assert(_) | Op::Within(_) => {}
                 Op::Binary(op) if self.counts(op, args) => self.raise(data.results[0], Shape::Consecutive),
                 op if op.is_pure() || op == Op::Load => {
                     if args.iter().any(|&arg| !self.is_uniform(arg)) {

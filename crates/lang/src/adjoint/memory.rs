@@ -61,7 +61,7 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[Value]) -> Result<Memory, V
     let inactive =
         |array: Value| !is_active(array) && accesses.get(&array).is_none_or(|found| found.loads.is_empty());
     let unneeded = |kernel: &Kernel, inst: Inst| match kernel.inst(inst).op {
-        Op::Print(_) | Op::Assert(_) => true,
+        Op::Print(_) | Op::Assert(_) | Op::Within(_) => true,
         Op::Store => inactive(kernel.inst(inst).args[0]),
         _ => false,
     };

@@ -376,6 +376,12 @@ impl<R: Real> Thread<'_, R> {
                     return fault(kernel.text(text));
                 }
             }
+            Op::Within(text) => {
+                let index = self.int(args[0])?;
+                if !(self.int(args[1])?..self.int(args[2])?).contains(&index) {
+                    return fault(format!("index {index} is outside of {}", kernel.text(text)));
+                }
+            }
         }
         Ok(())
     }

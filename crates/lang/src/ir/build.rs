@@ -120,6 +120,19 @@ impl Builder {
         self.kernel.inst(inst).results.iter().copied().collect()
     }
 
+    /// Stops the kernel unless `low <= index < high`; `of` says what the index is of.
+    pub(crate) fn within(&mut self, index: Value, low: i64, high: Value, of: &str) {
+        let known = |value: Value| self.kernel.as_const(value).and_then(Const::as_int);
+        if let (Some(index), Some(high)) = (known(index), known(high))
+            && (low..high).contains(&index)
+        {
+            return;
+        }
+        let low = self.int(DType::I32, low);
+        let text = self.kernel.add_text(of);
+        self.emit(Op::Within(text), smallvec![index, low, high], &[]);
+    }
+
     /// Overwrites an element.
     pub(crate) fn store(&mut self, array: Value, indices: &[Value], lanes: &[Value]) {
         self.emit(Op::Store, access(array, indices, lanes), &[]);

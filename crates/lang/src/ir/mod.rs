@@ -236,7 +236,7 @@ pub struct BlockData {
 /// What one thread of a grid does.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// A C identifier.
+    /// An identifier of Python; [`symbol`](crate::emit::cuda::symbol) is that of CUDA C++.
     pub name: String,
     /// How many dimensions the grid has, 1 to 4.
     pub grid: u8,

@@ -66,6 +66,9 @@ pub enum Op {
     Print(u32),
     /// `[bool]`: stops the kernel with the message of this index if false.
     Assert(u32),
+    /// `[index, low, high]`, of i32: stops the kernel, as an index outside of an array does, unless `low <= index < high`. The text
+    /// of this index says of what.
+    Within(u32),
 }
 
 macro_rules! named {
@@ -349,6 +352,12 @@ impl Op {
                 | Op::Barrier
                 | Op::Print(_)
                 | Op::Assert(_)
+                | Op::Within(_)
         )
+    }
+
+    /// Whether memory may differ behind it. Of those with blocks the blocks tell.
+    pub fn may_write(self) -> bool {
+        self.has_effect() && !matches!(self, Op::Assert(_) | Op::Within(_) | Op::Print(_))
     }
 }

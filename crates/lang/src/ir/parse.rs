@@ -337,12 +337,16 @@ impl<'a> Reader<'a> {
                     _ => Op::Pop(number),
                 });
             }
-            "print" | "assert" => {
+            "print" | "assert" | "within" => {
                 self.at += 1;
                 let text = unescape(self.peek()).ok_or_else(|| self.error("expected a string"))?;
                 self.at += 1;
                 let index = self.kernel.add_text(&text);
-                return Ok(if word == "print" { Op::Print(index) } else { Op::Assert(index) });
+                return Ok(match word {
+                    "print" => Op::Print(index),
+                    "assert" => Op::Assert(index),
+                    _ => Op::Within(index),
+                });
             }
             _ => plain_op(word),
         };

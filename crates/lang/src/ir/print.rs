@@ -205,7 +205,7 @@ impl Printer<'_> {
             }
             op => {
                 self.out.push_str(&mnemonic(op));
-                if let Op::Print(text) | Op::Assert(text) = op {
+                if let Op::Print(text) | Op::Assert(text) | Op::Within(text) = op {
                     write!(self.out, " {:?}", kernel.text(text))?;
                 }
                 if !data.args.is_empty() {
@@ -261,5 +261,6 @@ pub(super) fn mnemonic(op: Op) -> String {
         Op::Barrier => "barrier".into(),
         Op::Print(_) => "print".into(),
         Op::Assert(_) => "assert".into(),
+        Op::Within(_) => "within".into(),
     }
 }

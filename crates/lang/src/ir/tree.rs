@@ -82,6 +82,7 @@ impl Kernel {
         let op = match data.op {
             Op::Print(text) => Op::Print(self.add_text(from.text(text))),
             Op::Assert(text) => Op::Assert(self.add_text(from.text(text))),
+            Op::Within(text) => Op::Within(self.add_text(from.text(text))),
             op => op,
         };
         let copy = self.new_inst(op, args, &types, data.span);

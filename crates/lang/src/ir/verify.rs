@@ -206,6 +206,7 @@ impl Verifier<'_> {
             Op::Shuffle(_) => good(args.len() == 2 && args[1] == I32, args[..1].into()),
             Op::Print(_) => Ok(vec![]),
             Op::Assert(_) => good(args == [BOOL], vec![]),
+            Op::Within(_) => good(args == [I32; 3], vec![]),
         }
     }
 

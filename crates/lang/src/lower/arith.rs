@@ -8,6 +8,8 @@ use crate::diag::Span;
 use crate::ir::{Binary, Compare, Unary, Value, Values};
 use crate::syntax::ast::{BinaryOp, CompareOp, Expr, UnaryOp};
 
+const BY_ZERO: &str = "this divides an integer by 0";
+
 impl<'a> Lower<'a> {
     pub(super) fn unary_operator(&mut self, span: Span, op: UnaryOp, value: Val) -> Result<Val> {
         match (op, value) {
@@ -66,6 +68,9 @@ impl<'a> Lower<'a> {
     pub(super) fn binary(&mut self, span: Span, op: BinaryOp, a: Val, b: Val) -> Result<Val> {
         let (a, b) = self.unify(span, a, b)?;
         match (&a, &b) {
+            (Val::Literal(Literal::Int(x)), Val::Literal(Literal::Int(y))) => {
+                self.integers(span, op, *x, *y).map(|value| Val::Literal(Literal::Int(value)))
+            }
             (Val::Literal(x), Val::Literal(y)) => match literal_binary(op, *x, *y) {
                 Some(value) => Ok(Val::Literal(value)),
                 None => self.mismatch(span, op.text(), &a, &b),
@@ -82,6 +87,39 @@ impl<'a> Lower<'a> {
                 }
             }
             _ => self.mismatch(span, op.text(), &a, &b),
+        }
+    }
+
+    /// Of two integers of the source. What is silently another number than in Python is a mistake.
+    fn integers(&mut self, span: Span, op: BinaryOp, a: i128, b: i128) -> Result<i128> {
+        let divides = matches!(op, BinaryOp::Div | BinaryOp::FloorDiv | BinaryOp::Mod);
+        if divides && b == 0 {
+            return self.error(span, BY_ZERO);
+        }
+        if op == BinaryOp::Div && a.checked_rem(b).is_some_and(|rest| rest != 0) {
+            return self.error_hint(
+                span,
+                format!("`{a} / {b}` of integers is {}, as they divide by cutting towards 0", a / b),
+                format!("write `{a}.0 / {b}.0` for the fraction, or `{a} // {b}` for the integer"),
+            );
+        }
+        if let Some(value) = integer_binary(op, a, b) {
+            return Ok(value);
+        }
+        match op {
+            BinaryOp::Pow if b < 0 => self.error_hint(
+                span,
+                "an integer to a negative power is a fraction",
+                format!("write `{a}.0 ** {b}.0`"),
+            ),
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Pow | BinaryOp::Shl => self.error_hint(
+                span,
+                "the integer that this gives is too large: integers have up to 64 bits",
+                "compute with floats: write a decimal point",
+            ),
+            _ => {
+                self.mismatch(span, op.text(), &Val::Literal(Literal::Int(a)), &Val::Literal(Literal::Int(b)))
+            }
         }
     }
 
@@ -111,8 +149,10 @@ impl<'a> Lower<'a> {
                 let quotient = self.b.div(a, b);
                 return Ok(self.b.unary(Unary::Floor, quotient));
             }
-            // Warp's, and C's: cut towards 0.
-            BinaryOp::FloorDiv => Binary::Div,
+            BinaryOp::FloorDiv => {
+                let by_zero = self.b.kernel.as_const(b).is_some_and(|b| b.is(0));
+                return if by_zero { self.error(span, BY_ZERO) } else { Ok(self.floor_div(a, b)) };
+            }
             BinaryOp::Mod => Binary::Mod,
             BinaryOp::Pow if float => Binary::Pow,
             BinaryOp::Pow => {
@@ -133,9 +173,30 @@ impl<'a> Lower<'a> {
         }
         let zero = self.b.kernel.as_const(b).is_some_and(|b| b.is(0));
         if matches!(op, Binary::Div | Binary::Mod) && !float && zero {
-            return self.error(span, "this divides an integer by 0");
+            return self.error(span, BY_ZERO);
         }
         Ok(self.b.binary(op, a, b))
+    }
+
+    /// The quotient of integers, rounded down: one less than what division gives if that cut a negative fraction.
+    pub(super) fn floor_div(&mut self, a: Value, b: Value) -> Value {
+        let dtype = self.b.kernel.dtype(a);
+        let quotient = self.b.div(a, b);
+        if dtype.is_unsigned() {
+            return quotient;
+        }
+        let (zero, one) = (self.b.zero(dtype), self.b.int(dtype, 1));
+        let negative = self.b.compare(Compare::Lt, a, zero);
+        let divisor = self.b.compare(Compare::Lt, b, zero);
+        let opposite = match self.b.kernel.as_const(divisor) {
+            Some(known) if known.is(0) => negative,
+            _ => self.b.compare(Compare::Ne, negative, divisor),
+        };
+        let product = self.b.mul(quotient, b);
+        let inexact = self.b.compare(Compare::Ne, product, a);
+        let cut = self.b.binary(Binary::And, opposite, inexact);
+        let below = self.b.binary(Binary::Sub, quotient, one);
+        self.b.select(cut, below, quotient)
     }
 
     /// A function of pairs of scalars.
@@ -228,23 +289,31 @@ impl<'a> Lower<'a> {
     }
 }
 
-/// Of two literals of one kind. Integers divide as int32 does: cut towards 0.
+/// Of two integers, as int32 has it: `/` and `%` cut towards 0, `//` rounds down.
+fn integer_binary(op: BinaryOp, a: i128, b: i128) -> Option<i128> {
+    Some(match op {
+        BinaryOp::Add => a.checked_add(b)?,
+        BinaryOp::Sub => a.checked_sub(b)?,
+        BinaryOp::Mul => a.checked_mul(b)?,
+        BinaryOp::Div => a.checked_div(b)?,
+        BinaryOp::FloorDiv => {
+            let cut = a.checked_rem(b)? != 0 && (a < 0) != (b < 0);
+            a.checked_div(b)? - i128::from(cut)
+        }
+        BinaryOp::Mod => a.checked_rem(b)?,
+        BinaryOp::Pow => a.checked_pow(u32::try_from(b).ok()?)?,
+        BinaryOp::And => a & b,
+        BinaryOp::Or => a | b,
+        BinaryOp::Xor => a ^ b,
+        BinaryOp::Shl if (0..64).contains(&b) => a.checked_mul(1 << b)?,
+        BinaryOp::Shr if (0..64).contains(&b) => a >> b,
+        BinaryOp::Shl | BinaryOp::Shr | BinaryOp::MatMul => return None,
+    })
+}
+
+/// Of two literals of one kind that are no integers.
 fn literal_binary(op: BinaryOp, a: Literal, b: Literal) -> Option<Literal> {
     match (a, b) {
-        (Literal::Int(a), Literal::Int(b)) => Some(Literal::Int(match op {
-            BinaryOp::Add => a.checked_add(b)?,
-            BinaryOp::Sub => a.checked_sub(b)?,
-            BinaryOp::Mul => a.checked_mul(b)?,
-            BinaryOp::Div | BinaryOp::FloorDiv => a.checked_div(b)?,
-            BinaryOp::Mod => a.checked_rem(b)?,
-            BinaryOp::Pow => a.checked_pow(u32::try_from(b).ok()?)?,
-            BinaryOp::And => a & b,
-            BinaryOp::Or => a | b,
-            BinaryOp::Xor => a ^ b,
-            BinaryOp::Shl if (0..64).contains(&b) => a.checked_mul(1 << b)?,
-            BinaryOp::Shr if (0..64).contains(&b) => a >> b,
-            BinaryOp::Shl | BinaryOp::Shr | BinaryOp::MatMul => return None,
-        })),
         (Literal::Float(a), Literal::Float(b)) => Some(Literal::Float(match op {
             BinaryOp::Add => a + b,
             BinaryOp::Sub => a - b,

@@ -10,21 +10,30 @@ use crate::ir::{Compare, Value, Values};
 use crate::syntax::ast::{Expr, ExprKind, Symbol};
 
 impl<'a> Lower<'a> {
-    /// The indices of an array's element.
-    pub(super) fn indices(&mut self, span: Span, array: &Array, indices: &[Expr]) -> Result<Values> {
+    /// The indices of an array's element: values, and where they stand in the source.
+    pub(super) fn indices(
+        &mut self,
+        span: Span,
+        array: &Array,
+        indices: impl ExactSizeIterator<Item = (Span, Val)>,
+    ) -> Result<Values> {
         let ndim = array.ndim();
         if indices.len() != ndim {
             let message =
                 format!("this array has {ndim} dimensions, but {} indices are given", indices.len());
             return self.error_hint(span, message, "give one index for each dimension");
         }
-        indices.iter().map(|index| self.index(index)).collect()
+        indices.map(|(span, index)| self.index_value(span, index)).collect()
     }
 
     /// An index, as int32.
     pub(super) fn index(&mut self, index: &Expr) -> Result<Value> {
         let value = self.expr(index)?;
-        let value = self.materialize(value);
+        self.index_value(index.span, value)
+    }
+
+    fn index_value(&mut self, span: Span, value: Val) -> Result<Value> {
+        let value = self.materialize_at(span, value)?;
         match &value {
             Val::Data(Data { form: Form::Scalar, dtype }, parts) => match dtype {
                 DType::I32 => Ok(parts[0]),
@@ -33,12 +42,12 @@ impl<'a> Lower<'a> {
                 }
                 _ => {
                     let found = self.type_name(&value);
-                    self.error_hint(index.span, format!("an index is an int32, not {found}"), "write int(i)")
+                    self.error_hint(span, format!("an index is an int32, not {found}"), "write int(i)")
                 }
             },
             other => {
                 let found = self.type_name(other);
-                self.error(index.span, format!("an index is an integer, not {found}"))
+                self.error(span, format!("an index is an integer, not {found}"))
             }
         }
     }
@@ -67,13 +76,13 @@ impl<'a> Lower<'a> {
                 Place::Part(part) => Ok(Val::Array(part)),
             },
             Val::Tuple(items) => match indices {
-                [index] => {
-                    let at = self.static_int(index)?;
-                    match usize::try_from(at).ok().and_then(|at| items.get(at)) {
-                        Some(item) => Ok(item.clone()),
-                        None => self.error(index.span, format!("there is no item {at} of {}", items.len())),
+                [index] => match self.place_of(index, items.len(), "items of a tuple")? {
+                    Component::Known(at) => Ok(items[at].clone()),
+                    Component::Dynamic(at) => {
+                        let items = self.alike(span, items)?;
+                        Ok(self.chosen(&items, at))
                     }
-                }
+                },
                 _ => self.error(span, "a tuple has one index"),
             },
             Val::Data(data, parts) => match indices {
@@ -97,16 +106,14 @@ impl<'a> Lower<'a> {
         };
         match (data.form, indices) {
             (Form::Vec(_) | Form::Quat | Form::Transform, [index]) => {
-                let place = self.place_of(index, data.form.lanes())?;
-                Ok((place, 1))
+                Ok((self.place_of(index, data.form.lanes(), "components")?, 1))
             }
             (Form::Mat(rows, columns), [row]) => {
-                let place = self.place_of(row, rows.into())?;
-                Ok((place, columns.into()))
+                Ok((self.place_of(row, rows.into(), "rows")?, columns.into()))
             }
             (Form::Mat(rows, columns), [row, column]) => {
-                let row = self.place_of(row, rows.into())?;
-                let column = self.place_of(column, columns.into())?;
+                let row = self.place_of(row, rows.into(), "rows")?;
+                let column = self.place_of(column, columns.into(), "columns")?;
                 let place = match (row, column) {
                     (Component::Known(row), Component::Known(column)) => {
                         Component::Known(row * usize::from(columns) + column)
@@ -124,15 +131,20 @@ impl<'a> Lower<'a> {
         }
     }
 
-    fn place_of(&mut self, index: &Expr, count: usize) -> Result<Component> {
+    /// A place among `count` of these, below 0 from the end; one that is known at run time only is checked there.
+    fn place_of(&mut self, index: &Expr, count: usize, of: &str) -> Result<Component> {
         let value = self.index(index)?;
         let Some(known) = self.b.kernel.as_const(value).and_then(|known| known.as_int()) else {
-            return Ok(Component::Dynamic(value));
+            let (zero, length) = (self.b.int(DType::I32, 0), self.b.int(DType::I32, count as i64));
+            self.b.span = index.span;
+            self.b.within(value, -(count as i64), length, &format!("{count} {of}"));
+            let (below, from_end) = (self.b.compare(Compare::Lt, value, zero), self.b.add(value, length));
+            return Ok(Component::Dynamic(self.b.select(below, from_end, value)));
         };
         let at = if known < 0 { known + count as i64 } else { known };
         match usize::try_from(at) {
             Ok(at) if at < count => Ok(Component::Known(at)),
-            _ => self.error(index.span, format!("there is no component {known} of {count}")),
+            _ => self.error(index.span, format!("index {known} is outside of {count} {of}")),
         }
     }
 
@@ -146,21 +158,57 @@ impl<'a> Lower<'a> {
     fn component(&mut self, span: Span, data: Data, parts: &Values, indices: &[Expr]) -> Result<Val> {
         let (place, width) = self.place(span, data, indices)?;
         let groups: Vec<&[Value]> = parts.chunks(width).collect();
-        let chosen: Values = match place {
+        let chosen = match place {
             Component::Known(at) => groups[at].into(),
-            Component::Dynamic(index) => {
-                let mut chosen: Values = groups[0].into();
-                for (number, group) in groups.iter().enumerate().skip(1) {
-                    let number = self.b.int(DType::I32, number as i64);
-                    let here = self.b.compare(Compare::Eq, index, number);
-                    chosen =
-                        group.iter().zip(&chosen).map(|(&new, &old)| self.b.select(here, new, old)).collect();
-                }
-                chosen
-            }
+            Component::Dynamic(index) => self.chosen_group(&groups, index),
         };
         let form = if width == 1 { Form::Scalar } else { Form::Vec(width as u16) };
         Ok(Val::Data(Data { form, ..data }, chosen))
+    }
+
+    /// The group of this number, which is in range.
+    fn chosen_group(&mut self, groups: &[&[Value]], index: Value) -> Values {
+        let mut chosen: Values = groups[0].into();
+        for (number, group) in groups.iter().enumerate().skip(1) {
+            let number = self.b.int(DType::I32, number as i64);
+            let here = self.b.compare(Compare::Eq, index, number);
+            chosen = group.iter().zip(&chosen).map(|(&new, &old)| self.b.select(here, new, old)).collect();
+        }
+        chosen
+    }
+
+    /// Items as values of one type, so that one of them can be chosen at run time.
+    pub(super) fn alike(&mut self, span: Span, items: Vec<Val>) -> Result<Vec<Val>> {
+        let is_float = |item: &Val| matches!(item, Val::Literal(Literal::Float(_)));
+        let is_int = |item: &Val| matches!(item, Val::Literal(Literal::Int(_)));
+        let mixed = items.iter().any(is_float) && items.iter().any(is_int);
+        let mut alike = vec![];
+        for item in items {
+            alike.push(self.materialize_at(span, item)?);
+        }
+        let first = alike.first();
+        let same =
+            first.is_some_and(|first| first.is_carried() && alike.iter().all(|item| item.same_type(first)));
+        if mixed || !same {
+            let hint = "give all one type; an index that is known at compile time may name any";
+            return self.error_hint(span, "the items of this tuple have no one type", hint);
+        }
+        Ok(alike)
+    }
+
+    /// The item of this number, which is in range.
+    pub(super) fn chosen(&mut self, items: &[Val], index: Value) -> Val {
+        let parts: Vec<Values> = items
+            .iter()
+            .map(|item| {
+                let mut parts = Values::new();
+                item.parts(&mut parts);
+                parts
+            })
+            .collect();
+        let groups: Vec<&[Value]> = parts.iter().map(|parts| &parts[..]).collect();
+        let chosen = self.chosen_group(&groups, index);
+        items[0].with_parts(&mut chosen.into_iter())
     }
 
     /// The value with another component or row.

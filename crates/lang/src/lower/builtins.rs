@@ -72,6 +72,12 @@ const ATOMICS: &[(&str, Atomic)] = &[
     ("atomic_exch", Atomic::Exchange),
 ];
 
+/// The indices among the arguments of a call: what they are, and where they stand. They were evaluated, and are not again, as
+/// that may have effects.
+fn places(exprs: &[Expr], args: &[Val], ndim: usize) -> impl ExactSizeIterator<Item = (Span, Val)> {
+    exprs[1..=ndim].iter().map(|expr| expr.span).zip(args[1..=ndim].iter().cloned())
+}
+
 /// The entry of a name.
 fn find<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|entry| entry.0 == name).map(|entry| entry.1)
@@ -84,7 +90,7 @@ impl<'a> Lower<'a> {
             return Ok(result);
         }
         if let Some(atomic) = find(ATOMICS, name) {
-            return self.atomic(span, name, atomic, exprs, args);
+            return self.atomic(span, name, atomic, exprs, &args);
         }
         if let Some(result) = self.linear_builtin(span, name, &args)? {
             return Ok(result);
@@ -113,7 +119,8 @@ impl<'a> Lower<'a> {
             ("load" | "store", [Val::Array(array), ..]) => self.access(span, name, array, exprs, &args),
             ("atomic_cas", [Val::Array(array), ..]) => self.exchange(span, array, exprs, &args),
             ("printf", [Val::Str(format), rest @ ..]) => self.print(span, format, rest),
-            ("print", [value]) => self.print_value(span, value.clone()),
+            ("print", [_, ..]) => self.print_values(span, &args),
+            ("len", [Val::Tuple(items)]) => Ok(Val::Literal(Literal::Int(items.len() as i128))),
             _ => self.unknown(span, name, &args),
         }
     }
@@ -169,8 +176,12 @@ impl<'a> Lower<'a> {
                 self.b.binary(Binary::Min, above, *high)
             }
             ("floordiv", [a, b]) => {
-                let quotient = self.b.div(*a, *b);
-                if dtype.is_float() { self.b.unary(Unary::Floor, quotient) } else { quotient }
+                if dtype.is_float() {
+                    let quotient = self.b.div(*a, *b);
+                    self.b.unary(Unary::Floor, quotient)
+                } else {
+                    self.floor_div(*a, *b)
+                }
             }
             ("radians" | "degrees" | "frac" | "lerp" | "smoothstep", _) if !dtype.is_float() => {
                 return self.needs_float(span, name);
@@ -258,7 +269,7 @@ impl<'a> Lower<'a> {
     }
 
     /// `wp.atomic_add(a, i, x)`.
-    fn atomic(&mut self, span: Span, name: &str, op: Atomic, exprs: &[Expr], args: Vec<Val>) -> Result<Val> {
+    fn atomic(&mut self, span: Span, name: &str, op: Atomic, exprs: &[Expr], args: &[Val]) -> Result<Val> {
         let Some(Val::Array(array)) = args.first() else {
             return self.error(span, format!("`{name}` updates an element of an array"));
         };
@@ -273,7 +284,7 @@ impl<'a> Lower<'a> {
             let dtype = super::value::dtype_name(data.dtype);
             return self.error(span, format!("`{name}` is not there for {dtype}"));
         }
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         let value = args.last().cloned().unwrap_or(Val::Bad);
         let mut lanes = self.element(span, data, value)?;
         if name == "atomic_sub" {
@@ -300,7 +311,7 @@ impl<'a> Lower<'a> {
                 );
             }
         };
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         let expected = self.scalar_of(span, args[args.len() - 2].clone(), data.dtype)?;
         let new = self.scalar_of(span, args[args.len() - 1].clone(), data.dtype)?;
         let old = self.exchange_element(array, &indices, expected, new);
@@ -313,7 +324,7 @@ impl<'a> Lower<'a> {
         if args.len() != ndim + 1 + extra {
             return self.error(span, format!("`{name}` takes an array and {ndim} indices"));
         }
-        let indices = self.indices(span, array, &exprs[1..=ndim])?;
+        let indices = self.indices(span, array, places(exprs, args, ndim))?;
         if name == "load" {
             return self.load_element(array, &indices);
         }
@@ -353,30 +364,32 @@ impl<'a> Lower<'a> {
         self.b.emit(Op::Print(text), operands, &[]);
     }
 
-    fn print_value(&mut self, span: Span, value: Val) -> Result<Val> {
-        let value = self.materialize(value);
-        let mut parts = Values::new();
-        value.parts(&mut parts);
-        if let Val::Str(text) = &value {
-            let format = text.replace('%', "%%") + "\n";
-            self.emit_print(&format, Values::new());
-            return Ok(Val::None);
-        }
-        if parts.is_empty() {
-            let found = self.type_name(&value);
-            return self.error(span, format!("{found} cannot be printed"));
-        }
-        let formats: Vec<&str> = parts
-            .iter()
-            .map(|&part| match self.b.kernel.dtype(part) {
+    /// `print(..)`: texts and values, with spaces between them.
+    fn print_values(&mut self, span: Span, values: &[Val]) -> Result<Val> {
+        let (mut words, mut operands) = (vec![], Values::new());
+        for value in values {
+            if let Val::Str(text) = value {
+                words.push(text.replace('%', "%%"));
+                continue;
+            }
+            let value = self.materialize_at(span, value.clone())?;
+            let mut parts = Values::new();
+            value.parts(&mut parts);
+            if parts.is_empty() || matches!(value, Val::Array(_)) {
+                let found = self.type_name(&value);
+                return self.error(span, format!("{found} cannot be printed"));
+            }
+            let formats = parts.iter().map(|&part| match self.b.kernel.dtype(part) {
                 DType::U8 | DType::U16 | DType::U32 => "%u",
                 DType::U64 => "%llu",
                 DType::I64 => "%lld",
                 dtype if dtype.is_float() => "%g",
                 _ => "%d",
-            })
-            .collect();
-        self.emit_print(&(formats.join(" ") + "\n"), parts);
+            });
+            words.extend(formats.map(String::from));
+            operands.extend(parts);
+        }
+        self.emit_print(&(words.join(" ") + "\n"), operands);
         Ok(Val::None)
     }
 

@@ -6,6 +6,9 @@ use crate::diag::Span;
 use crate::syntax::ast::{Expr, ExprKind, Function, Symbol};
 use bullet_ops::DType;
 
+/// What kernels can call.
+const CALLS: &str = "call functions with @wp.func, or wp's own";
+
 /// How deep calls may nest, so that a chain of functions ends in a diagnostic and not in a crash.
 const MAX_CALLS: usize = 32;
 
@@ -40,6 +43,15 @@ impl<'a> Lower<'a> {
         if let Some(ty) = self.find_type(func)? {
             return self.construct(span, ty, args, keywords);
         }
+        if let Some(what) = path.and_then(|name| self.scope.others.get(&name)) {
+            let name = path.map_or("", |name| self.text(name));
+            let (what, hint) = what.split_once('\n').unwrap_or((what, CALLS));
+            return self.error_hint(
+                func.span,
+                format!("`{name}` is {what}, which kernels cannot call"),
+                hint,
+            );
+        }
         let name = match (self.builtin_name(func), &func.kind) {
             (Some(name), _) => name,
             (None, ExprKind::Name(name)) if self.env.get(*name).is_none() => {
@@ -49,7 +61,7 @@ impl<'a> Lower<'a> {
                     return self.error_hint(
                         func.span,
                         format!("`{name}` is no function that kernels know"),
-                        "call functions with @wp.func of this module, or wp's own",
+                        CALLS,
                     );
                 }
                 name
@@ -227,9 +239,20 @@ impl<'a> Lower<'a> {
         let text = self.text(function.name);
         let mut env = Env::default();
         let positional = values.iter().filter(|value| value.0.is_none()).count();
-        if positional > function.params.len() {
-            let message = format!("`{text}` takes {} arguments, not {positional}", function.params.len());
-            return self.error(span, message);
+        let places = function.params.iter().filter(|param| !param.by_name).count();
+        if positional > places {
+            let (message, by_name) = match places == function.params.len() {
+                true => (format!("`{text}` takes {places} arguments, not {positional}"), ""),
+                false => (
+                    format!("`{text}` takes {places} arguments by position, not {positional}"),
+                    "those behind `*` are given by name",
+                ),
+            };
+            return if by_name.is_empty() {
+                self.error(span, message)
+            } else {
+                self.error_hint(span, message, by_name)
+            };
         }
         for key in values.iter().filter_map(|value| value.0) {
             let at = function.params.iter().position(|param| param.name == key);
@@ -239,7 +262,7 @@ impl<'a> Lower<'a> {
             }
         }
         for (i, param) in function.params.iter().enumerate() {
-            let given = values.iter().filter(|value| value.0.is_none()).nth(i);
+            let given = values.iter().filter(|value| value.0.is_none() && !param.by_name).nth(i);
             let given = given.or_else(|| values.iter().find(|value| value.0 == Some(param.name)));
             let (span, value) = match (given, &param.default) {
                 (Some((_, span, value)), _) => (*span, value.clone()),
@@ -371,7 +394,7 @@ impl<'a> Lower<'a> {
 
     /// A scalar of any type as a scalar of this one.
     pub(super) fn cast_scalar(&mut self, span: Span, value: Val, dtype: DType) -> Result<crate::ir::Value> {
-        match self.materialize_wide(value, dtype) {
+        match self.materialize_wide(span, value, dtype)? {
             Val::Data(Data { form: Form::Scalar, .. }, parts) => Ok(self.b.cast(dtype, parts[0])),
             other => {
                 let found = self.type_name(&other);
@@ -381,9 +404,18 @@ impl<'a> Lower<'a> {
     }
 
     /// A literal in the type it is converted to, so that `wp.float64(0.1)` has all digits and `int(2.7)` is 2.
-    fn materialize_wide(&mut self, value: Val, dtype: DType) -> Val {
+    fn materialize_wide(&mut self, span: Span, value: Val, dtype: DType) -> Result<Val> {
         use crate::ir::Const;
-        let Val::Literal(literal) = value else { return value };
+        let Val::Literal(literal) = value else { return Ok(value) };
+        // As bits of either sign.
+        let bits = 8 * dtype.size() as u32;
+        if let Literal::Int(n) = literal
+            && !dtype.is_float()
+            && dtype != DType::Bool
+            && !(-(1i128 << (bits - 1))..1i128 << bits).contains(&n)
+        {
+            return self.too_large(span, n, dtype);
+        }
         let constant = match literal {
             Literal::Int(n) if dtype.is_float() => Const::float(dtype, n as f64),
             Literal::Int(n) => Const::int(dtype, n as i64),
@@ -392,6 +424,6 @@ impl<'a> Lower<'a> {
             Literal::Bool(x) => Const::bool(x),
         };
         let part = self.b.kernel.constant(constant);
-        self.val(part)
+        Ok(self.val(part))
     }
 }

@@ -129,11 +129,10 @@ impl<'a> Lower<'a> {
             return self.error(span, format!("`{text}` is a function: call it"));
         }
         if let Some(what) = self.scope.others.get(&name) {
-            return self.error_hint(
-                span,
-                format!("`{text}` is {what}, which kernels cannot use"),
-                "pass it as an argument, or make it a number, a vector or a @wp.func",
-            );
+            let hint =
+                "pass it as an argument, or make it a number, a vector, a tuple of these or a @wp.func";
+            let (what, hint) = what.split_once('\n').unwrap_or((what, hint));
+            return self.error_hint(span, format!("`{text}` is {what}, which kernels cannot use"), hint);
         }
         let near = self.env.0.iter().map(|entry| self.text(entry.0)).find(|known| is_near(known, text));
         match near {
@@ -229,12 +228,22 @@ impl<'a> Lower<'a> {
                 // `0xffffffff` names the bits of an int32, as C has it.
                 let is_bits = dtype == DType::I32 && u32::try_from(n).is_ok();
                 if !fits && !is_bits {
-                    let name = super::value::dtype_name(dtype);
-                    return self.error(span, format!("the integer {n} is no {name}"));
+                    return self.too_large(span, n, dtype);
                 }
                 Const::int(dtype, wide)
             }
-            Literal::Float(x) if dtype.is_float() => Const::float(dtype, x),
+            Literal::Float(x) if dtype.is_float() => {
+                let rounded = Const::float(dtype, x);
+                if x.is_finite() && rounded.as_float().is_some_and(f64::is_infinite) {
+                    let name = super::value::dtype_name(dtype);
+                    return self.error_hint(
+                        span,
+                        format!("the number {x:e} is too large for {name}"),
+                        "write wp.float64(..), or wp.inf",
+                    );
+                }
+                rounded
+            }
             Literal::Bool(x) if dtype == DType::Bool => Const::bool(x),
             Literal::Float(_) | Literal::Bool(_) => {
                 let (found, name) = (self.type_name(value), super::value::dtype_name(dtype));
@@ -246,6 +255,18 @@ impl<'a> Lower<'a> {
             }
         };
         Ok(self.b.kernel.constant(constant))
+    }
+
+    /// Refuses an integer of the source.
+    pub(super) fn too_large<T>(&mut self, span: Span, n: i128, dtype: DType) -> Result<T> {
+        let name = super::value::dtype_name(dtype);
+        let hint = match (i64::try_from(n), u64::try_from(n)) {
+            (Ok(_), _) if dtype.is_unsigned() => "write wp.int64(..) for one below 0".to_string(),
+            (Ok(_), _) => format!("write wp.int64({n})"),
+            (_, Ok(_)) => format!("write wp.uint64({n})"),
+            _ => "integers have up to 64 bits: write a float".to_string(),
+        };
+        self.error_hint(span, format!("the integer {n} does not fit {name}"), hint)
     }
 
     /// A scalar of a type that is asked for.

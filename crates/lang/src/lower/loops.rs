@@ -251,12 +251,13 @@ impl<'a> Lower<'a> {
         }
     }
 
-    /// `for target in range(low, high, step): body`.
+    /// `for target in range(low, high, step): body`; with items the target is the one of that number.
     pub(super) fn for_loop(
         &mut self,
         span: Span,
         target: Symbol,
         bounds: [Value; 3],
+        items: Option<Vec<Val>>,
         body: &'a [Stmt],
     ) -> Flow {
         let flags = self.hide_flags();
@@ -269,8 +270,15 @@ impl<'a> Lower<'a> {
         self.b.kernel.set_name(index, text);
         let carried = self.carry(block, body, Some(target));
         self.env.set(target, Val::scalar(dtype, index));
+        let begin = |lower: &mut Self| {
+            if let Some(items) = items.filter(|items| !items.is_empty()) {
+                let item = lower.chosen(&items, index);
+                lower.env.set(target, item);
+            }
+        };
         if !leaves {
             let end = self.in_loop(block, |lower| {
+                begin(lower);
                 lower.block(body);
             });
             let mut args: Values = bounds.into_iter().collect();
@@ -285,6 +293,7 @@ impl<'a> Lower<'a> {
         let [low, high, step] = bounds;
         let first = self.below(low, high, step);
         let end = self.in_loop(block, |lower| {
+            begin(lower);
             lower.block(body);
             let next = lower.b.add(index, step);
             let go = lower.go_on(span, true, |lower| Ok(lower.below(next, high, step)));

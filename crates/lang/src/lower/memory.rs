@@ -22,6 +22,15 @@ const MAX_LOCAL: u64 = 1 << 16;
 /// What an array is called before a variable holds it.
 const LOCAL: &str = "local";
 
+/// What an index is of, for who finds it outside.
+const SLICE: &str = "a slice";
+const DIMENSIONS: [&str; 4] = [
+    "dimension 0 of an array",
+    "dimension 1 of an array",
+    "dimension 2 of an array",
+    "dimension 3 of an array",
+];
+
 /// The most elements that are filled with zeros one by one.
 const MAX_FILLED: u32 = 4;
 
@@ -194,8 +203,9 @@ impl<'a> Lower<'a> {
             places.push(match *axis {
                 Axis::At(place) => place,
                 Axis::All => next.next().unwrap_or_else(|| self.b.int(DType::I32, 0)),
-                Axis::Range { start, step, .. } => {
+                Axis::Range { start, step, length } => {
                     let index = next.next().unwrap_or_else(|| self.b.int(DType::I32, 0));
+                    self.b.within(index, 0, length, SLICE);
                     let moved = self.b.mul(index, step);
                     self.b.add(start, moved)
                 }
@@ -204,6 +214,13 @@ impl<'a> Lower<'a> {
         match &array.local {
             None => places,
             Some(lengths) => {
+                // With one dimension the load or store itself is checked.
+                for (axis, (&place, &length)) in
+                    places.iter().zip(lengths).enumerate().skip_while(|_| lengths.len() == 1)
+                {
+                    let length = self.b.int(DType::I32, length.into());
+                    self.b.within(place, 0, length, DIMENSIONS[axis]);
+                }
                 let mut linear = places[0];
                 for (&place, &length) in places.iter().zip(lengths).skip(1) {
                     let length = self.b.int(DType::I32, length.into());
@@ -367,7 +384,8 @@ impl<'a> Lower<'a> {
                 Some(_) => {
                     let index = self.index(index.ok_or(Reported)?)?;
                     match axis {
-                        Axis::Range { start, step, .. } => {
+                        Axis::Range { start, step, length } => {
+                            self.b.within(index, 0, length, SLICE);
                             let moved = self.b.mul(index, step);
                             Axis::At(self.b.add(start, moved))
                         }

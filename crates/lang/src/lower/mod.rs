@@ -183,17 +183,19 @@ impl<'a> Lower<'a> {
 
     fn kernel(&mut self, instance: Instance<'a>) -> Signature {
         let function = instance.function;
-        let name = self.text(function.name);
-        if crate::emit::cuda::is_reserved(name) || !name.is_ascii() {
-            let message =
-                format!("a kernel cannot be called `{name}`, as CUDA C++ has another meaning for it");
-            let _: Result<()> = self.error_hint(function.span, message, "give it another name");
-        }
         // What is wrong with them was said; without them what the annotations leave open would be said, too.
         let Ok(given) = self.given_types(instance) else { return vec![] };
         let (mut signature, mut open) = (vec![], vec![]);
         for (number, param) in function.params.iter().enumerate() {
             let name = self.text(param.name);
+            if param.by_name {
+                let message = format!("parameter `{name}` of a kernel stands behind `*`");
+                let _: Result<()> = self.error_hint(
+                    param.span,
+                    message,
+                    "a launch gives all arguments by position: take out the `*`",
+                );
+            }
             let Some(annotation) = self.annotation(param) else {
                 let _: Result<()> = self.error_hint(
                     param.span,

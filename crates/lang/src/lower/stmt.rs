@@ -53,7 +53,7 @@ impl<'a> Lower<'a> {
     fn assignment(&mut self, target: &'a Expr, value: &'a Expr, annotation: Option<&'a Expr>) {
         let value = self.assigned_value(target, value, annotation);
         let _ = match value {
-            Ok(value) => self.assign(target, value),
+            Ok(value) => self.assign(target, value).or_else(|_| self.poison(target)),
             Err(Reported) => self.poison(target),
         };
     }
@@ -169,7 +169,7 @@ impl<'a> Lower<'a> {
             }
             Val::Str(_) => return self.error(span, "a variable cannot hold a string"),
             Val::None => return self.error(span, "there is no value to assign: the function returns none"),
-            value => self.materialize(value),
+            value => self.materialize_at(span, value)?,
         };
         self.name_parts(name, &value);
         if let Val::Array(array) = &value {
@@ -270,13 +270,23 @@ impl<'a> Lower<'a> {
     }
 
     fn for_statement(&mut self, span: Span, target: &'a Expr, iter: &'a Expr, body: &'a [Stmt]) -> Flow {
-        let bounds = self.range(iter);
+        let over = match self.is_range(iter) {
+            true => self.range(iter).map(|bounds| (bounds, None)),
+            false => self.loop_items(iter).map(|items| {
+                let bounds = [0, items.len() as i64, 1].map(|bound| self.b.int(DType::I32, bound));
+                (bounds, Some(items))
+            }),
+        };
         let name = match target.kind {
             ExprKind::Name(name) => Ok(name),
-            _ => self.error(target.span, "a loop over a range has one variable"),
+            _ => self.error_hint(
+                target.span,
+                "a loop has one variable",
+                "loop over `range(n)`, and take what belongs to each index",
+            ),
         };
-        if let (Ok(bounds), Ok(name)) = (bounds, name) {
-            return self.for_loop(span, name, bounds, body);
+        if let (Ok((bounds, items)), Ok(name)) = (over, name) {
+            return self.for_loop(span, name, bounds, items, body);
         }
         // The body is still looked at, for further mistakes.
         let _ = self.poison(target);
@@ -292,23 +302,41 @@ impl<'a> Lower<'a> {
         Flow::Next
     }
 
+    fn is_range(&self, iter: &Expr) -> bool {
+        let ExprKind::Call { func, .. } = &iter.kind else { return false };
+        matches!(func.kind, ExprKind::Name(name) if self.text(name) == "range")
+            || self.builtin_name(func) == Some("range")
+    }
+
+    /// What a loop goes over that is no range: the items of a tuple, the components of a vector.
+    fn loop_items(&mut self, iter: &'a Expr) -> Result<Vec<Val>> {
+        const MESSAGE: &str = "kernels loop over ranges, tuples and vectors only";
+        if let ExprKind::Call { func, .. } = &iter.kind
+            && let ExprKind::Name(name) = func.kind
+            && matches!(self.text(name), "enumerate" | "zip" | "reversed" | "map" | "filter" | "sorted")
+        {
+            let hint = "loop over `range(n)`, and take what belongs to each index";
+            return self.error_hint(iter.span, MESSAGE, hint);
+        }
+        let items = match self.expr(iter)? {
+            Val::Tuple(items) => items,
+            Val::Data(Data { form: Form::Vec(_), dtype }, parts) => {
+                parts.into_iter().map(|part| Val::scalar(dtype, part)).collect()
+            }
+            Val::Array(_) => {
+                return self.error_hint(iter.span, MESSAGE, "write `for i in range(len(a)):`, and `a[i]`");
+            }
+            _ => return self.error_hint(iter.span, MESSAGE, "write `for i in range(n):`"),
+        };
+        if items.is_empty() { Ok(items) } else { self.alike(iter.span, items) }
+    }
+
     /// The bounds and step of a range.
     fn range(&mut self, iter: &'a Expr) -> Result<[Value; 3]> {
-        let (func, args) = match &iter.kind {
-            ExprKind::Call { func, args, keywords } if keywords.is_empty() => (func, args),
-            _ => {
-                return self.error_hint(
-                    iter.span,
-                    "kernels loop over ranges only",
-                    "write `for i in range(n):`",
-                );
-            }
+        let args = match &iter.kind {
+            ExprKind::Call { args, keywords, .. } if keywords.is_empty() => args,
+            _ => return self.error(iter.span, "range takes its arguments by position"),
         };
-        let is_range = matches!(func.kind, ExprKind::Name(name) if self.text(name) == "range")
-            || self.builtin_name(func) == Some("range");
-        if !is_range {
-            return self.error_hint(iter.span, "kernels loop over ranges only", "write `for i in range(n):`");
-        }
         if !(1..=3).contains(&args.len()) {
             return self.error(iter.span, format!("range takes 1 to 3 arguments, not {}", args.len()));
         }
@@ -386,16 +414,22 @@ impl<'a> Lower<'a> {
 
     /// A literal as a value of the type that a variable of it has: int32, float32 or bool.
     pub(super) fn materialize(&mut self, value: Val) -> Val {
+        self.materialize_at(self.b.span, value).unwrap_or(Val::Bad)
+    }
+
+    pub(super) fn materialize_at(&mut self, span: Span, value: Val) -> Result<Val> {
         let dtype = match value {
             Val::Literal(Literal::Int(_)) => DType::I32,
             Val::Literal(Literal::Float(_)) => DType::F32,
             Val::Literal(Literal::Bool(_)) => DType::Bool,
             Val::Tuple(items) => {
-                return Val::Tuple(items.into_iter().map(|item| self.materialize(item)).collect());
+                let items = items.into_iter().map(|item| self.materialize_at(span, item));
+                return Ok(Val::Tuple(items.collect::<Result<_>>()?));
             }
-            value => return value,
+            value => return Ok(value),
         };
-        self.literal(Span::default(), &value, dtype).map_or(Val::Bad, |part| Val::scalar(dtype, part))
+        let part = self.literal(span, &value, dtype)?;
+        Ok(Val::scalar(dtype, part))
     }
 
     /// A value of a type that is asked for; literals become it.

@@ -30,6 +30,9 @@ impl<'a> Lower<'a> {
         if let Some(name) = self.builtin_name(expr) {
             return Ok(if name == "array" { None } else { named(name) });
         }
+        if let Some(found) = self.type_of_variable(expr) {
+            return Ok(Some(found));
+        }
         match &expr.kind {
             ExprKind::Name(_) | ExprKind::Attribute(..) => match self.program.path(self.scope, expr) {
                 Some(name) => self.find_named(expr.span, name),
@@ -47,6 +50,30 @@ impl<'a> Lower<'a> {
                 _ => Ok(None),
             },
             _ => Ok(None),
+        }
+    }
+
+    /// `a.dtype` of an array or vector that a variable holds, and `type(x)`.
+    fn type_of_variable(&self, expr: &Expr) -> Option<Ty> {
+        let (variable, is_element) = match &expr.kind {
+            ExprKind::Attribute(base, name) if self.text(*name) == "dtype" => (&**base, true),
+            ExprKind::Call { func, args, keywords } if keywords.is_empty() => match (&func.kind, &args[..]) {
+                (ExprKind::Name(name), [of]) if self.text(*name) == "type" => (of, false),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let ExprKind::Name(name) = variable.kind else { return None };
+        match (self.env.get(name)?, is_element) {
+            (Val::Data(data, _), true) => Some(Ty::scalar(data.dtype)),
+            (Val::Data(data, _), false) => Some(Ty::Data(*data)),
+            (Val::Struct(id, _), false) => Some(Ty::Struct(*id)),
+            (Val::Array(array), true) => match array.element {
+                Element::Data(data) => Some(Ty::Data(data)),
+                Element::Struct(id) => Some(Ty::Struct(id)),
+                Element::Any => None,
+            },
+            _ => None,
         }
     }
 

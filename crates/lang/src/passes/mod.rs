@@ -3,6 +3,7 @@
 use crate::ir::Kernel;
 
 mod dead;
+mod range;
 mod simplify;
 mod unroll;
 

@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 
 use bullet_ops::DType;
 
+use super::range::Ranges;
 use crate::ir::{Binary, Block, Const, Inst, InstData, Kernel, Op, Type, Unary, Value, Values, build, eval};
 
 /// What makes two pure instructions the same.
@@ -22,6 +23,9 @@ struct Simplifier<'a> {
     load_scope: Vec<Values>,
     /// How many instructions came that may write to memory.
     writes: u32,
+    ranges: Ranges,
+    /// Indices that were checked, with their bounds.
+    checked: Vec<Values>,
 }
 
 /// Simplifies a kernel in place.
@@ -29,7 +33,19 @@ pub(super) fn simplify(kernel: &mut Kernel) {
     let replaced = (0..kernel.value_count() as u32).map(Value).collect();
     let body = kernel.body;
     let (known, loads) = (FxHashMap::default(), FxHashMap::default());
-    Simplifier { kernel, replaced, known, scope: vec![], loads, load_scope: vec![], writes: 0 }.block(body);
+    let (ranges, checked) = (Ranges::default(), vec![]);
+    let mut simplifier = Simplifier {
+        kernel,
+        replaced,
+        known,
+        scope: vec![],
+        loads,
+        load_scope: vec![],
+        writes: 0,
+        ranges,
+        checked,
+    };
+    simplifier.block(body);
 }
 
 impl Simplifier<'_> {
@@ -46,7 +62,8 @@ impl Simplifier<'_> {
     }
 
     fn block(&mut self, block: Block) {
-        let (outer, outer_loads) = (self.scope.len(), self.load_scope.len());
+        let (outer, outer_loads, outer_checked) =
+            (self.scope.len(), self.load_scope.len(), self.checked.len());
         let insts = std::mem::take(&mut self.kernel.blocks[block.index()].insts);
         let mut kept = Vec::with_capacity(insts.len());
         self.insts(&insts, &mut kept);
@@ -59,6 +76,7 @@ impl Simplifier<'_> {
         for key in self.load_scope.drain(outer_loads..) {
             self.loads.remove(&key);
         }
+        self.checked.truncate(outer_checked);
     }
 
     fn insts(&mut self, insts: &[Inst], kept: &mut Vec<Inst>) {
@@ -76,9 +94,13 @@ impl Simplifier<'_> {
                     true
                 }
                 Op::Load => self.load(inst),
+                Op::Within(_) => self.within(inst),
+                Op::Assert(_) => {
+                    !self.kernel.as_const(self.kernel.inst(inst).args[0]).is_some_and(|test| test.is(1))
+                }
                 op if op.is_pure() => self.pure(inst),
                 op => {
-                    self.writes += u32::from(op.has_effect());
+                    self.writes += u32::from(op.may_write());
                     true
                 }
             };
@@ -117,6 +139,13 @@ impl Simplifier<'_> {
             self.replace(result, value);
             return false;
         }
+        if let Op::Compare(compare) = op
+            && let Some(known) = self.ranges.compare(self.kernel, compare, args[0], args[1])
+        {
+            let known = self.kernel.constant(Const::bool(known));
+            self.replace(result, known);
+            return false;
+        }
         if let Op::Binary(binary) = op
             && binary.commutes()
         {
@@ -129,6 +158,16 @@ impl Simplifier<'_> {
         }
         self.known.insert(key.clone(), result);
         self.scope.push(key);
+        true
+    }
+
+    /// An index that is within its bounds, or was checked before, needs no check.
+    fn within(&mut self, inst: Inst) -> bool {
+        let args = self.kernel.inst(inst).args.clone();
+        if self.ranges.within(self.kernel, args[0], args[1], args[2]) || self.checked.contains(&args) {
+            return false;
+        }
+        self.checked.push(args);
         true
     }
 
@@ -156,7 +195,7 @@ impl Simplifier<'_> {
     fn has_writes(&self, block: Block) -> bool {
         let mut insts = vec![];
         self.kernel.collect(block, &mut insts);
-        insts.iter().any(|&inst| self.kernel.inst(inst).op.has_effect())
+        insts.iter().any(|&inst| self.kernel.inst(inst).op.may_write())
     }
 
     fn branch(&mut self, inst: Inst, kept: &mut Vec<Inst>) -> bool {
@@ -171,12 +210,14 @@ impl Simplifier<'_> {
             }
             return false;
         }
-        for (block, known) in data.blocks.iter().zip([true, false]) {
+        for (block, is) in data.blocks.iter().zip([true, false]) {
             // Inside a branch its condition is known.
-            let known = self.kernel.constant(Const::bool(known));
+            let known = self.kernel.constant(Const::bool(is));
+            let facts = self.ranges.assume(self.kernel, data.args[0], is);
             self.replace(data.args[0], known);
             self.block(*block);
             self.replace(data.args[0], data.args[0]);
+            self.ranges.forget(facts);
         }
         for (i, &result) in data.results.iter().enumerate() {
             let (a, b) =
@@ -240,6 +281,9 @@ impl Simplifier<'_> {
         // What one run writes, the next one reads.
         let writes = u32::from(self.has_writes(block));
         self.writes += writes;
+        if counted {
+            self.ranges.enter_loop(self.kernel, inst);
+        }
         self.block(block);
         self.writes += writes;
         true

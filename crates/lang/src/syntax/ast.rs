@@ -81,6 +81,8 @@ pub(crate) struct Param {
     pub(crate) span: Span,
     pub(crate) annotation: Option<Expr>,
     pub(crate) default: Option<Expr>,
+    /// Whether it stands behind `*`.
+    pub(crate) by_name: bool,
 }
 
 /// A `class`, of which only annotated fields are read.

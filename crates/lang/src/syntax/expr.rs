@@ -26,6 +26,12 @@ impl Parser<'_> {
         self.depth += 1;
         let result = self.ternary();
         self.depth -= 1;
+        if result.is_some() && self.peek() == Token::Op(":=") {
+            let message = "kernels cannot assign inside of an expression";
+            let hint = "assign on a line of its own, before this one";
+            self.errors.push(Diagnostic::new(self.span(), message).hint(hint));
+            return None;
+        }
         result
     }
 
@@ -407,7 +413,7 @@ fn unquote(literal: &str) -> Result<String, &'static str> {
     let quotes = literal.find(['"', '\'']).ok_or("this string is malformed")?;
     let (prefix, body) = literal.split_at(quotes);
     if prefix.contains(['f', 'F']) {
-        return Err("kernels cannot have f-strings: use wp.printf");
+        return Err("kernels cannot have f-strings: write print(\"x =\", x), or wp.printf");
     }
     if prefix.contains(['b', 'B']) {
         return Err("kernels cannot have bytes");

@@ -256,6 +256,11 @@ impl<'a> Parser<'a> {
             return self.skip_statement();
         }
         self.eat("(");
+        if self.peek() == Token::Op("*") && matches!(prefix.as_str(), "warp." | "bullet_core.lang.") {
+            let message = "names that `import *` brings are not known here";
+            self.errors
+                .push(Diagnostic::new(self.span(), message).hint("write `import bullet_core.lang as wp`"));
+        }
         while self.peek() == Token::Name {
             let mut path = prefix.clone();
             let first = self.slice(self.span());
@@ -324,7 +329,14 @@ impl<'a> Parser<'a> {
         let (name, span) = self.name()?;
         self.expect("(")?;
         let mut params = vec![];
+        let mut by_name = false;
         while self.peek() != Token::Op(")") {
+            if !by_name && self.peek() == Token::Op("*") && self.peek_at(1) == Token::Op(",") {
+                by_name = true;
+                self.bump();
+                self.bump();
+                continue;
+            }
             if matches!(self.peek(), Token::Op("*" | "**" | "/")) {
                 self.error(
                     self.span(),
@@ -335,7 +347,7 @@ impl<'a> Parser<'a> {
             let (name, span) = self.name()?;
             let annotation = if self.eat(":") { Some(self.expression()?) } else { None };
             let default = if self.eat("=") { Some(self.expression()?) } else { None };
-            params.push(Param { name, span, annotation, default });
+            params.push(Param { name, span, annotation, default, by_name });
             if !self.eat(",") {
                 break;
             }

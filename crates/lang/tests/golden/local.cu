@@ -85,28 +85,30 @@ extern "C" __global__ void local(int dim0, Array2<float> x, Array1<int> place, A
     const int v = x.shape[1];
     for (int k = 0; k < v; ++k) {
         const int v_2 = place(k);
-        const float v_3 = x(i, k);
-        const int v_4 = k % 3 * 4;
-        const int v_5 = v_4 + v_2 % 4;
-        const float v_6 = table[v_5];
-        table[v_5] = v_6 + sinf(v_3);
-        const float v_7 = table[v_4 + 1];
-        const float v_8 = x(i, k);
-        table[0] = v_7 * v_8;
+        const int v_3 = v_2 % 4;
+        const float v_4 = x(i, k);
+        if ((unsigned)v_3 >= 4u) __trap();
+        const int v_5 = k % 3 * 4;
+        const int v_6 = v_5 + v_3;
+        const float v_7 = table[v_6];
+        table[v_6] = v_7 + sinf(v_4);
+        const float v_8 = table[v_5 + 1];
+        const float v_9 = x(i, k);
+        table[0] = v_8 * v_9;
     }
-    const float v_9 = table[4];
-    const float v_10 = table[5];
-    const float v_11 = table[6];
-    const float v_12 = table[7];
-    const int v_13 = min(1, v);
+    const float v_10 = table[4];
+    const float v_11 = table[5];
+    const float v_12 = table[6];
+    const float v_13 = table[7];
+    const int v_14 = min(1, v);
     float sum = 0.0f;
-    for (int k_2 = 0; k_2 < max(min(4, v) - v_13, 0); ++k_2) {
-        const float v_14 = x(i, v_13 + k_2);
-        sum = sum + v_14 * v_14;
+    for (int k_2 = 0; k_2 < max(min(4, v) - v_14, 0); ++k_2) {
+        const float v_15 = x(i, v_14 + k_2);
+        sum = sum + v_15 * v_15;
     }
-    const float v_15 = table[0];
-    const float v_16 = 0.0f + v_9 * v_9 + v_10 * v_10 + v_11 * v_11 + v_12 * v_12 + sum + v_15;
-    out(i) = v_16;
+    const float v_16 = table[0];
+    const float v_17 = 0.0f + v_10 * v_10 + v_11 * v_11 + v_12 * v_12 + v_13 * v_13 + sum + v_16;
+    out(i) = v_17;
 }
 
 extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> place, Array1<float> out,

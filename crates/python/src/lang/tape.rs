@@ -62,6 +62,12 @@ impl PyTape {
         interrupt::detached(py, || self.lock().backward(&seeds))?.map_err(exception)
     }
 
+    /// Whether gradients flow in an array.
+    fn follows(&self, py: Python<'_>, array: &Bound<'_, PyArray>) -> bool {
+        let tensor = &array.get().tensor;
+        py.detach(|| self.lock().follows(tensor))
+    }
+
     /// Makes the gradients that were asked for zero.
     fn zero(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.lock().zero()).map_err(exception)

@@ -3,7 +3,7 @@
 use bullet_lang::ir::{self, Atomic, Inst, Op};
 use bullet_ops::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::I32;
+use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, Value};
 
 use super::super::Emitter;
@@ -370,6 +370,33 @@ impl Emitter<'_> {
         let fine = self.ops.b.ins().icmp_imm_s(IntCC::Equal, bad, 0);
         let zero = self.ops.int(I32, 0);
         self.unless_fault_of(fine, site, zero, bad);
+    }
+
+    /// Goes on only if the indices of all lanes at work are within their bounds.
+    pub(super) fn within_lanes(&mut self, inst: Inst, text: u32) {
+        if !self.options.check {
+            return;
+        }
+        let [index, low, high] = [0, 1, 2].map(|at| self.kernel.inst(inst).args[at]);
+        let [index, low, high] = [index, low, high].map(|value| self.parts(value));
+        let below = self.wide_compare(ir::Compare::Lt, DType::I32, &index, &low);
+        let above = self.wide_compare(ir::Compare::Ge, DType::I32, &index, &high);
+        let outside = self.wide_binary(ir::Binary::Or, DType::Bool, &below, &above);
+        let (outside, mask) = (self.bits(&outside), self.mask_bits());
+        let bad = self.ops.b.ins().band(mask, outside);
+        let fine = self.ops.b.ins().icmp_imm_s(IntCC::Equal, bad, 0);
+        let site = self.within_site(inst, text);
+        let (next, cold) = (self.ops.b.create_block(), self.ops.b.create_block());
+        self.ops.b.set_cold_block(cold);
+        self.ops.b.ins().brif(fine, next, &[], cold, &[]);
+        self.ops.b.switch_to_block(cold);
+        let slot = self.spill(&index);
+        let first = self.ops.b.ins().ctz(bad);
+        let first = self.ops.b.ins().uextend(I64, first);
+        let value = self.lane(DType::I32, slot, first);
+        let args = self.fault_args(site, value, bad);
+        self.ops.b.ins().jump(self.fault, &args);
+        self.ops.b.switch_to_block(next);
     }
 
     pub(super) fn push_lanes(&mut self, x: ir::Value) {

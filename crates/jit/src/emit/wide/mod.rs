@@ -145,6 +145,9 @@ impl Emitter<'_> {
             Op::Push(_) => self.push_lanes(data.args[0]),
             Op::Pop(_) => self.pop_lanes(inst),
             Op::Assert(text) if !self.is_uniform(data.args[0]) => self.assert_lanes(inst, text),
+            Op::Within(text) if data.args.iter().any(|&arg| !self.is_uniform(arg)) => {
+                self.within_lanes(inst, text)
+            }
             _ => return false,
         }
         true

@@ -41,7 +41,7 @@ mod records;
 mod standalone;
 mod stmt;
 
-pub(crate) use names::is_reserved;
+pub use names::symbol;
 pub use records::{CHUNK, FOLD, fold_source};
 pub use standalone::standalone;
 
@@ -204,7 +204,7 @@ impl<'a> Emitter<'a> {
             );
         }
         self.record_parameters(&mut params);
-        let name = &kernel.name;
+        let name = symbol(&kernel.name);
         let params = wrap(&params, &format!("extern \"C\" __global__ void {name}("), ")");
         let _ = writeln!(self.out, "{params} {{");
         self.place();

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::half::{host, storage};
-use super::{CudaOptions, source, takes_tape};
+use super::{CudaOptions, source, symbol, takes_tape};
 use crate::adjoint::Adjoint;
 use crate::interp::{Arg, Array, Cells, Options as Run, run};
 use crate::ir::{ArrayType, Kernel, Type, Value};
@@ -122,7 +122,10 @@ impl Main<'_> {
     fn launch(&mut self, kernel: &Kernel, suffix: &str, ones: usize) {
         let expected = self.expected(kernel, ones);
         let mut args: Vec<String> = vec!["dim".into(); kernel.grid.into()];
-        let name = |value: Value| kernel.name_of(value).unwrap_or("arg").to_string();
+        let name = |value: Value| {
+            let name = kernel.name_of(value).unwrap_or("arg");
+            if name.is_ascii() { name.to_string() } else { symbol(name).into_owned() }
+        };
         for (number, &param) in kernel.params.iter().enumerate() {
             let (name, dtype) = (format!("{}{suffix}", name(param)), storage(kernel.dtype(param)));
             let is_float = kernel.dtype(param).is_float();
@@ -143,7 +146,7 @@ impl Main<'_> {
         }
         let threads = self.dim.pow(kernel.grid.into());
         let blocks = threads.div_ceil(128);
-        let function = &kernel.name;
+        let function = symbol(&kernel.name);
         if takes_tape(kernel) {
             self.line("unsigned need = 0, *tape_words = nullptr, *tape_need = nullptr;");
             self.line("CHECK(cudaMalloc(&tape_need, sizeof need));");

@@ -115,8 +115,25 @@ impl Emitter<'_> {
                 self.line("    __trap();");
                 self.line("}");
             }
+            Op::Within(_) => self.within(inst),
             _ => {}
         }
+    }
+
+    /// Stops if an index is outside of its bounds. It says nothing, as a call of `printf` costs registers where all is well.
+    fn within(&mut self, inst: Inst) {
+        let [index, low, high] = [0, 1, 2].map(|at| self.kernel.inst(inst).args[at]);
+        let test = if self.kernel.as_const(low).is_some_and(|low| low.is(0)) {
+            let index = self.text(index).operand();
+            match self.kernel.as_const(high).and_then(Const::as_int) {
+                Some(high) => format!("(unsigned){index} >= {high}u"),
+                None => format!("(unsigned){index} >= (unsigned){}", self.text(high).operand()),
+            }
+        } else {
+            let [index, low, high] = [index, low, high].map(|value| self.text(value).operand());
+            format!("{index} < {low} || {index} >= {high}")
+        };
+        self.line(&format!("if ({test}) __trap();"));
     }
 
     /// An element, or the first scalar's address of one with several lanes.
