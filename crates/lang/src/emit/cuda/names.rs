@@ -104,6 +104,7 @@ const RESERVED: &[&str] = &[
     "Tape",
     "Half",
     "Bfloat",
+    "Records",
     "Array1",
     "Array2",
     "Array3",
