@@ -194,3 +194,49 @@ def test_a_program_that_ends_while_threads_compute_ends():
     ]
     ends = [(program.communicate(timeout=60), program.returncode) for program in programs]
     assert ends == [(("end\n", ""), 0)] * len(programs)
+
+
+ENDLESS = """
+import os, signal, sys, threading, time
+import numpy as np
+import bullet_core.lang as wp
+
+@wp.kernel
+def forever(x: wp.array(dtype=float), last: int):
+    i = wp.tid()
+    s = x[i]
+    while True:
+        s = s * 0.5
+        if i < last:
+            break
+    x[i] = s
+
+@wp.kernel
+def twice(x: wp.array(dtype=float)):
+    i = wp.tid()
+    x[i] = 2.0 * x[i]
+
+x = np.ones(int(sys.argv[1]), "float32")
+wp.launch(twice, dim=len(x), inputs=[x])
+sent = []
+threading.Timer(0.5, lambda: (sent.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
+try:
+    wp.launch(forever, dim=len(x), inputs=[x, len(x) - 1])
+except KeyboardInterrupt:
+    took = time.perf_counter() - sent[0]
+x[:] = 1
+wp.launch(twice, dim=len(x), inputs=[x])
+print(took, x.sum() == 2 * len(x))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 100_000], ids=["alone", "the last of many"])
+def test_ctrl_c_ends_an_endless_loop_of_a_kernel(threads, tmp_path):
+    # Kernels are read from files.
+    file = tmp_path / "endless.py"
+    file.write_text(ENDLESS)
+    found = subprocess.run([sys.executable, file, str(threads)], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    took, goes_on = found.stdout.split()
+    # 0.2 s on a machine that has nothing else to do.
+    assert float(took) < 0.2 * max(1, os.getloadavg()[0] / os.cpu_count()) and goes_on == "True", found.stdout

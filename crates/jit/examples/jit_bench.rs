@@ -1,4 +1,5 @@
-//! What the CPU backend costs: `cargo run --release -p bullet-jit --example jit_bench [runs] [kind]`.
+//! What the CPU backend costs: `cargo run --release -p bullet-jit --example jit_bench [runs] [kind] [cold]`, with `cold`
+//! for code alone, without launches.
 //!
 //! Processor time from Python source to code, forward and adjoint, of the kinds in `examples/kernels/kinds`; time of launches of one
 //! thread and of 2^20. The best of several runs each, as the machine may be shared.
@@ -149,6 +150,7 @@ fn cold(name: &str, text: &str, runs: usize) -> Result<(f64, f64, usize), String
 fn main() -> Result<(), String> {
     let runs = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10);
     let only = std::env::args().nth(2);
+    let is_cold = std::env::args().nth(3).is_some_and(|text| text == "cold");
     let is_wanted = |name: &str| only.as_deref().is_none_or(|only| name.contains(only));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
     let mut files: Vec<_> =
@@ -171,6 +173,7 @@ fn main() -> Result<(), String> {
         // Its first loop goes over a whole array, which for 2^20 threads is no benchmark.
         let (forward, back_time) = match name.as_str() {
             "loop" => (f64::NAN, f64::NAN),
+            _ if is_cold => (f64::NAN, f64::NAN),
             _ => (launches(&kernels[0], LARGE.into(), runs)?, launches(&made.kernel, LARGE.into(), runs)?),
         };
         println!(
@@ -182,7 +185,7 @@ fn main() -> Result<(), String> {
         );
     }
     for kernel in compile("loop.py", LOOP, Front::default()).map_err(|e| e.to_string())? {
-        if !is_wanted(&kernel.name) {
+        if is_cold || !is_wanted(&kernel.name) {
             continue;
         }
         let made = adjoint(&kernel, AdjointOptions::default()).map_err(|e| format!("{e:?}"))?;

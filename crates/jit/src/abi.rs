@@ -55,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) records: *mut u8,
     pub(crate) records_end: *mut u8,
     pub(crate) grid: [i32; 4],
+    /// Not 0 once the launch was told to stop.
+    pub(crate) stopped: i32,
     pub(crate) call: host::Call,
 }
 
@@ -67,10 +69,14 @@ impl Context {
     pub(crate) const RECORDS: i32 = std::mem::offset_of!(Context, records) as i32;
     pub(crate) const RECORDS_END: i32 = std::mem::offset_of!(Context, records_end) as i32;
     pub(crate) const GRID: i32 = std::mem::offset_of!(Context, grid) as i32;
+    pub(crate) const STOPPED: i32 = std::mem::offset_of!(Context, stopped) as i32;
 }
 
-/// Compiled code: runs the threads `start..end` of the grid, in order; 0, or 1 behind a fault.
+/// Compiled code: runs the threads `start..end` of the grid, in order; 0, or 1 behind a fault, or [`STOPPED`].
 pub(crate) type Entry = unsafe extern "C" fn(context: *mut Context, start: i64, end: i64) -> i32;
+
+/// The status of code that was told to stop.
+pub(crate) const STOPPED: i32 = 2;
 
 /// Addresses of functions, by [`Slot`].
 pub(crate) type Table = [usize; Function::COUNT + Function::NUMBERS];
@@ -107,7 +113,7 @@ macro_rules! functions {
 }
 
 functions! {
-    Fault, Grow, Print, Records,
+    Fault, Grow, Print, Ask, Records,
     RoundF16, RoundBF16, RoundF16Wide, RoundBF16Wide, FromF16, ToF16,
     Cbrt32, Exp32, Log32, Log2_32, Log10_32, Sin32, Cos32, Tan32, Asin32, Acos32, Atan32, Sinh32, Cosh32, Tanh32, Erf32,
     Erfc32, Erfinv32,

@@ -41,13 +41,33 @@ impl Code {
     }
 }
 
-/// The instructions of this machine.
-fn target() -> Result<&'static OwnedTargetIsa, Error> {
-    static TARGET: OnceLock<Result<OwnedTargetIsa, Error>> = OnceLock::new();
-    TARGET.get_or_init(find_target).as_ref().map_err(Clone::clone)
+/// Functions of more than this go without Cranelift's optimisation, which takes a third of the time: what it finds behind our own
+/// passes lies around a kernel, mostly, and counts for little in a large one. In instructions of Cranelift's, each of whose blocks
+/// takes as long as two.
+const LARGE: usize = 440;
+
+/// How code is made.
+#[derive(Clone, Copy)]
+enum Effort {
+    Whole,
+    /// Without optimisation.
+    Less,
 }
 
-fn find_target() -> Result<OwnedTargetIsa, Error> {
+impl Effort {
+    fn of(function: &Function) -> Effort {
+        let size = function.dfg.num_insts() + 2 * function.dfg.num_blocks();
+        if size > LARGE { Effort::Less } else { Effort::Whole }
+    }
+}
+
+/// The instructions of this machine.
+fn target(effort: Effort) -> Result<&'static OwnedTargetIsa, Error> {
+    static TARGETS: [OnceLock<Result<OwnedTargetIsa, Error>>; 2] = [const { OnceLock::new() }; 2];
+    TARGETS[effort as usize].get_or_init(|| find_target(effort)).as_ref().map_err(Clone::clone)
+}
+
+fn find_target(effort: Effort) -> Result<OwnedTargetIsa, Error> {
     let failed =
         |e: &dyn std::fmt::Display| Error::new(format!("no CPU code can be made for this machine: {e}"));
     if !cfg!(target_arch = "x86_64") {
@@ -55,7 +75,13 @@ fn find_target() -> Result<OwnedTargetIsa, Error> {
     }
     let mut flags = settings::builder();
     let chosen = [
-        ("opt_level", "speed"),
+        (
+            "opt_level",
+            match effort {
+                Effort::Whole => "speed",
+                Effort::Less => "none",
+            },
+        ),
         ("enable_probestack", "false"),
         ("unwind_info", "false"),
         ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
@@ -70,7 +96,7 @@ fn find_target() -> Result<OwnedTargetIsa, Error> {
 /// The compiler, and all of this machine that code depends on.
 pub(crate) fn target_name() -> Result<String, Error> {
     static NAME: OnceLock<String> = OnceLock::new();
-    let target = target()?;
+    let target = target(Effort::Whole)?;
     let flags = || {
         let set = target.isa_flags().into_iter().filter(|flag| flag.as_bool() != Some(false));
         set.map(|flag| format!(" {flag}")).collect::<String>()
@@ -83,8 +109,8 @@ pub(crate) fn target_name() -> Result<String, Error> {
 /// A kernel compiled; with its text if it is asked for.
 fn compiled(kernel: &Kernel, options: Options, text: bool) -> Result<(Emitted, Context), Error> {
     kernel.verify().map_err(|e| Error::new(format!("kernel `{}` is malformed: {e}", kernel.name)))?;
-    let target = target()?;
-    let mut emitted = emit(kernel, options, &**target)?;
+    let mut emitted = emit(kernel, options, &**target(Effort::Whole)?)?;
+    let target = target(Effort::of(&emitted.function))?;
     let mut context = Context::for_function(std::mem::replace(&mut emitted.function, Function::new()));
     context.set_disasm(text);
     context.compile(&**target, &mut ControlPlane::default()).map_err(|e| {
@@ -121,7 +147,7 @@ pub(crate) fn compile(kernel: &Kernel, options: Options) -> Result<(Meta, Vec<u8
 /// # Errors
 /// As of [`Program::new`](crate::Program::new).
 pub fn clif(kernel: &Kernel, options: Options) -> Result<String, Error> {
-    let emitted = emit(kernel, options, &**target()?)?;
+    let emitted = emit(kernel, options, &**target(Effort::Whole)?)?;
     Ok(described(kernel) + &emitted.function.display().to_string())
 }
 

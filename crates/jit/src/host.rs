@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use bullet_kernels::cpu::stop;
 use bullet_ops::DType;
 use half::{bf16, f16};
 
@@ -75,6 +76,37 @@ unsafe extern "C" fn more_records(context: *mut Context) -> *mut u8 {
     let first = records.as_mut_ptr().cast::<u8>();
     context.records_end = first.wrapping_add(wanted * 8);
     first.wrapping_add(used * 8)
+}
+
+/// Notes whether a loop has to stop, which its code then does: nothing unwinds through it.
+unsafe extern "sysv64" fn note_stop(context: *mut Context) {
+    // SAFETY: as in `fault`.
+    unsafe { (*context).stopped = stop::is_told().into() };
+}
+
+/// As [`note_stop`], and keeps every register that compiled code may use, so that a loop that asks now and then keeps its values in
+/// registers all the time.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+unsafe extern "sysv64" fn ask(context: *mut Context) {
+    // Nine registers, of which the first keeps the stack aligned, and 16 vectors of 128 bits, all that Cranelift uses.
+    std::arch::naked_asm!(
+        "push rax", "push rcx", "push rdx", "push rsi", "push rdi", "push r8", "push r9", "push r10", "push r11",
+        "sub rsp, 256",
+        "movups [rsp], xmm0", "movups [rsp + 16], xmm1", "movups [rsp + 32], xmm2", "movups [rsp + 48], xmm3",
+        "movups [rsp + 64], xmm4", "movups [rsp + 80], xmm5", "movups [rsp + 96], xmm6", "movups [rsp + 112], xmm7",
+        "movups [rsp + 128], xmm8", "movups [rsp + 144], xmm9", "movups [rsp + 160], xmm10", "movups [rsp + 176], xmm11",
+        "movups [rsp + 192], xmm12", "movups [rsp + 208], xmm13", "movups [rsp + 224], xmm14", "movups [rsp + 240], xmm15",
+        "call {note}",
+        "movups xmm0, [rsp]", "movups xmm1, [rsp + 16]", "movups xmm2, [rsp + 32]", "movups xmm3, [rsp + 48]",
+        "movups xmm4, [rsp + 64]", "movups xmm5, [rsp + 80]", "movups xmm6, [rsp + 96]", "movups xmm7, [rsp + 112]",
+        "movups xmm8, [rsp + 128]", "movups xmm9, [rsp + 144]", "movups xmm10, [rsp + 160]", "movups xmm11, [rsp + 176]",
+        "movups xmm12, [rsp + 192]", "movups xmm13, [rsp + 208]", "movups xmm14, [rsp + 224]", "movups xmm15, [rsp + 240]",
+        "add rsp, 256",
+        "pop r11", "pop r10", "pop r9", "pop r8", "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
+        "ret",
+        note = sym note_stop,
+    )
 }
 
 /// Prints what a statement says, of values of 8 bytes each, in one piece.
@@ -171,6 +203,11 @@ fn address(function: Function) -> usize {
         Function::Grow => grow as *const () as usize,
         Function::Print => print_values as *const () as usize,
         Function::Records => more_records as *const () as usize,
+        #[cfg(target_arch = "x86_64")]
+        Function::Ask => ask as *const () as usize,
+        // Never called: there is no code.
+        #[cfg(not(target_arch = "x86_64"))]
+        Function::Ask => 0,
         Function::RoundF16 => round_f16 as *const () as usize,
         Function::RoundBF16 => round_bf16 as *const () as usize,
         Function::RoundF16Wide => round_f16_wide as *const () as usize,

@@ -332,6 +332,7 @@ pub(crate) fn address(function: Function) -> usize {
         | Function::Grow
         | Function::Print
         | Function::Records
+        | Function::Ask
         | Function::RoundF16
         | Function::RoundBF16
         | Function::RoundF16Wide

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bullet_kernels::cpu::par;
+use bullet_kernels::cpu::{par, stop};
 use bullet_lang::diag::Span;
 use bullet_lang::ir::Kernel;
 
-use crate::abi::{Arg, Context};
+use crate::abi::{Arg, Context, STOPPED};
 use crate::compile::{self, Code};
 use crate::host::{self, Call, Print, RECORDS_SITE, RawFault, TAPE_SITE};
 
@@ -186,7 +186,8 @@ impl Program {
     }
 
     /// Runs the kernel for every thread of a grid, on all cores if it is worth it. Threads are in no order; what one stores and
-    /// another reads is unspecified but for atomics. Asks whether to [stop](bullet_kernels::cpu::stop::check) between parts of long launches.
+    /// another reads is unspecified but for atomics. Asks whether to [stop](bullet_kernels::cpu::stop::check) between parts of
+    /// long launches, and in loops.
     ///
     /// # Errors
     /// The first fault that was met, of the lowest thread; other threads may or may not have run. Arguments or a grid that do not
@@ -401,6 +402,7 @@ impl Launch<'_> {
                 records: record,
                 records_end: record.wrapping_add(records.len() * 8),
                 grid: self.grid,
+                stopped: 0,
                 call: Call {
                     fault: None,
                     memory: tape,
@@ -412,6 +414,7 @@ impl Launch<'_> {
             // SAFETY: the code was compiled for this layout; the rest is the caller's promise.
             let status = unsafe { (program.code.entry())(&mut context, start, end) };
             match context.call.fault {
+                _ if status == STOPPED => stop::end(),
                 Some(raw) if status != 0 => Err(raw),
                 // They may have moved.
                 _ => Ok((context.records as usize - records.as_ptr() as usize) / 8),

@@ -6,7 +6,7 @@ use bullet_jit::{Fault, Lanes, Options};
 use bullet_lang::adjoint::Tape;
 use bullet_lang::diag::Diagnostic;
 use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing};
-use bullet_lang::ir::{self, Effect, Type};
+use bullet_lang::ir::{self, Effect};
 use bullet_lang::link::Linked;
 use bullet_lang::order::{Order, order, summed};
 use bullet_tensor::{Device, DeviceKind, Tensor, access};
@@ -111,10 +111,9 @@ impl Code {
                 }
             }
             DeviceKind::Cuda(_) => {
-                // The fields of an array of structs are as far apart as the tensors that hold them say.
-                let pitched = |ty: Type| ty.array().is_some_and(|array| array.pitch != array.lanes);
-                let strided = args.iter().any(|arg| matches!(arg, Arg::Array(t) if !t.is_contiguous()))
-                    || types(&self.ir).any(pitched);
+                let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
+                let strided = threads > i32::MAX as u64
+                    || types(&self.ir).zip(args).any(|(ty, arg)| !cuda::is_plain(ty, arg));
                 let layout = if strided { Layout::Strided } else { Layout::Contiguous };
                 match self.sharing(args).filter(|_| options.deterministic) {
                     Some(sharing) => self

@@ -1,7 +1,7 @@
 //! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, source, symbol, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{
@@ -202,6 +202,20 @@ impl Function {
         }
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         bytes
+    }
+}
+
+/// Whether an argument is as [`Layout::Contiguous`] says.
+pub(crate) fn is_plain(ty: Type, arg: &Arg) -> bool {
+    match (ty.array(), arg) {
+        // The fields of an array of structs are as far apart as the tensors that hold them say.
+        (Some(array), Arg::Array(tensor)) => {
+            array.pitch == array.lanes
+                && tensor.is_contiguous()
+                && tensor.numel() <= i32::MAX as usize
+                && tensor.address().is_multiple_of(alignment(array) as u64)
+        }
+        _ => true,
     }
 }
 

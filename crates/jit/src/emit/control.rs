@@ -138,6 +138,7 @@ impl Emitter<'_> {
         self.mixed_parameters(body, &block.args);
         self.ops.b.switch_to_block(body);
         self.block(data.blocks[0]);
+        self.poll_by_test(inst);
         let go = self.value(block.yields[0]);
         let args = self.mixed(&block.yields[1..], &data.results);
         self.ops.b.ins().brif(go, body, &args, exit, &args);
@@ -175,6 +176,7 @@ impl Emitter<'_> {
         self.block(data.blocks[0]);
         let index = self.value(block.args[0]);
         let next = self.ops.b.ins().iadd(index, bounds[2]);
+        self.poll_by_count(inst, left.unwrap_or(next));
         carried = self.mixed(&block.yields, &data.results);
         let mut again = vec![BlockArg::Value(next)];
         again.append(&mut carried.clone());

@@ -25,6 +25,7 @@ use wide::Wide;
 mod control;
 mod frame;
 mod lanes;
+mod polls;
 mod scalar;
 mod uniform;
 mod wide;
@@ -149,6 +150,8 @@ struct Emitter<'a> {
     place: [Value; 4],
     /// Where faults go: takes the site, the index, the first thread of a round, and bits of its lanes.
     fault: Block,
+    /// When to ask whether to go on, in kernels with loops.
+    polls: Option<polls::Polls>,
     sites: Vec<Site>,
     prints: Vec<Print>,
     tape: TapeUse,
@@ -177,6 +180,7 @@ impl<'a> Emitter<'a> {
             thread: none,
             place: [none; 4],
             fault,
+            polls: None,
             sites: vec![],
             prints: vec![],
             tape: TapeUse::of(kernel),
@@ -196,6 +200,7 @@ impl<'a> Emitter<'a> {
         self.ops.table = self.of_context(I64, Context::TABLE);
         let args = self.of_context(I64, Context::ARGS);
         self.bind(args);
+        self.start_polls();
         let grid = usize::from(self.kernel.grid);
         let lengths: Vec<Value> =
             (0..grid).map(|axis| self.of_context(I32, Context::GRID + 4 * axis as i32)).collect();
@@ -223,6 +228,7 @@ impl<'a> Emitter<'a> {
         let done = self.ops.int(I32, 0);
         self.ops.b.ins().return_(&[done]);
         self.end_in_fault();
+        self.end_stopped();
     }
 
     /// A thread's number and place as arguments of a block.
@@ -250,6 +256,9 @@ impl<'a> Emitter<'a> {
     /// Runs threads one after the other, up to `end`, from the place that `head` takes.
     fn threads(&mut self, head: Block, exit: Block, end: Value, lengths: &[Value]) {
         self.at_place(head);
+        if self.lanes == 1 {
+            self.poll_by_ticks();
+        }
         self.start_tape();
         self.block(self.kernel.body);
         let one = self.ops.int(I32, 1);
@@ -291,6 +300,7 @@ impl<'a> Emitter<'a> {
 
         (self.thread, self.place) = (thread, place);
         self.ops.b.switch_to_block(next);
+        self.poll_by_ticks();
         let place = self.next_place(threads, lengths);
         let more = self.ops.b.ins().icmp(IntCC::SignedLessThan, last, end);
         let args = self.place_args(last, &place);

@@ -240,12 +240,35 @@ impl Shared {
         if alert_until(gone) {
             return;
         }
-        let mut lock = self.lock();
         slot.helpers.0.awaited.store(true, SeqCst);
-        while !gone() {
-            lock = self.done.wait(lock).unwrap_or_else(PoisonError::into_inner);
+        let mut patience = stop::patience();
+        while self.still_inside(slot, patience) {
+            // Parts of workers may take long, and only this thread is told to stop. It asks without the lock.
+            if stop::is_told() {
+                slot.fail(Box::new(stop::Stopped));
+                patience = None;
+            }
         }
         slot.helpers.0.awaited.store(false, SeqCst);
+    }
+
+    /// Sleeps until no worker is inside a slot, or for so long; whether there still is one.
+    fn still_inside(&self, slot: &Slot, patience: Option<Duration>) -> bool {
+        let mut lock = self.lock();
+        let is_inside = |_: &mut ()| slot.helpers.0.inside.load(SeqCst) > 0;
+        match patience {
+            Some(time) => {
+                let waited = self.done.wait_timeout_while(lock, time, is_inside);
+                let (_lock, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                timeout.timed_out()
+            }
+            None => {
+                while is_inside(&mut ()) {
+                    lock = self.done.wait(lock).unwrap_or_else(PoisonError::into_inner);
+                }
+                false
+            }
+        }
     }
 }
 
@@ -262,6 +285,13 @@ impl Slot {
             runs: (0..threads).map(|_| Apart::default()).collect(),
             panic: Mutex::new(None),
         }
+    }
+
+    /// Ends the job: tasks that have not begun are left out, others may look.
+    fn fail(&self, panic: Box<dyn Any + Send>) {
+        // First, as other tasks end by panics of their own once they see that this one has failed.
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        self.offer.0.failed.store(true, Release);
     }
 
     /// Offers a job; the caller has taken the slot, and nobody is inside but workers who will find it closed.
@@ -306,9 +336,7 @@ impl Slot {
                     });
                 };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-                    // First, as other tasks end by panics of their own once they see that this one has failed.
-                    self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-                    self.offer.0.failed.store(true, Release);
+                    self.fail(panic);
                 }
             }
         }

@@ -105,20 +105,36 @@ pub fn stoppable<R>(should_stop: fn() -> bool, f: impl FnOnce() -> R) -> Result<
 /// Asks whether to go on, if it is time to; returns only then. In a part of a job that another thread's part has ended it
 /// does not return.
 pub fn check() {
+    if is_told() {
+        end();
+    }
+}
+
+/// Whether [`check`] would not return, for callers that cannot unwind where they ask. Who is told to stop asks no more, and
+/// comes to its [`end`] soon.
+pub fn is_told() -> bool {
     let job = JOB.get();
     // SAFETY: null, or borrowed by `in_job` further up this thread's stack.
     if unsafe { job.as_ref() }.is_some_and(|failed| failed.load(Ordering::Acquire)) {
-        resume_unwind(Box::new(Stopped));
+        return true;
     }
-    let Some(watch) = WATCH.get() else { return };
-    let now = Instant::now();
-    if now < watch.next {
-        return;
+    let Some(watch) = WATCH.get() else { return false };
+    if Instant::now() < watch.next {
+        return false;
     }
-    if (watch.should_stop)() {
-        resume_unwind(Box::new(Stopped));
-    }
+    let told = (watch.should_stop)();
     WATCH.set(Some(Watch { next: Instant::now() + EVERY, ..watch }));
+    told
+}
+
+/// Ends the call that was told to stop.
+pub fn end() -> ! {
+    resume_unwind(Box::new(Stopped))
+}
+
+/// How long a thread that is [asked](stoppable) may wait for others before it asks itself; `None` if it is not.
+pub(super) fn patience() -> Option<Duration> {
+    WATCH.get().map(|_| EVERY)
 }
 
 #[cfg(test)]

@@ -100,8 +100,10 @@ impl Reverse<'_> {
         let ln = |base: f64| 1.0 / base.ln();
         Some(match op {
             Unary::Sqrt => {
+                // The same number as 0.5 / y, by a quotient that is often there and cheaper: that of a root is never out of range.
                 let (y, half) = (self.obtain(result), self.number(g, 0.5));
-                self.b.div(half, y)
+                let inverse = self.b.div(one, y);
+                self.b.mul(half, inverse)
             }
             Unary::Cbrt => {
                 let (y, three) = (self.obtain(result), self.number(g, 3.0));
@@ -200,6 +202,15 @@ impl Reverse<'_> {
                 self.give(a, g);
                 self.negated(b, g);
             }
+            Binary::Mul if a == b => {
+                if self.is_active(a) {
+                    let (x, twice) = (self.obtain(a), self.b.add(g, g));
+                    if self.is_masked(g) {
+                        self.mask(twice);
+                    }
+                    self.give_scaled(a, twice, x);
+                }
+            }
             Binary::Mul | Binary::MulMasked => {
                 for (to, other) in [(a, b), (b, a)] {
                     if self.is_active(to) {
@@ -258,7 +269,8 @@ impl Reverse<'_> {
         }
         if self.is_active(b) {
             let quotient = self.obtain(result);
-            let ratio = self.b.div(quotient, y);
+            let is_inverse = self.f.as_const(a).is_some_and(|known| known.is(1));
+            let ratio = if is_inverse { self.b.mul(quotient, quotient) } else { self.b.div(quotient, y) };
             let negative = self.b.neg(ratio);
             self.give_scaled(b, g, negative);
         }

@@ -155,12 +155,9 @@ impl<'a> Lower<'a> {
         let (zero, one) = (self.b.float(dtype, 0.0), self.b.float(dtype, 1.0));
         let positive = self.b.compare(Compare::Gt, length, zero);
         let inverse = self.b.div(one, length);
-        a.iter()
-            .map(|&part| {
-                let scaled = self.b.mul(part, inverse);
-                self.b.select(positive, scaled, zero)
-            })
-            .collect()
+        // One choice for all parts, and for their gradients.
+        let inverse = self.b.select(positive, inverse, zero);
+        a.iter().map(|&part| self.b.mul(part, inverse)).collect()
     }
 
     pub(super) fn cross(&mut self, a: &[Value], b: &[Value]) -> Values {

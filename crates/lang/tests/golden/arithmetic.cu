@@ -6,12 +6,12 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 extern "C" __global__ void arithmetic(int dim0, Array1<float> x, Array1<float> y, Array1<float> out, float a) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = y(i);
@@ -21,17 +21,17 @@ extern "C" __global__ void arithmetic(int dim0, Array1<float> x, Array1<float> y
 extern "C" __global__ void arithmetic_adjoint(int dim0, Array1<float> x, Array1<float> y, Array1<float> out,
                                               float a, Array1<float> adj_x, Array1<float> adj_y,
                                               Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = y(i);
     const float v_3 = 1.0f + v * v;
     const float v_4 = adj_out(i);
     adj_out(i) = 0.0f;
-    const float v_5 = v_4 * -(v_2 / v_3 / v_3) * v;
+    const float v_5 = v_4 * -(v_2 / v_3 / v_3);
     const float v_6 = adj_y(i);
     adj_y(i) = v_6 + v_4 / v_3;
     const float v_7 = adj_x(i);
-    adj_x(i) = v_7 + (v_5 + v_5 + v_4 * a);
+    adj_x(i) = v_7 + ((v_5 + v_5) * v + v_4 * a);
 }

@@ -6,13 +6,13 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 extern "C" __global__ void combined(int dim0, Array1<float> x, Array1<float> v, Array1<float> drag, int seed,
                                     float dt) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const unsigned v_2 = (unsigned)i * 747796405u + 2891336453u;
     const unsigned v_3 = ((v_2 >> ((v_2 >> 28u) + 4u)) ^ v_2) * 277803737u;
@@ -69,8 +69,8 @@ extern "C" __global__ void combined(int dim0, Array1<float> x, Array1<float> v, 
 extern "C" __global__ void combined_adjoint(int dim0, Array1<float> x, Array1<float> v, Array1<float> drag,
                                             int seed, float dt, Array1<float> adj_x, Array1<float> adj_v,
                                             Array1<float> adj_drag) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const unsigned v_2 = (unsigned)i * 747796405u + 2891336453u;
     const unsigned v_3 = ((v_2 >> ((v_2 >> 28u) + 4u)) ^ v_2) * 277803737u;
@@ -135,54 +135,46 @@ extern "C" __global__ void combined_adjoint(int dim0, Array1<float> x, Array1<fl
     const float v_34 = -(adj_p_4_2 * v_23);
     const float v_35 = -(adj_p_3_2 * v_23);
     const float v_36 = v_33 * p_5_4 + v_34 * p_4_4 + v_35 * p_3_4;
-    const float v_37 = v_36 * v_20 * (0.5f / v_28);
-    const float v_38 = v_37 * p_5_4;
-    const float v_39 = v_37 * p_4_4;
-    const float v_40 = v_37 * p_3_4;
-    const float adj_p_5_3 = adj_p_5_2 + v_33 * v_29 + v_38 + v_38 + v_30;
-    const float adj_p_4_3 = adj_p_4_2 + v_34 * v_29 + v_39 + v_39 + v_31;
-    const float adj_p_3_3 = adj_p_3_2 + v_35 * v_29 + v_40 + v_40 + v_32;
-    const float v_41 = -(adj_p_5_3 * v_23);
-    const float v_42 = -(adj_p_4_3 * v_23);
-    const float v_43 = -(adj_p_3_3 * v_23);
-    const float v_44 = v_41 * p_5_3 + v_42 * p_4_3 + v_43 * p_3_3;
-    const float v_45 = v_44 * v_20 * (0.5f / v_26);
-    const float v_46 = v_45 * p_5_3;
-    const float v_47 = v_45 * p_4_3;
-    const float v_48 = v_45 * p_3_3;
-    const float adj_p_5_4 = adj_p_5_3 + v_41 * v_27 + v_46 + v_46 + v_30;
-    const float adj_p_4_4 = adj_p_4_3 + v_42 * v_27 + v_47 + v_47 + v_31;
-    const float adj_p_3_4 = adj_p_3_3 + v_43 * v_27 + v_48 + v_48 + v_32;
-    const float v_49 = -(adj_p_5_4 * v_23);
-    const float v_50 = -(adj_p_4_4 * v_23);
-    const float v_51 = -(adj_p_3_4 * v_23);
-    const float v_52 = v_49 * p_5_2 + v_50 * p_4_2 + v_51 * p_3_2;
-    const float v_53 = v_52 * v_20 * (0.5f / v_24);
-    const float v_54 = v_53 * p_5_2;
-    const float v_55 = v_53 * p_4_2;
-    const float v_56 = v_53 * p_3_2;
-    const float adj_p_5_5 = adj_p_5_4 + v_49 * v_25 + v_54 + v_54 + v_30;
-    const float adj_p_4_5 = adj_p_4_4 + v_50 * v_25 + v_55 + v_55 + v_31;
-    const float adj_p_3_5 = adj_p_3_4 + v_51 * v_25 + v_56 + v_56 + v_32;
-    const float v_57 = -(adj_p_5_5 * v_23);
-    const float v_58 = -(adj_p_4_5 * v_23);
-    const float v_59 = -(adj_p_3_5 * v_23);
-    const float v_60 = v_57 * p_5 + v_58 * p_4 + v_59 * p_3;
-    const float v_61 = v_60 * v_20 * (0.5f / v_21);
-    const float v_62 = v_61 * p_5;
-    const float v_63 = v_61 * p_4;
-    const float v_64 = v_61 * p_3;
-    atomicAdd(&adj_drag(0), v_36 * v_28 + v_44 * v_26 + v_52 * v_24 + v_60 * v_21);
+    const float v_37 = v_36 * v_20 * (0.5f * (1.0f / v_28));
+    const float v_38 = v_37 + v_37;
+    const float adj_p_5_3 = adj_p_5_2 + v_33 * v_29 + v_38 * p_5_4 + v_30;
+    const float adj_p_4_3 = adj_p_4_2 + v_34 * v_29 + v_38 * p_4_4 + v_31;
+    const float adj_p_3_3 = adj_p_3_2 + v_35 * v_29 + v_38 * p_3_4 + v_32;
+    const float v_39 = -(adj_p_5_3 * v_23);
+    const float v_40 = -(adj_p_4_3 * v_23);
+    const float v_41 = -(adj_p_3_3 * v_23);
+    const float v_42 = v_39 * p_5_3 + v_40 * p_4_3 + v_41 * p_3_3;
+    const float v_43 = v_42 * v_20 * (0.5f * (1.0f / v_26));
+    const float v_44 = v_43 + v_43;
+    const float adj_p_5_4 = adj_p_5_3 + v_39 * v_27 + v_44 * p_5_3 + v_30;
+    const float adj_p_4_4 = adj_p_4_3 + v_40 * v_27 + v_44 * p_4_3 + v_31;
+    const float adj_p_3_4 = adj_p_3_3 + v_41 * v_27 + v_44 * p_3_3 + v_32;
+    const float v_45 = -(adj_p_5_4 * v_23);
+    const float v_46 = -(adj_p_4_4 * v_23);
+    const float v_47 = -(adj_p_3_4 * v_23);
+    const float v_48 = v_45 * p_5_2 + v_46 * p_4_2 + v_47 * p_3_2;
+    const float v_49 = v_48 * v_20 * (0.5f * (1.0f / v_24));
+    const float v_50 = v_49 + v_49;
+    const float adj_p_5_5 = adj_p_5_4 + v_45 * v_25 + v_50 * p_5_2 + v_30;
+    const float adj_p_4_5 = adj_p_4_4 + v_46 * v_25 + v_50 * p_4_2 + v_31;
+    const float adj_p_3_5 = adj_p_3_4 + v_47 * v_25 + v_50 * p_3_2 + v_32;
+    const float v_51 = -(adj_p_5_5 * v_23);
+    const float v_52 = -(adj_p_4_5 * v_23);
+    const float v_53 = -(adj_p_3_5 * v_23);
+    const float v_54 = v_51 * p_5 + v_52 * p_4 + v_53 * p_3;
+    const float v_55 = v_54 * v_20 * (0.5f * (1.0f / v_21));
+    const float v_56 = v_55 + v_55;
+    atomicAdd(&adj_drag(0), v_36 * v_28 + v_42 * v_26 + v_48 * v_24 + v_54 * v_21);
     const float* from_4 = adj_v.at(i, 3);
-    const float v_65 = from_4[0], v_66 = from_4[1], v_67 = from_4[2];
+    const float v_57 = from_4[0], v_58 = from_4[1], v_59 = from_4[2];
     float* to_3 = adj_v.at(i, 3);
-    to_3[0] = v_65 + (adj_p_3_5 + v_59 * v_22 + v_64 + v_64);
-    to_3[1] = v_66 + (adj_p_4_5 + v_58 * v_22 + v_63 + v_63);
-    to_3[2] = v_67 + (adj_p_5_5 + v_57 * v_22 + v_62 + v_62);
+    to_3[0] = v_57 + (adj_p_3_5 + v_53 * v_22 + v_56 * p_3);
+    to_3[1] = v_58 + (adj_p_4_5 + v_52 * v_22 + v_56 * p_4);
+    to_3[2] = v_59 + (adj_p_5_5 + v_51 * v_22 + v_56 * p_5);
     const float* from_5 = adj_x.at(i, 3);
-    const float v_68 = from_5[0], v_69 = from_5[1], v_70 = from_5[2];
+    const float v_60 = from_5[0], v_61 = from_5[1], v_62 = from_5[2];
     float* to_4 = adj_x.at(i, 3);
-    to_4[0] = v_68 + adj_p_0;
-    to_4[1] = v_69 + adj_p_1;
-    to_4[2] = v_70 + adj_p_2;
+    to_4[0] = v_60 + adj_p_0;
+    to_4[1] = v_61 + adj_p_1;
+    to_4[2] = v_62 + adj_p_2;
 }

@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
@@ -16,8 +16,8 @@ __device__ __forceinline__ T mul_masked(T a, T b) {
 }
 
 extern "C" __global__ void conditional(int dim0, Array1<float> x, Array1<float> out, int n) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     if (!(i >= n)) {
         const float v = x(i);
@@ -53,8 +53,8 @@ extern "C" __global__ void conditional(int dim0, Array1<float> x, Array1<float> 
 
 extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1<float> out, int n,
                                                Array1<float> adj_x, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const bool v = i >= n;
     float v_2;
@@ -100,13 +100,13 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
         const float v_10 = x(i);
         const float v_11 = adj_out(i);
         adj_out(i) = 0.0f;
-        const float adj_v = mul_masked(v_2 > 0.0f ? v_11 : 0.0f, 0.5f / sqrtf(v_2));
+        const float adj_v = mul_masked(v_2 > 0.0f ? v_11 : 0.0f, 0.5f * (1.0f / sqrtf(v_2)));
         float adj_v_2;
         if (v_10 > 1.0f) {
-            const float adj_v_3 = mul_masked(-adj_v, v_10);
-            adj_v_2 = adj_v_3 + adj_v_3;
+            const float v_12 = -adj_v;
+            adj_v_2 = mul_masked(v_12 + v_12, v_10);
         } else {
-            float adj_v_4;
+            float adj_v_3;
             if (v_3) {
                 float adj_x_2;
                 if (-v_10 > 0.0f) {
@@ -114,11 +114,11 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
                 } else {
                     adj_x_2 = adj_v * 0.1f;
                 }
-                adj_v_4 = -adj_x_2;
+                adj_v_3 = -adj_x_2;
             } else {
-                adj_v_4 = adj_v;
+                adj_v_3 = adj_v;
             }
-            adj_v_2 = adj_v_4;
+            adj_v_2 = adj_v_3;
         }
         atomicAdd(&adj_x(i), adj_v_2);
     }

@@ -6,12 +6,12 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 extern "C" __global__ void derivatives(int dim0, Array1<float> x, Array1<int> count, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = 1.5f * v;
@@ -21,8 +21,8 @@ extern "C" __global__ void derivatives(int dim0, Array1<float> x, Array1<int> co
 
 extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1<int> count, Array1<float> out,
                                                Array1<float> adj_x, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = 1.5f * v;
@@ -39,16 +39,16 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     } else {
         wp = 0.0f;
     }
-    const float v_7 = adj_adj_x * 0.5f * v;
-    const float v_8 = v_5 + adj_adj_x * v_4 * (-1.1283792f * expf(-(v * v))) + wp + v_7 + v_7;
+    const float v_7 = adj_adj_x * 0.5f;
+    const float v_8 = v_5 + adj_adj_x * v_4 * (-1.1283792f * expf(-(v * v))) + wp + (v_7 + v_7) * v;
     const float v_9 = adj_x(i);
     adj_x(i) = v_9 + (v_8 + (adj_adj_x_2 + adj_adj_x_2) * 1.5f);
 }
 
 extern "C" __global__ void compacted(int dim0, Array1<float> x, Array1<int> count, Array1<int> places,
                                      Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const int at = atomicAdd(&count(0), 1);
     const int v = at % places.shape[0];
@@ -59,13 +59,12 @@ extern "C" __global__ void compacted(int dim0, Array1<float> x, Array1<int> coun
 
 extern "C" __global__ void compacted_adjoint(int dim0, Array1<float> x, Array1<int> count, Array1<int> places,
                                              Array1<float> out, Array1<float> adj_x, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const int v = places(i);
     const float v_2 = x(i);
     const float v_3 = adj_out(v);
-    const float v_4 = v_3 * v_2;
-    const float v_5 = adj_x(i);
-    adj_x(i) = v_5 + (v_4 + v_4);
+    const float v_4 = adj_x(i);
+    adj_x(i) = v_4 + (v_3 + v_3) * v_2;
 }

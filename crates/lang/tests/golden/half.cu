@@ -67,7 +67,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
@@ -119,8 +119,8 @@ struct Tape {
 
 extern "C" __global__ void half(int dim0, Array1<Half> x, Array1<Bfloat> w, Half s_bits, Array1<Half> total,
                                 Array1<Bfloat> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const float s = s_bits;
     const int i = (int)thread;
     const Half* from = x.at(i, 3);
@@ -144,8 +144,8 @@ extern "C" __global__ void half(int dim0, Array1<Half> x, Array1<Bfloat> w, Half
 extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat> w, Half s_bits,
                                         Array1<Half> total, Array1<Bfloat> out, Array1<Half> adj_x,
                                         Array1<Bfloat> adj_w, Array1<Half> adj_total, Array1<Bfloat> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     unsigned tape_words[20];
     Tape tape = {tape_words, 1, 20, 0};
     const float s = s_bits;
@@ -167,42 +167,38 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     const float v_4 = adj_out(i);
     adj_out(i) = Bfloat(0.0f);
     const float v_5 = round_bfloat(v_4 * round_bfloat(v_3));
-    const float v_6 = round_half(round_half(round_bfloat(v_4 * v_2)) * round_half(0.5f / v_3));
-    const float adj_size = round_half(v_6 * size);
-    const float adj_u_z = round_bfloat(v_5 * u_z);
-    const float adj_u_y = round_bfloat(v_5 * u_y);
-    const float adj_u_x = round_bfloat(v_5 * u_x);
-    const float v_7 = adj_total(0);
-    const float v_8 = round_half(v_7 * round_half(u_y));
-    const bool v_9 = v_x > v_y || isnan(v_y);
-    const float adj_u_y_2 = round_bfloat(round_bfloat(adj_u_y + adj_u_y) + round_bfloat(round_half(v_7 * fmaxf(v_x, v_y))));
-    float adj_p = v_7;
-    float v_10 = 0.0f;
+    const float v_6 = round_half(round_half(round_bfloat(v_4 * v_2)) * round_half(0.5f * round_half(1.0f / v_3)));
+    const float v_7 = round_bfloat(v_5 + v_5);
+    const float v_8 = adj_total(0);
+    const float v_9 = round_half(v_8 * round_half(u_y));
+    const bool v_10 = v_x > v_y || isnan(v_y);
+    const float adj_u_y = round_bfloat(round_bfloat(v_7 * u_y) + round_bfloat(round_half(v_8 * fmaxf(v_x, v_y))));
+    float adj_p = v_8;
+    float v_11 = 0.0f;
     for (int k_2 = 19; k_2 > -1; --k_2) {
         float p_3;
         tape.pop(p_3);
-        const float v_11 = round_half(1.5f + round_half(p_3 * p_3));
-        const float adj_p_2 = round_half(round_half(adj_p * -round_half(round_half(size / v_11) / v_11)) * p_3);
-        const float adj_p_3 = round_half(round_half(adj_p_2 + adj_p_2) + round_half(adj_p * round_half(cosf(p_3))));
-        const float next_adj_p = adj_p_3;
-        v_10 = round_half(v_10 + round_half(adj_p / v_11));
+        const float v_12 = round_half(1.5f + round_half(p_3 * p_3));
+        const float v_13 = round_half(adj_p * -round_half(round_half(size / v_12) / v_12));
+        const float adj_p_2 = round_half(round_half(round_half(v_13 + v_13) * p_3) + round_half(adj_p * round_half(cosf(p_3))));
+        const float next_adj_p = adj_p_2;
+        v_11 = round_half(v_11 + round_half(adj_p / v_12));
         adj_p = next_adj_p;
     }
-    const float v_12 = round_half(mul_masked(round_half(round_half(round_half(adj_size + adj_size) + adj_p) + v_10), s));
-    const float v_13 = round_half(mul_masked(v_12, v_z));
-    const float v_14 = round_half(mul_masked(v_12, v_y));
-    const float v_15 = round_half(mul_masked(v_12, v_x));
+    const float adj_size = round_half(round_half(round_half(round_half(v_6 + v_6) * size) + adj_p) + v_11);
+    const float v_14 = round_half(mul_masked(adj_size, s));
+    const float v_15 = round_half(v_14 + v_14);
     const Bfloat* from_3 = adj_w.at(i, 3);
     const float v_16 = from_3[0], v_17 = from_3[1], v_18 = from_3[2];
     Bfloat* to = adj_w.at(i, 3);
-    to[0] = Bfloat(v_16 + round_bfloat(adj_u_x + adj_u_x));
-    to[1] = Bfloat(v_17 + adj_u_y_2);
-    to[2] = Bfloat(v_18 + round_bfloat(adj_u_z + adj_u_z));
+    to[0] = Bfloat(v_16 + round_bfloat(v_7 * u_x));
+    to[1] = Bfloat(v_17 + adj_u_y);
+    to[2] = Bfloat(v_18 + round_bfloat(v_7 * u_z));
     const Half* from_4 = adj_x.at(i, 3);
     const float v_19 = from_4[0], v_20 = from_4[1], v_21 = from_4[2];
-    const float v_22 = round_half(v_19 + round_half(round_half((v_9 ? v_8 : 0.0f) + v_15) + v_15));
-    const float v_23 = round_half(v_20 + round_half(round_half((v_9 ? 0.0f : v_8) + v_14) + v_14));
-    const float v_24 = round_half(v_21 + round_half(round_half(round_half(v_4) + v_13) + v_13));
+    const float v_22 = round_half(v_19 + round_half((v_10 ? v_9 : 0.0f) + round_half(mul_masked(v_15, v_x))));
+    const float v_23 = round_half(v_20 + round_half((v_10 ? 0.0f : v_9) + round_half(mul_masked(v_15, v_y))));
+    const float v_24 = round_half(v_21 + round_half(round_half(v_4) + round_half(mul_masked(v_15, v_z))));
     Half* to_2 = adj_x.at(i, 3);
     to_2[0] = Half(v_22);
     to_2[1] = Half(v_23);

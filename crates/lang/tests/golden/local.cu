@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 template <class T>
@@ -14,8 +14,8 @@ struct Array2 {
     T* data;
     int shape[2];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
-    __device__ __forceinline__ T& operator()(int i, int j) const { return data[(long long)i * shape[1] + j]; }
-    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + ((long long)i * shape[1] + j) * pitch; }
+    __device__ __forceinline__ T& operator()(int i, int j) const { return data[i * shape[1] + j]; }
+    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + (i * shape[1] + j) * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
@@ -66,8 +66,8 @@ struct Tape {
 };
 
 extern "C" __global__ void local(int dim0, Array2<float> x, Array1<int> place, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     float table[12];
     const int i = (int)thread;
     table[0] = 0.0f;
@@ -114,9 +114,9 @@ extern "C" __global__ void local(int dim0, Array2<float> x, Array1<int> place, A
 extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> place, Array1<float> out,
                                          Array2<float> adj_x, Array1<float> adj_out, unsigned* tape_words,
                                          unsigned tape_size, unsigned* tape_need) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
-    Tape tape = {tape_words + thread, dim0, tape_words ? tape_size : 0, 0};
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
+    Tape tape = {tape_words + thread, (unsigned)dim0, tape_words ? tape_size : 0, 0};
     float table[12];
     const int i = (int)thread;
     table[0] = 0.0f;
@@ -164,39 +164,35 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
     for (int k_2 = max(min(4, v) - v_13, 0) - 1; k_2 > -1; --k_2) {
         const int v_16 = v_13 + k_2;
         const float v_17 = x(i, v_16);
-        const float v_18 = adj_sum * v_17;
-        atomicAdd(&adj_x(i, v_16), v_18 + v_18);
+        atomicAdd(&adj_x(i, v_16), (adj_sum + adj_sum) * v_17);
     }
-    const float v_19 = adj_sum * v_12;
-    const float v_20 = adj_table[7];
-    adj_table[7] = v_20 + (v_19 + v_19);
-    const float v_21 = adj_sum * v_11;
-    const float v_22 = adj_table[6];
-    adj_table[6] = v_22 + (v_21 + v_21);
-    const float v_23 = adj_sum * v_10;
-    const float v_24 = adj_table[5];
-    adj_table[5] = v_24 + (v_23 + v_23);
-    const float v_25 = adj_sum * v_9;
-    const float v_26 = adj_table[4];
-    adj_table[4] = v_26 + (v_25 + v_25);
+    const float v_18 = adj_sum + adj_sum;
+    const float v_19 = adj_table[7];
+    adj_table[7] = v_19 + v_18 * v_12;
+    const float v_20 = adj_table[6];
+    adj_table[6] = v_20 + v_18 * v_11;
+    const float v_21 = adj_table[5];
+    adj_table[5] = v_21 + v_18 * v_10;
+    const float v_22 = adj_table[4];
+    adj_table[4] = v_22 + v_18 * v_9;
     for (int k_3 = v - 1; k_3 > -1; --k_3) {
-        float v_27;
-        tape.pop(v_27);
-        const float v_28 = x(i, k_3);
-        const int v_29 = k_3 % 3 * 4;
-        const int v_30 = v_29 + 1;
-        const int v_31 = place(k_3);
-        const int v_32 = v_29 + v_31 % 4;
-        const float v_33 = adj_table[0];
+        float v_23;
+        tape.pop(v_23);
+        const float v_24 = x(i, k_3);
+        const int v_25 = k_3 % 3 * 4;
+        const int v_26 = v_25 + 1;
+        const int v_27 = place(k_3);
+        const int v_28 = v_25 + v_27 % 4;
+        const float v_29 = adj_table[0];
         adj_table[0] = 0.0f;
-        atomicAdd(&adj_x(i, k_3), mul_masked(v_33, v_27));
-        const float v_34 = adj_table[v_30];
-        adj_table[v_30] = v_34 + mul_masked(v_33, v_28);
-        const float v_35 = adj_table[v_32];
-        adj_table[v_32] = 0.0f;
-        const float v_36 = adj_table[v_32];
-        adj_table[v_32] = v_36 + v_35;
-        atomicAdd(&adj_x(i, k_3), mul_masked(v_35, cosf(v_28)));
+        atomicAdd(&adj_x(i, k_3), mul_masked(v_29, v_23));
+        const float v_30 = adj_table[v_26];
+        adj_table[v_26] = v_30 + mul_masked(v_29, v_24);
+        const float v_31 = adj_table[v_28];
+        adj_table[v_28] = 0.0f;
+        const float v_32 = adj_table[v_28];
+        adj_table[v_28] = v_32 + v_31;
+        atomicAdd(&adj_x(i, k_3), mul_masked(v_31, cosf(v_24)));
     }
     adj_table[11] = 0.0f;
     adj_table[10] = 0.0f;

@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 // What a thread keeps for its way back: word w is at words[w * stride]. What does not fit is counted only.
@@ -51,8 +51,8 @@ struct Tape {
 };
 
 extern "C" __global__ void loop(int dim0, Array1<float> x, int steps, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     float total = 0.0f;
     for (int k = 0; k < x.shape[0]; ++k) {
@@ -78,9 +78,9 @@ extern "C" __global__ void loop(int dim0, Array1<float> x, int steps, Array1<flo
 extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Array1<float> out,
                                         Array1<float> adj_x, Array1<float> adj_out, unsigned* tape_words,
                                         unsigned tape_size, unsigned* tape_need) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
-    Tape tape = {tape_words + thread, dim0, tape_words ? tape_size : 0, 0};
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
+    Tape tape = {tape_words + thread, (unsigned)dim0, tape_words ? tape_size : 0, 0};
     const int i = (int)thread;
     const int v = x.shape[0];
     float total = 0.0f;

@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
@@ -16,8 +16,8 @@ __device__ __forceinline__ T mul_masked(T a, T b) {
 }
 
 extern "C" __global__ void math(int dim0, Array1<float> x, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     out(i) = sinf(v) * expf(-v * v) + sqrtf(fabsf(v)) + (v > 0.0f ? logf(v) : 0.0f);
@@ -25,15 +25,15 @@ extern "C" __global__ void math(int dim0, Array1<float> x, Array1<float> out) {
 
 extern "C" __global__ void math_adjoint(int dim0, Array1<float> x, Array1<float> out, Array1<float> adj_x,
                                         Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float v = x(i);
     const float v_2 = -v;
     const float v_3 = expf(v_2 * v);
     const float v_4 = adj_out(i);
     adj_out(i) = 0.0f;
-    const float v_5 = v_4 * (0.5f / sqrtf(fabsf(v)));
+    const float v_5 = v_4 * (0.5f * (1.0f / sqrtf(fabsf(v))));
     const float v_6 = v_4 * sinf(v) * v_3;
     const float adj_v = mul_masked(v > 0.0f ? v_4 : 0.0f, 1.0f / v) + (v < 0.0f ? -v_5 : v_5) + v_6 * v_2;
     const float v_7 = adj_x(i);

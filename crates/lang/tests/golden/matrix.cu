@@ -6,12 +6,12 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 extern "C" __global__ void matrix(int dim0, Array1<float> a, Array1<float> x, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = a.at(i, 9);
     const float v = from[0], v_2 = from[1], v_3 = from[2], v_4 = from[3], v_5 = from[4], v_6 = from[5], v_7 = from[6], v_8 = from[7], v_9 = from[8];
@@ -39,8 +39,8 @@ extern "C" __global__ void matrix(int dim0, Array1<float> a, Array1<float> x, Ar
 
 extern "C" __global__ void matrix_adjoint(int dim0, Array1<float> a, Array1<float> x, Array1<float> out,
                                           Array1<float> adj_a, Array1<float> adj_x, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = a.at(i, 9);
     const float v = from[0], v_2 = from[1], v_3 = from[2], v_4 = from[3], v_5 = from[4], v_6 = from[5], v_7 = from[6], v_8 = from[7], v_9 = from[8];
@@ -101,25 +101,19 @@ extern "C" __global__ void matrix_adjoint(int dim0, Array1<float> a, Array1<floa
     to_2[0] = v_41 + v_40;
     to_2[1] = v_42 + v_39;
     to_2[2] = v_43 + v_37;
-    const float v_44 = adj_m_22 * v_9;
-    const float v_45 = adj_m_22 * v_8;
-    const float v_46 = adj_m_22 * v_7;
-    const float v_47 = adj_m_11 * v_6;
-    const float v_48 = adj_m_11 * v_5;
-    const float v_49 = adj_m_11 * v_4;
-    const float v_50 = adj_m_00 * v_3;
-    const float v_51 = adj_m_00 * v_2;
-    const float v_52 = adj_m_00 * v;
+    const float v_44 = adj_m_22 + adj_m_22;
+    const float v_45 = adj_m_11 + adj_m_11;
+    const float v_46 = adj_m_00 + adj_m_00;
     const float* from_5 = adj_a.at(i, 9);
-    const float v_53 = from_5[0], v_54 = from_5[1], v_55 = from_5[2], v_56 = from_5[3], v_57 = from_5[4], v_58 = from_5[5], v_59 = from_5[6], v_60 = from_5[7], v_61 = from_5[8];
+    const float v_47 = from_5[0], v_48 = from_5[1], v_49 = from_5[2], v_50 = from_5[3], v_51 = from_5[4], v_52 = from_5[5], v_53 = from_5[6], v_54 = from_5[7], v_55 = from_5[8];
     float* to_3 = adj_a.at(i, 9);
-    to_3[0] = v_53 + (v_36 * v_7 + v_38 * v_4 + v_52 + v_52);
-    to_3[1] = v_54 + (v_36 * v_8 + v_38 * v_5 + v_51 + v_51);
-    to_3[2] = v_55 + (v_36 * v_9 + v_38 * v_6 + v_50 + v_50);
-    to_3[3] = v_56 + (v_35 * v_7 + v_49 + v_49 + v_38 * v);
-    to_3[4] = v_57 + (v_35 * v_8 + v_48 + v_48 + v_38 * v_2);
-    to_3[5] = v_58 + (v_35 * v_9 + v_47 + v_47 + v_38 * v_3);
-    to_3[6] = v_59 + (v_46 + v_46 + v_35 * v_4 + v_36 * v);
-    to_3[7] = v_60 + (v_45 + v_45 + v_35 * v_5 + v_36 * v_2);
-    to_3[8] = v_61 + (v_44 + v_44 + v_35 * v_6 + v_36 * v_3);
+    to_3[0] = v_47 + (v_36 * v_7 + v_38 * v_4 + v_46 * v);
+    to_3[1] = v_48 + (v_36 * v_8 + v_38 * v_5 + v_46 * v_2);
+    to_3[2] = v_49 + (v_36 * v_9 + v_38 * v_6 + v_46 * v_3);
+    to_3[3] = v_50 + (v_35 * v_7 + v_45 * v_4 + v_38 * v);
+    to_3[4] = v_51 + (v_35 * v_8 + v_45 * v_5 + v_38 * v_2);
+    to_3[5] = v_52 + (v_35 * v_9 + v_45 * v_6 + v_38 * v_3);
+    to_3[6] = v_53 + (v_44 * v_7 + v_35 * v_4 + v_36 * v);
+    to_3[7] = v_54 + (v_44 * v_8 + v_35 * v_5 + v_36 * v_2);
+    to_3[8] = v_55 + (v_44 * v_9 + v_35 * v_6 + v_36 * v_3);
 }

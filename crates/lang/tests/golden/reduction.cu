@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 template <class T>
@@ -14,13 +14,13 @@ struct Array2 {
     T* data;
     int shape[2];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
-    __device__ __forceinline__ T& operator()(int i, int j) const { return data[(long long)i * shape[1] + j]; }
-    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + ((long long)i * shape[1] + j) * pitch; }
+    __device__ __forceinline__ T& operator()(int i, int j) const { return data[i * shape[1] + j]; }
+    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + (i * shape[1] + j) * pitch; }
 };
 
 extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> rows, Array1<float> total) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     float s = 0.0f;
     for (int k = 0; k < x.shape[1]; ++k) {
@@ -34,8 +34,8 @@ extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> ro
 extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<float> rows,
                                              Array1<float> total, Array2<float> adj_x, Array1<float> adj_rows,
                                              Array1<float> adj_total) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const int v = x.shape[1];
     float s = 0.0f;
@@ -46,11 +46,10 @@ extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<f
     const float adj_s = adj_total(0);
     const float v_3 = adj_rows(i);
     adj_rows(i) = 0.0f;
-    const float adj_s_2 = adj_s + v_3 * (0.5f / sqrtf(s));
+    const float adj_s_2 = adj_s + v_3 * (0.5f * (1.0f / sqrtf(s)));
     for (int k_2 = v - 1; k_2 > -1; --k_2) {
         const float v_4 = x(i, k_2);
-        const float v_5 = adj_s_2 * v_4;
-        const float v_6 = adj_x(i, k_2);
-        adj_x(i, k_2) = v_6 + (v_5 + v_5);
+        const float v_5 = adj_x(i, k_2);
+        adj_x(i, k_2) = v_5 + (adj_s_2 + adj_s_2) * v_4;
     }
 }

@@ -6,13 +6,13 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 extern "C" __global__ void scatter(int dim0, Array1<float> x, Array1<int> source, Array1<int> target,
                                    Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const int v = source(i);
     const float v_2 = x(v);
@@ -22,13 +22,12 @@ extern "C" __global__ void scatter(int dim0, Array1<float> x, Array1<int> source
 
 extern "C" __global__ void scatter_adjoint(int dim0, Array1<float> x, Array1<int> source, Array1<int> target,
                                            Array1<float> out, Array1<float> adj_x, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const int v = source(i);
     const float v_2 = x(v);
     const int v_3 = target(i);
     const float v_4 = adj_out(v_3);
-    const float adj_v = v_4 * v_2;
-    atomicAdd(&adj_x(v), adj_v + adj_v);
+    atomicAdd(&adj_x(v), (v_4 + v_4) * v_2);
 }

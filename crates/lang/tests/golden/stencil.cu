@@ -5,13 +5,13 @@ struct Array2 {
     T* data;
     int shape[2];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
-    __device__ __forceinline__ T& operator()(int i, int j) const { return data[(long long)i * shape[1] + j]; }
-    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + ((long long)i * shape[1] + j) * pitch; }
+    __device__ __forceinline__ T& operator()(int i, int j) const { return data[i * shape[1] + j]; }
+    __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + (i * shape[1] + j) * pitch; }
 };
 
 extern "C" __global__ void stencil(int dim0, int dim1, Array2<float> u, Array2<float> out, float k) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)dim0 * dim1) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0 * dim1) return;
     const int i = (int)(thread / dim1);
     const int j = (int)(thread % dim1);
     const int v = u.shape[0] - 1;
@@ -28,8 +28,8 @@ extern "C" __global__ void stencil(int dim0, int dim1, Array2<float> u, Array2<f
 
 extern "C" __global__ void stencil_adjoint(int dim0, int dim1, Array2<float> u, Array2<float> out, float k,
                                            Array2<float> adj_u, Array2<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= (long long)dim0 * dim1) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0 * dim1) return;
     const int i = (int)(thread / dim1);
     const int j = (int)(thread % dim1);
     const int v = u.shape[0] - 1;

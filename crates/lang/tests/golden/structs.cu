@@ -6,7 +6,7 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
@@ -21,8 +21,8 @@ extern "C" __global__ void structs(int dim0, Array1<float> world_bodies_mass, Ar
                                    double world_scale, Array1<float> out_mass, Array1<short> out_kind,
                                    Array1<float> out_spin_axis, Array1<double> out_spin_rate,
                                    Array1<float> out_place) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float body_0 = *world_bodies_mass.at(i, 10);
     const short body_1 = *world_bodies_kind.at(i, 20);
@@ -62,8 +62,8 @@ extern "C" __global__ void structs_adjoint(int dim0, Array1<float> world_bodies_
                                            Array1<double> adj_world_energy, Array1<float> adj_out_mass,
                                            Array1<float> adj_out_spin_axis, Array1<double> adj_out_spin_rate,
                                            Array1<float> adj_out_place) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float body_0 = *world_bodies_mass.at(i, 10);
     const float* from = world_bodies_spin_axis.at(i, 10);
@@ -97,14 +97,14 @@ extern "C" __global__ void structs_adjoint(int dim0, Array1<float> world_bodies_
     const double v_6 = adj_world_energy(i);
     adj_world_energy(i) = 0.0;
     const double v_7 = v_6 * world_scale;
-    const double v_8 = v_7 * (double)body_0 * body_5;
+    const double v_8 = v_7 * (double)body_0;
     const float* from_4 = adj_world_bodies_place.at(i, 10);
     const float v_9 = from_4[0], v_10 = from_4[1];
     float* to_3 = adj_world_bodies_place.at(i, 10);
     to_3[0] = v_9 + adj_body_6;
     to_3[1] = v_10 + adj_body_7;
     const double v_11 = *adj_world_bodies_spin_rate.at(i, 5);
-    *adj_world_bodies_spin_rate.at(i, 5) = v_11 + (mul_masked(v_4, cos(body_5)) + v_5 + v_8 + v_8);
+    *adj_world_bodies_spin_rate.at(i, 5) = v_11 + (mul_masked(v_4, cos(body_5)) + v_5 + (v_8 + v_8) * body_5);
     const float* from_5 = adj_world_bodies_spin_axis.at(i, 10);
     const float v_12 = from_5[0], v_13 = from_5[1], v_14 = from_5[2];
     float* to_4 = adj_world_bodies_spin_axis.at(i, 10);

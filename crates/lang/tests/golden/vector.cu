@@ -6,8 +6,18 @@ struct Array1 {
     int shape[1];
     // A scalar element, and the first scalar of one of several, or of those so many scalars apart.
     __device__ __forceinline__ T& operator()(int i) const { return data[i]; }
-    __device__ __forceinline__ T* at(int i, int pitch) const { return data + (long long)i * pitch; }
+    __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
+
+// 4 scalars that are read or written at once.
+template <class T>
+struct alignas(4 * sizeof(T)) Scalars4 {
+    T x, y, z, w;
+};
+template <class T>
+__device__ __forceinline__ Scalars4<T> read4(const T* from) { return *(const Scalars4<T>*)from; }
+template <class T>
+__device__ __forceinline__ void write4(T* to, T x, T y, T z, T w) { *(Scalars4<T>*)to = {x, y, z, w}; }
 
 // a * b, but 0 where a is 0: a gradient that was masked stays 0 behind an infinite derivative.
 template <class T>
@@ -16,104 +26,100 @@ __device__ __forceinline__ T mul_masked(T a, T b) {
 }
 
 extern "C" __global__ void vector(int dim0, Array1<float> p, Array1<float> q, Array1<float> out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = q.at(i, 4);
-    const float v = from[0], v_2 = from[1], v_3 = from[2], v_4 = from[3];
+    const Scalars4<float> part = read4(from);
+    const float v = part.x, v_2 = part.y, v_3 = part.z, v_4 = part.w;
     const float v_5 = sqrtf(v * v + v_2 * v_2 + v_3 * v_3 + v_4 * v_4);
-    const bool v_6 = v_5 > 0.0f;
-    const float v_7 = 1.0f / v_5;
-    const float v_8 = v_6 ? v * v_7 : 0.0f;
-    const float v_9 = v_6 ? v_2 * v_7 : 0.0f;
-    const float v_10 = v_6 ? v_3 * v_7 : 0.0f;
-    const float v_11 = v_6 ? v_4 * v_7 : 0.0f;
+    const float v_6 = v_5 > 0.0f ? 1.0f / v_5 : 0.0f;
+    const float v_7 = v * v_6;
+    const float v_8 = v_2 * v_6;
+    const float v_9 = v_3 * v_6;
+    const float v_10 = v_4 * v_6;
     const float* from_2 = p.at(i, 3);
-    const float v_12 = from_2[0], v_13 = from_2[1], v_14 = from_2[2];
-    const float v_15 = 2.0f * v_11;
-    const float v_16 = 2.0f * (v_11 * v_11) - 1.0f;
-    const float v_17 = 2.0f * (v_8 * v_12 + v_9 * v_13 + v_10 * v_14);
-    const float v_x = v_12 * v_16 + (v_9 * v_14 - v_10 * v_13) * v_15 + v_8 * v_17;
-    const float v_z = v_14 * v_16 + (v_8 * v_13 - v_9 * v_12) * v_15 + v_10 * v_17;
-    const float v_18 = v_x + (v_13 * v_16 + (v_10 * v_12 - v_8 * v_14) * v_15 + v_9 * v_17) * 2.0f;
-    const float v_y = v_18 + v_z * 3.0f;
+    const float v_11 = from_2[0], v_12 = from_2[1], v_13 = from_2[2];
+    const float v_14 = 2.0f * v_10;
+    const float v_15 = 2.0f * (v_10 * v_10) - 1.0f;
+    const float v_16 = 2.0f * (v_7 * v_11 + v_8 * v_12 + v_9 * v_13);
+    const float v_x = v_11 * v_15 + (v_8 * v_13 - v_9 * v_12) * v_14 + v_7 * v_16;
+    const float v_z = v_13 * v_15 + (v_7 * v_12 - v_8 * v_11) * v_14 + v_9 * v_16;
+    const float v_17 = v_x + (v_12 * v_15 + (v_9 * v_11 - v_7 * v_13) * v_14 + v_8 * v_16) * 2.0f;
+    const float v_y = v_17 + v_z * 3.0f;
     float* to = out.at(i, 3);
-    to[0] = v_y * v_14 - v_z * v_13 + v_x * 0.5f;
-    to[1] = v_z * v_12 - v_x * v_14 + v_y * 0.5f;
-    to[2] = v_x * v_13 - v_y * v_12 + v_z * 0.5f;
+    to[0] = v_y * v_13 - v_z * v_12 + v_x * 0.5f;
+    to[1] = v_z * v_11 - v_x * v_13 + v_y * 0.5f;
+    to[2] = v_x * v_12 - v_y * v_11 + v_z * 0.5f;
 }
 
 extern "C" __global__ void vector_adjoint(int dim0, Array1<float> p, Array1<float> q, Array1<float> out,
                                           Array1<float> adj_p, Array1<float> adj_q, Array1<float> adj_out) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= dim0) return;
+    const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = q.at(i, 4);
-    const float v = from[0], v_2 = from[1], v_3 = from[2], v_4 = from[3];
+    const Scalars4<float> part = read4(from);
+    const float v = part.x, v_2 = part.y, v_3 = part.z, v_4 = part.w;
     const float v_5 = sqrtf(v * v + v_2 * v_2 + v_3 * v_3 + v_4 * v_4);
     const bool v_6 = v_5 > 0.0f;
     const float v_7 = 1.0f / v_5;
-    const float v_8 = v_6 ? v * v_7 : 0.0f;
-    const float v_9 = v_6 ? v_2 * v_7 : 0.0f;
-    const float v_10 = v_6 ? v_3 * v_7 : 0.0f;
-    const float v_11 = v_6 ? v_4 * v_7 : 0.0f;
+    const float v_8 = v_6 ? v_7 : 0.0f;
+    const float v_9 = v * v_8;
+    const float v_10 = v_2 * v_8;
+    const float v_11 = v_3 * v_8;
+    const float v_12 = v_4 * v_8;
     const float* from_2 = p.at(i, 3);
-    const float v_12 = from_2[0], v_13 = from_2[1], v_14 = from_2[2];
-    const float v_15 = 2.0f * v_11;
-    const float v_16 = 2.0f * (v_11 * v_11) - 1.0f;
-    const float v_17 = v_9 * v_14 - v_10 * v_13;
-    const float v_18 = v_10 * v_12 - v_8 * v_14;
-    const float v_19 = v_8 * v_13 - v_9 * v_12;
-    const float v_20 = 2.0f * (v_8 * v_12 + v_9 * v_13 + v_10 * v_14);
-    const float v_x = v_12 * v_16 + v_17 * v_15 + v_8 * v_20;
-    const float v_z = v_14 * v_16 + v_19 * v_15 + v_10 * v_20;
-    const float v_y = v_x + (v_13 * v_16 + v_18 * v_15 + v_9 * v_20) * 2.0f + v_z * 3.0f;
+    const float v_13 = from_2[0], v_14 = from_2[1], v_15 = from_2[2];
+    const float v_16 = 2.0f * v_12;
+    const float v_17 = 2.0f * (v_12 * v_12) - 1.0f;
+    const float v_18 = v_10 * v_15 - v_11 * v_14;
+    const float v_19 = v_11 * v_13 - v_9 * v_15;
+    const float v_20 = v_9 * v_14 - v_10 * v_13;
+    const float v_21 = 2.0f * (v_9 * v_13 + v_10 * v_14 + v_11 * v_15);
+    const float v_x = v_13 * v_17 + v_18 * v_16 + v_9 * v_21;
+    const float v_z = v_15 * v_17 + v_20 * v_16 + v_11 * v_21;
+    const float v_y = v_x + (v_14 * v_17 + v_19 * v_16 + v_10 * v_21) * 2.0f + v_z * 3.0f;
     const float* from_3 = adj_out.at(i, 3);
-    const float v_21 = from_3[0], v_22 = from_3[1], v_23 = from_3[2];
+    const float v_22 = from_3[0], v_23 = from_3[1], v_24 = from_3[2];
     float* to = adj_out.at(i, 3);
     to[0] = 0.0f;
     to[1] = 0.0f;
     to[2] = 0.0f;
-    const float v_24 = -v_23;
-    const float v_25 = -v_22;
-    const float v_26 = -v_21;
-    const float adj_v_y = v_22 * 0.5f + v_24 * v_12 + v_21 * v_14;
-    const float adj_v_z = v_23 * 0.5f + v_22 * v_12 + v_26 * v_13 + adj_v_y * 3.0f;
-    const float adj_v_x = v_21 * 0.5f + v_23 * v_13 + v_25 * v_14 + adj_v_y;
+    const float v_25 = -v_24;
+    const float v_26 = -v_23;
+    const float v_27 = -v_22;
+    const float adj_v_y = v_23 * 0.5f + v_25 * v_13 + v_22 * v_15;
+    const float adj_v_z = v_24 * 0.5f + v_23 * v_13 + v_27 * v_14 + adj_v_y * 3.0f;
+    const float adj_v_x = v_22 * 0.5f + v_24 * v_14 + v_26 * v_15 + adj_v_y;
     const float adj_v_y_2 = adj_v_y * 2.0f;
-    const float v_27 = adj_v_z * v_15;
-    const float v_28 = adj_v_y_2 * v_15;
-    const float v_29 = adj_v_x * v_15;
-    const float v_30 = (adj_v_z * v_10 + adj_v_y_2 * v_9 + adj_v_x * v_8) * 2.0f;
-    const float v_31 = -v_27;
+    const float v_28 = adj_v_z * v_16;
+    const float v_29 = adj_v_y_2 * v_16;
+    const float v_30 = adj_v_x * v_16;
+    const float v_31 = (adj_v_z * v_11 + adj_v_y_2 * v_10 + adj_v_x * v_9) * 2.0f;
     const float v_32 = -v_28;
-    const float v_33 = v_24 * v_y + v_22 * v_z + adj_v_x * v_16 + v_30 * v_8 + v_31 * v_9 + v_28 * v_10;
-    const float v_34 = -v_29;
-    const float v_35 = v_23 * v_x + v_26 * v_z + adj_v_y_2 * v_16 + v_30 * v_9 + v_27 * v_8 + v_34 * v_10;
-    const float v_36 = v_25 * v_x + v_21 * v_y + adj_v_z * v_16 + v_30 * v_10 + v_32 * v_8 + v_29 * v_9;
-    const float v_37 = (adj_v_z * v_14 + adj_v_y_2 * v_13 + adj_v_x * v_12) * 2.0f * v_11;
-    const float v_38 = (adj_v_z * v_19 + adj_v_y_2 * v_18 + adj_v_x * v_17) * 2.0f + v_37 + v_37;
+    const float v_33 = -v_29;
+    const float v_34 = adj_v_x * v_21 + v_31 * v_13 + v_28 * v_14 + v_33 * v_15;
+    const float v_35 = v_25 * v_y + v_23 * v_z + adj_v_x * v_17 + v_31 * v_9 + v_32 * v_10 + v_29 * v_11;
+    const float v_36 = -v_30;
+    const float v_37 = adj_v_z * v_21 + v_31 * v_15 + v_29 * v_13 + v_36 * v_14;
+    const float v_38 = v_24 * v_x + v_27 * v_z + adj_v_y_2 * v_17 + v_31 * v_10 + v_28 * v_9 + v_36 * v_11;
+    const float v_39 = adj_v_y_2 * v_21 + v_31 * v_14 + v_32 * v_13 + v_30 * v_15;
+    const float v_40 = v_26 * v_x + v_22 * v_y + adj_v_z * v_17 + v_31 * v_11 + v_33 * v_9 + v_30 * v_10;
+    const float v_41 = (adj_v_z * v_15 + adj_v_y_2 * v_14 + adj_v_x * v_13) * 2.0f;
+    const float v_42 = (adj_v_z * v_20 + adj_v_y_2 * v_19 + adj_v_x * v_18) * 2.0f + (v_41 + v_41) * v_12;
     const float* from_4 = adj_p.at(i, 3);
-    const float v_39 = from_4[0], v_40 = from_4[1], v_41 = from_4[2];
+    const float v_43 = from_4[0], v_44 = from_4[1], v_45 = from_4[2];
     float* to_2 = adj_p.at(i, 3);
-    to_2[0] = v_39 + v_33;
-    to_2[1] = v_40 + v_35;
-    to_2[2] = v_41 + v_36;
-    const float v_42 = v_6 ? v_38 : 0.0f;
-    const float v_43 = v_6 ? adj_v_z * v_20 + v_30 * v_14 + v_28 * v_12 + v_34 * v_13 : 0.0f;
-    const float v_44 = v_6 ? adj_v_y_2 * v_20 + v_30 * v_13 + v_31 * v_12 + v_29 * v_14 : 0.0f;
-    const float v_45 = v_6 ? adj_v_x * v_20 + v_30 * v_12 + v_27 * v_13 + v_32 * v_14 : 0.0f;
-    const float v_46 = mul_masked(v_42, v_4) + mul_masked(v_43, v_3) + mul_masked(v_44, v_2) + mul_masked(v_45, v);
-    const float v_47 = mul_masked(mul_masked(v_46, -(v_7 / v_5)), 0.5f / v_5);
-    const float v_48 = mul_masked(v_47, v_4);
-    const float v_49 = mul_masked(v_47, v_3);
-    const float v_50 = mul_masked(v_47, v_2);
-    const float v_51 = mul_masked(v_47, v);
+    to_2[0] = v_43 + v_35;
+    to_2[1] = v_44 + v_38;
+    to_2[2] = v_45 + v_40;
+    const float v_46 = mul_masked(v_6 ? v_42 * v_4 + v_37 * v_3 + v_39 * v_2 + v_34 * v : 0.0f, -(v_7 * v_7));
+    const float v_47 = mul_masked(v_46, 0.5f * v_7);
+    const float v_48 = v_47 + v_47;
     const float* from_5 = adj_q.at(i, 4);
-    const float v_52 = from_5[0], v_53 = from_5[1], v_54 = from_5[2], v_55 = from_5[3];
+    const Scalars4<float> part_2 = read4(from_5);
+    const float v_49 = part_2.x, v_50 = part_2.y, v_51 = part_2.z, v_52 = part_2.w;
     float* to_3 = adj_q.at(i, 4);
-    to_3[0] = v_52 + (mul_masked(v_45, v_7) + v_51 + v_51);
-    to_3[1] = v_53 + (mul_masked(v_44, v_7) + v_50 + v_50);
-    to_3[2] = v_54 + (mul_masked(v_43, v_7) + v_49 + v_49);
-    to_3[3] = v_55 + (mul_masked(v_42, v_7) + v_48 + v_48);
+    write4<float>(to_3, v_49 + (v_34 * v_8 + mul_masked(v_48, v)), v_50 + (v_39 * v_8 + mul_masked(v_48, v_2)), v_51 + (v_37 * v_8 + mul_masked(v_48, v_3)), v_52 + (v_42 * v_8 + mul_masked(v_48, v_4)));
 }

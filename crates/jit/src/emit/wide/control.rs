@@ -180,6 +180,7 @@ impl Emitter<'_> {
         self.ops.b.switch_to_block(head);
         self.lanes().mask = Some(mask.clone());
         let (go, new) = round(self, &old);
+        self.poll_by_ticks();
         self.lanes().mask = Some(mask.clone());
         let kept = self.blend_all(results, &mask, &new, &old);
         let next = self.masked(&go);
@@ -283,6 +284,7 @@ impl Emitter<'_> {
             self.set_parts(arg, parts.clone());
         }
         self.block(data.blocks[0]);
+        self.poll_by_ticks();
         let new = self.all_parts(&body.yields);
         self.lanes().mask = Some(mask.clone());
         let kept = self.blend_all(&data.results, &mask, &new, &old);

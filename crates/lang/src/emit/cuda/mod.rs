@@ -30,7 +30,7 @@ use bullet_ops::DType;
 use rustc_hash::FxHashSet;
 
 use crate::adjoint::Tape;
-use crate::ir::{Block, Kernel, Op, Type, Value};
+use crate::ir::{ArrayType, Block, Kernel, Op, Type, Value};
 use crate::order;
 
 mod expr;
@@ -48,10 +48,11 @@ pub use standalone::standalone;
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Layout {
-    /// In C order without gaps.
+    /// In C order without gaps, at addresses that are multiples of their [`alignment`], with at most `i32::MAX` scalars each,
+    /// launched over at most as many threads: places are of 32 bits, and scalars of an element are read several at once.
     #[default]
     Contiguous,
-    /// With a stride for each dimension.
+    /// With a stride for each dimension, anywhere, of any size.
     Strided,
 }
 
@@ -137,8 +138,24 @@ pub(crate) fn type_name(dtype: DType) -> &'static str {
     }
 }
 
+/// The bytes that the address of a [contiguous](Layout::Contiguous) array is a multiple of.
+pub fn alignment(array: ArrayType) -> usize {
+    at_once(array) * array.dtype.size()
+}
+
+/// How many scalars of a contiguous array's elements are read or written at once: 4, 2 or 1, in at most 16 bytes.
+fn at_once(array: ArrayType) -> usize {
+    let fits = |width: u16| {
+        array.pitch == array.lanes
+            && array.lanes.is_multiple_of(width)
+            && usize::from(width) * array.dtype.size() <= 16
+    };
+    [4, 2].into_iter().find(|&width| fits(width)).map_or(1, usize::from)
+}
+
 struct Emitter<'a> {
     kernel: &'a Kernel,
+    layout: Layout,
     needs: &'a mut prelude::Needs,
     tape: TapePlace,
     /// The instructions that put down records, and by its number what each array is called whose elements these are of.
@@ -156,6 +173,7 @@ struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, options: CudaOptions, needs: &'a mut prelude::Needs) -> Emitter<'a> {
+        let layout = options.layout;
         let distinct = options.records.map(|sharing| sharing == Sharing::Distinct);
         let mut user = vec![None; kernel.value_count()];
         let mut shared = FxHashSet::default();
@@ -165,6 +183,7 @@ impl<'a> Emitter<'a> {
         }
         Emitter {
             kernel,
+            layout,
             needs,
             tape: tape_place(kernel),
             recorded: distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct)),
@@ -252,10 +271,8 @@ impl<'a> Emitter<'a> {
     fn place(&mut self) {
         let grid = self.kernel.grid;
         let size: Vec<String> = (0..grid).map(|axis| format!("dim{axis}")).collect();
-        let size = match grid {
-            1 => "dim0".into(),
-            _ => format!("(long long){}", size.join(" * ")),
-        };
+        let wide = self.has_wide_places();
+        let size = format!("{}{}", if wide { "(long long)" } else { "(unsigned)" }, size.join(" * "));
         if self.records() {
             self.line("const long long record_slot = (long long)blockIdx.x * blockDim.x + threadIdx.x;");
             self.line("const long long thread = record_first + record_slot;");
@@ -263,7 +280,10 @@ impl<'a> Emitter<'a> {
             self.line("Records record_log = {record_keys + record_slot, record_cells + record_slot,");
             self.line("                      record_values + record_slot, record_stride, record_size, 0};");
         } else {
-            self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;");
+            self.line(match wide {
+                true => "const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
+                false => "const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;",
+            });
             self.line(&format!("if (thread >= {size}) return;"));
         }
         match self.tape {
@@ -282,6 +302,11 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// Whether there may be more threads than an int counts.
+    fn has_wide_places(&self) -> bool {
+        self.records() || (self.layout == Layout::Strided && self.kernel.grid > 1)
+    }
+
     /// This thread's place in a dimension.
     fn tid(&self, axis: u8) -> String {
         let grid = self.kernel.grid;
@@ -289,7 +314,8 @@ impl<'a> Emitter<'a> {
         let rest = match behind.len() {
             0 => "thread".into(),
             1 => format!("thread / {}", behind[0]),
-            _ => format!("thread / ((long long){})", behind.join(" * ")),
+            _ if self.has_wide_places() => format!("thread / ((long long){})", behind.join(" * ")),
+            _ => format!("thread / ({})", behind.join(" * ")),
         };
         match axis {
             0 if grid == 1 => "(int)thread".into(),

@@ -125,6 +125,8 @@ const USED: &[&str] = &[
     "Bfloat",
     "Half",
     "Records",
+    "Scalars2",
+    "Scalars4",
     "Tape",
     "atomicAdd",
     "atomicAnd",
@@ -151,6 +153,8 @@ const USED: &[&str] = &[
     "mul_masked",
     "pack",
     "printf",
+    "read2",
+    "read4",
     "record_cells",
     "record_first",
     "record_keys",
@@ -174,6 +178,8 @@ const USED: &[&str] = &[
     "umin",
     "unpack",
     "warpSize",
+    "write2",
+    "write4",
 ];
 
 /// Functions of numbers, which have a second one with an `f` for floats.

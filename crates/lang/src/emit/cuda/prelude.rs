@@ -11,6 +11,8 @@ use super::{Layout, half, records};
 #[derive(Default)]
 pub(super) struct Needs {
     pub(super) arrays: BTreeSet<u8>,
+    /// Reads and writes of 2 and of 4 scalars at once.
+    pub(super) at_once: BTreeSet<usize>,
     pub(super) tape: bool,
     pub(super) records: bool,
     pub(super) masked: bool,
@@ -132,6 +134,9 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
     for &ndim in &needs.arrays {
         array(out, ndim, layout);
     }
+    for &width in &needs.at_once {
+        several(out, width);
+    }
     for (needed, text) in [
         (needs.masked, MASKED),
         (needs.tape, TAPE),
@@ -145,6 +150,27 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
     }
 }
 
+/// Reads and writes of so many scalars at once.
+fn several(out: &mut String, width: usize) {
+    let names = ["x", "y", "z", "w"][..width].join(", ");
+    let params: Vec<String> = ["x", "y", "z", "w"][..width].iter().map(|name| format!("T {name}")).collect();
+    let _ = write!(
+        out,
+        "
+// {width} scalars that are read or written at once.
+template <class T>
+struct alignas({width} * sizeof(T)) Scalars{width} {{
+    T {names};
+}};
+template <class T>
+__device__ __forceinline__ Scalars{width}<T> read{width}(const T* from) {{ return *(const Scalars{width}<T>*)from; }}
+template <class T>
+__device__ __forceinline__ void write{width}(T* to, {params}) {{ *(Scalars{width}<T>*)to = {{{names}}}; }}
+",
+        params = params.join(", ")
+    );
+}
+
 /// The struct of arrays with so many dimensions.
 fn array(out: &mut String, ndim: u8, layout: Layout) {
     let letters: Vec<&str> = ["i", "j", "k", "l"][..ndim.into()].to_vec();
@@ -156,7 +182,7 @@ fn array(out: &mut String, ndim: u8, layout: Layout) {
         }
         Layout::Contiguous if ndim == 1 => "i".into(),
         Layout::Contiguous => {
-            let mut text = "(long long)i".to_string();
+            let mut text = "i".to_string();
             for (axis, letter) in letters.iter().enumerate().skip(1) {
                 if axis > 1 {
                     text = format!("({text})");
@@ -168,7 +194,7 @@ fn array(out: &mut String, ndim: u8, layout: Layout) {
     };
     let scale = if layout == Layout::Contiguous && ndim > 1 { format!("({offset})") } else { offset.clone() };
     let lanes = match layout {
-        Layout::Contiguous if ndim == 1 => "(long long)i * pitch".to_string(),
+        Layout::Contiguous if ndim == 1 => "i * pitch".to_string(),
         Layout::Contiguous => format!("{scale} * pitch"),
         Layout::Strided => offset.clone(),
     };

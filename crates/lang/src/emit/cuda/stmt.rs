@@ -4,7 +4,7 @@ use bullet_ops::DType;
 
 use super::expr::{Text, is_narrow};
 use super::half::stored;
-use super::{Emitter, TapePlace, folds, records};
+use super::{Emitter, Layout, TapePlace, at_once, folds, records};
 use crate::ir::{Atomic, Block, Const, Def, Inst, Op, Shuffle, Space, Value};
 
 /// The longest expression that is not given a name.
@@ -165,16 +165,41 @@ impl Emitter<'_> {
         let pointer = self.names.unique("from");
         let storage = self.storage(self.kernel.dtype(results[0]));
         self.line(&format!("const {storage}* {pointer} = {element};"));
-        let names: Vec<String> = results
-            .iter()
-            .enumerate()
-            .filter(|(_, result)| self.uses[result.index()] > 0)
-            .map(|(lane, &result)| (lane, result))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|(lane, result)| format!("{} = {pointer}[{lane}]", self.variable(result)))
-            .collect();
+        let width = self.at_once(inst);
+        let mut names = vec![];
+        for (chunk, results) in results.chunks(width).enumerate() {
+            let used: Vec<usize> = (0..width).filter(|&i| self.uses[results[i].index()] > 0).collect();
+            let together = used.len() > 1;
+            let from =
+                if together { self.read(width, storage, &pointer, chunk * width) } else { pointer.clone() };
+            for lane in used {
+                let name = self.variable(results[lane]);
+                names.push(match together {
+                    true => format!("{name} = {from}.{}", ["x", "y", "z", "w"][lane]),
+                    false => format!("{name} = {from}[{}]", chunk * width + lane),
+                });
+            }
+        }
         self.line(&format!("const {ty} {};", names.join(", ")));
+    }
+
+    /// How many scalars of an element may be read or written at once.
+    fn at_once(&self, inst: Inst) -> usize {
+        match self.kernel.ty(self.kernel.inst(inst).args[0]).array() {
+            Some(array) if array.space == Space::Global && self.layout == Layout::Contiguous => {
+                at_once(array)
+            }
+            _ => 1,
+        }
+    }
+
+    /// A variable that holds so many scalars from a place on.
+    fn read(&mut self, width: usize, storage: &str, pointer: &str, place: usize) -> String {
+        self.needs.at_once.insert(width);
+        let name = self.names.unique("part");
+        let address = if place == 0 { pointer.to_string() } else { format!("{pointer} + {place}") };
+        self.line(&format!("const Scalars{width}<{storage}> {name} = read{width}({address});"));
+        name
     }
 
     fn store(&mut self, inst: Inst) {
@@ -188,9 +213,19 @@ impl Emitter<'_> {
         let ty = self.storage(dtype);
         let pointer = self.names.unique("to");
         self.line(&format!("{ty}* {pointer} = {element};"));
-        for (lane, &value) in values.iter().enumerate() {
-            let text = stored(dtype, &self.text(value).text);
-            self.line(&format!("{pointer}[{lane}] = {text};"));
+        let width = self.at_once(inst);
+        for (chunk, values) in values.chunks(width).enumerate() {
+            let texts: Vec<String> =
+                values.iter().map(|&value| stored(dtype, &self.text(value).text)).collect();
+            let place = chunk * width;
+            if width == 1 {
+                self.line(&format!("{pointer}[{place}] = {};", texts[0]));
+                continue;
+            }
+            self.needs.at_once.insert(width);
+            let address = if place == 0 { pointer.clone() } else { format!("{pointer} + {place}") };
+            let open = format!("write{width}<{ty}>({address}, ");
+            self.line(&format!("{open}{});", texts.join(", ")));
         }
     }
 
