@@ -51,6 +51,9 @@ pub(crate) struct Context {
     pub(crate) tape_end: *mut u8,
     /// Local arrays that do not fit the stack.
     pub(crate) scratch: *mut u8,
+    /// Where the next record of an update goes, and where there is no more room.
+    pub(crate) records: *mut u8,
+    pub(crate) records_end: *mut u8,
     pub(crate) grid: [i32; 4],
     /// Not 0 once the launch was told to stop.
     pub(crate) stopped: i32,
@@ -63,6 +66,8 @@ impl Context {
     pub(crate) const TAPE: i32 = std::mem::offset_of!(Context, tape) as i32;
     pub(crate) const TAPE_END: i32 = std::mem::offset_of!(Context, tape_end) as i32;
     pub(crate) const SCRATCH: i32 = std::mem::offset_of!(Context, scratch) as i32;
+    pub(crate) const RECORDS: i32 = std::mem::offset_of!(Context, records) as i32;
+    pub(crate) const RECORDS_END: i32 = std::mem::offset_of!(Context, records_end) as i32;
     pub(crate) const GRID: i32 = std::mem::offset_of!(Context, grid) as i32;
     pub(crate) const STOPPED: i32 = std::mem::offset_of!(Context, stopped) as i32;
 }
@@ -108,7 +113,7 @@ macro_rules! functions {
 }
 
 functions! {
-    Fault, Grow, Print, Ask,
+    Fault, Grow, Print, Ask, Records,
     RoundF16, RoundBF16, RoundF16Wide, RoundBF16Wide, FromF16, ToF16,
     Cbrt32, Exp32, Log32, Log2_32, Log10_32, Sin32, Cos32, Tan32, Asin32, Acos32, Atan32, Sinh32, Cosh32, Tanh32, Erf32,
     Erfc32, Erfinv32,

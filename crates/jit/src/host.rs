@@ -22,6 +22,8 @@ pub(crate) struct RawFault {
 
 /// The site of a tape that may not grow further.
 pub(crate) const TAPE_SITE: u32 = u32::MAX;
+/// The site of records of updates that memory has no room for.
+pub(crate) const RECORDS_SITE: u32 = u32::MAX - 1;
 
 /// What functions here know of the launch; compiled code does not look at it.
 pub(crate) struct Call {
@@ -29,6 +31,7 @@ pub(crate) struct Call {
     pub(crate) memory: *mut Vec<u64>,
     pub(crate) tape_limit: usize,
     pub(crate) prints: *const [Print],
+    pub(crate) records: *mut Vec<u64>,
 }
 
 /// A statement that prints.
@@ -58,6 +61,21 @@ unsafe extern "C" fn grow(context: *mut Context, top: *mut u8) -> *mut u8 {
     context.tape = tape;
     context.tape_end = tape.wrapping_add(memory.len() * 8);
     tape.wrapping_add(used)
+}
+
+/// Makes room for more records; where the next goes, or null if there is no memory.
+unsafe extern "C" fn more_records(context: *mut Context) -> *mut u8 {
+    // SAFETY: as in `fault`; the records are this part's own.
+    let (context, records) = unsafe { (&mut *context, &mut *(*context).call.records) };
+    let used = records.len();
+    let wanted = (used * 2).max(1 << 10);
+    if records.try_reserve_exact(wanted - used).is_err() {
+        return std::ptr::null_mut();
+    }
+    records.resize(wanted, 0);
+    let first = records.as_mut_ptr().cast::<u8>();
+    context.records_end = first.wrapping_add(wanted * 8);
+    first.wrapping_add(used * 8)
 }
 
 /// Notes whether a loop has to stop, which its code then does: nothing unwinds through it.
@@ -184,6 +202,7 @@ fn address(function: Function) -> usize {
         Function::Fault => fault as *const () as usize,
         Function::Grow => grow as *const () as usize,
         Function::Print => print_values as *const () as usize,
+        Function::Records => more_records as *const () as usize,
         #[cfg(target_arch = "x86_64")]
         Function::Ask => ask as *const () as usize,
         // Never called: there is no code.

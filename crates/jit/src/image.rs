@@ -115,6 +115,7 @@ impl Writer {
             Lanes::Always => 2,
         });
         self.number(options.tape_limit as u64);
+        self.number(options.records.into());
     }
 
     fn meta(&mut self, meta: &Meta) {
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
             2 => Lanes::Always,
             _ => return None,
         };
-        Some(Options { check, lanes, tape_limit: self.small()? })
+        Some(Options { check, lanes, tape_limit: self.small()?, records: self.number()? != 0 })
     }
 
     fn site(&mut self) -> Option<Site> {

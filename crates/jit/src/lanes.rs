@@ -331,6 +331,7 @@ pub(crate) fn address(function: Function) -> usize {
         | Function::Erf32
         | Function::Grow
         | Function::Print
+        | Function::Records
         | Function::Ask
         | Function::RoundF16
         | Function::RoundBF16

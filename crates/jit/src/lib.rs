@@ -5,6 +5,7 @@
 //!   emit      the IR -> Cranelift's: one function for the threads start..end of a grid
 //!   compile   Cranelift -> bytes that may lie anywhere -> executable memory
 //!   program   launches: the grid in parts over the pool of bullet-kernels; faults in words
+//!   in_order  launches that are as if threads ran one after the other
 //!   host      what code calls: mathematics, faults, the tape, printing
 //!   image     programs as bytes, kept on disk
 //!   abi       what code and host know of each other
@@ -39,6 +40,7 @@ mod compile;
 mod emit;
 mod host;
 mod image;
+mod in_order;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod print;

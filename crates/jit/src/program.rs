@@ -12,7 +12,7 @@ use bullet_lang::ir::Kernel;
 
 use crate::abi::{Arg, Context, STOPPED};
 use crate::compile::{self, Code};
-use crate::host::{self, Call, Print, RawFault, TAPE_SITE};
+use crate::host::{self, Call, Print, RECORDS_SITE, RawFault, TAPE_SITE};
 
 /// Whether threads run side by side in vectors. What a thread computes is the same; the order of atomics is not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,11 +35,14 @@ pub struct Options {
     pub lanes: Lanes,
     /// The most bytes of tape that a worker may have, for the threads that it runs side by side.
     pub tape_limit: usize,
+    /// Whether updates whose order matters are recorded, for [`Program::launch_in_order`]: of kernels whose
+    /// [order](bullet_lang::order::order) is `Records`. Only that launches such a program.
+    pub records: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30 }
+        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30, records: false }
     }
 }
 
@@ -156,9 +159,9 @@ thread_local! {
 }
 
 /// Grids up to this many threads, and the first threads of larger ones, are run by the caller at once.
-const PROBE: i64 = 64;
+pub(crate) const PROBE: i64 = 64;
 /// Less work than this is not shared out: it takes some 10 us to wake a thread.
-const ALONE: Duration = Duration::from_micros(30);
+pub(crate) const ALONE: Duration = Duration::from_micros(30);
 /// About how long a part of a shared grid takes, between which a launch can be stopped.
 const PART: Duration = Duration::from_micros(250);
 
@@ -202,6 +205,25 @@ impl Program {
         let launch = Launch { program: self, args, grid: lengths };
         // SAFETY: the caller's promise.
         unsafe { launch.run(total) }.map_err(|raw| self.explain(raw, lengths, args))
+    }
+
+    /// The same as if threads ran one after the other, the last dimension fastest: a program of [`Options::records`] runs on
+    /// all cores and applies its updates in that order, any other runs on the calling thread.
+    ///
+    /// # Errors
+    /// As of [`launch`](Program::launch); always the same one.
+    ///
+    /// # Panics
+    /// Unwinds if it is told to stop.
+    ///
+    /// # Safety
+    /// As of [`launch`](Program::launch); of a program with records, no two arguments that it updates or writes share memory
+    /// with each other or with another.
+    pub unsafe fn launch_in_order(&self, grid: &[u32], args: &[Arg]) -> Result<(), Fault> {
+        let (lengths, total) = self.fit(grid, args.len())?;
+        let launch = Launch { program: self, args, grid: lengths };
+        // SAFETY: the caller's promise.
+        unsafe { launch.in_order(total) }.map_err(|raw| self.explain(raw, lengths, args))
     }
 
     /// The grid's lengths and number of threads, if they and the number of arguments fit the kernel.
@@ -274,6 +296,9 @@ impl Program {
                 );
                 (text, None)
             }
+            None if raw.site == RECORDS_SITE => {
+                ("there is no memory for the records of its atomic updates".into(), None)
+            }
             None => ("an unknown fault".into(), None),
         };
         Fault { kind, message: format!("{head}: {what}"), span, thread }
@@ -294,8 +319,8 @@ fn tuple(numbers: &[i64]) -> String {
 }
 
 /// One launch.
-struct Launch<'a> {
-    program: &'a Program,
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a Program,
     args: &'a [Arg],
     grid: [i32; 4],
 }
@@ -345,7 +370,21 @@ impl Launch<'_> {
     ///
     /// # Safety
     /// As of [`Program::launch`].
-    unsafe fn part(&self, start: i64, end: i64) -> Result<(), RawFault> {
+    pub(crate) unsafe fn part(&self, start: i64, end: i64) -> Result<(), RawFault> {
+        // SAFETY: the caller's promise.
+        unsafe { self.part_into(start, end, &mut Vec::new()) }.map(drop)
+    }
+
+    /// The same, and how many words of `records` it filled.
+    ///
+    /// # Safety
+    /// As of [`Program::launch`].
+    pub(crate) unsafe fn part_into(
+        &self,
+        start: i64,
+        end: i64,
+        records: &mut Vec<u64>,
+    ) -> Result<usize, RawFault> {
         let program = self.program;
         WORKER.with_borrow_mut(|worker| {
             let Worker { tape, scratch } = worker;
@@ -353,12 +392,15 @@ impl Launch<'_> {
                 return Err(RawFault { site: TAPE_SITE, value: 0, thread: start });
             }
             let first = tape.as_mut_ptr().cast::<u8>();
+            let record = records.as_mut_ptr().cast::<u8>();
             let mut context = Context {
                 table: host::table(),
                 args: self.args.as_ptr(),
                 tape: first,
                 tape_end: first.wrapping_add(tape.len() * 8),
                 scratch: scratch.as_mut_ptr().cast(),
+                records: record,
+                records_end: record.wrapping_add(records.len() * 8),
                 grid: self.grid,
                 stopped: 0,
                 call: Call {
@@ -366,6 +408,7 @@ impl Launch<'_> {
                     memory: tape,
                     tape_limit: program.options.tape_limit,
                     prints: &program.meta.prints[..],
+                    records,
                 },
             };
             // SAFETY: the code was compiled for this layout; the rest is the caller's promise.
@@ -373,7 +416,8 @@ impl Launch<'_> {
             match context.call.fault {
                 _ if status == STOPPED => stop::end(),
                 Some(raw) if status != 0 => Err(raw),
-                _ => Ok(()),
+                // They may have moved.
+                _ => Ok((context.records as usize - records.as_ptr() as usize) / 8),
             }
         })
     }

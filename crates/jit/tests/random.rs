@@ -11,7 +11,7 @@ use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Kernel, Op};
 use bullet_lang::{Options, compile};
 use bullet_ops::DType;
-use common::{Layout, launch, program};
+use common::{Layout, launch, launch_as, program, program_in_order};
 use generate::{COLUMNS, Random, module};
 
 /// How many threads run each kernel: a round side by side, and some.
@@ -93,6 +93,15 @@ fn both(
     assert!(
         same(&found, &after, &summed),
         "seed {seed}: {found:?}, not {after:?}\n{}\n{kernel}",
+        module(seed)
+    );
+    // In order it is the same without exceptions.
+    let found =
+        launch_as(true, &program_in_order(kernel, lanes), kernel, &[THREADS as u32], args, before, layout)
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}\n{kernel}"));
+    assert!(
+        same(&found, &after, &vec![false; before.len()]),
+        "seed {seed}, in order: {found:?}, not {after:?}\n{}\n{kernel}",
         module(seed)
     );
     Some(after)

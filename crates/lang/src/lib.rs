@@ -29,6 +29,7 @@ pub mod interp;
 pub mod ir;
 pub mod link;
 mod lower;
+pub mod order;
 mod passes;
 mod signature;
 mod syntax;

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, Layout, source, symbol};
+use bullet_lang::emit::cuda::{CudaOptions, FOLD, Layout, Sharing, fold_source, source, symbol};
 use bullet_lang::ir::Kernel;
+use bullet_lang::order::{counting, summed};
 use bullet_lang::{Options, compile};
 use libloading::Library;
 
@@ -105,21 +106,27 @@ fn find(place: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// A source file with every kernel of a module, and their adjoints.
-fn emitted(name: &str, text: &str, layout: Layout) -> (String, Vec<String>) {
+fn emitted(name: &str, text: &str, options: CudaOptions) -> (String, Vec<String>) {
     let kernels = compile(name, text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut all: Vec<Kernel> = vec![];
     for kernel in kernels {
         for (checkpoints, suffix) in [(false, ""), (true, "_cut")] {
-            let options = AdjointOptions { checkpoints, ..AdjointOptions::default() };
-            if let Ok(mut made) = adjoint(&kernel, options) {
+            let how = AdjointOptions { checkpoints, ..AdjointOptions::default() };
+            if let Ok(mut made) = adjoint(&kernel, how) {
                 made.kernel.name += suffix;
                 all.push(made.kernel);
             }
         }
         all.push(kernel);
     }
+    if let Some(sharing) = options.records {
+        let distinct = sharing == Sharing::Distinct;
+        let records = all.iter().filter(|kernel| !summed(kernel, distinct).is_empty());
+        let counting: Vec<Kernel> = records.filter_map(|kernel| counting(kernel, distinct).ok()).collect();
+        all.extend(counting);
+    }
     let names = all.iter().map(|kernel| symbol(&kernel.name).into_owned()).collect();
-    (source(&all.iter().collect::<Vec<_>>(), CudaOptions { layout }), names)
+    (source(&all.iter().collect::<Vec<_>>(), options), names)
 }
 
 /// What kernels, their parameters, variables and functions may be called in Python, and mean something else in CUDA C++.
@@ -245,7 +252,7 @@ fn names() -> (String, Vec<String>) {
     }
     let kernels = compile("names.py", &text, Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let names = kernels.iter().map(|kernel| symbol(&kernel.name).into_owned()).collect();
-    (source(&kernels.iter().collect::<Vec<_>>(), CudaOptions { layout: Layout::Contiguous }), names)
+    (source(&kernels.iter().collect::<Vec<_>>(), CudaOptions::default()), names)
 }
 
 /// The architectures that each NVRTC is asked for.
@@ -267,8 +274,11 @@ fn emitted_sources_compile() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
     for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
-        for layout in [Layout::Contiguous, Layout::Strided] {
-            sources.push(emitted(&entry.file_name().to_string_lossy(), &text, layout));
+        for (layout, sharing) in [(Layout::Contiguous, Sharing::Distinct), (Layout::Strided, Sharing::Any)] {
+            for records in [None, Some(sharing)] {
+                let options = CudaOptions { layout, records };
+                sources.push(emitted(&entry.file_name().to_string_lossy(), &text, options));
+            }
         }
     }
     sources.push(names());
@@ -281,8 +291,10 @@ fn emitted_sources_compile() {
             3 => text.replace("wp.float64", "wp.bfloat16"),
             _ => text,
         };
-        sources.push(emitted("random.py", &text, Layout::Contiguous));
+        let records = if seed % 2 == 0 { Some(Sharing::Distinct) } else { None };
+        sources.push(emitted("random.py", &text, CudaOptions { records, ..CudaOptions::default() }));
     }
+    sources.push((fold_source(), vec![FOLD.into()]));
     let mut compiled = 0;
     for place in std::env::split_paths(&places) {
         let Some(nvrtc) = Nvrtc::open(&place) else { continue };

@@ -1,6 +1,6 @@
 //! Kernels on the CPU: machine code by `bullet_jit`, on all cores.
 
-use bullet_jit::Fault;
+use bullet_jit::{Fault, Options};
 use bullet_lang::ir;
 use bullet_tensor::Tensor;
 use smallvec::SmallVec;
@@ -13,18 +13,19 @@ use crate::kernel::Arg;
 pub(crate) struct Program(bullet_jit::Program);
 
 impl Program {
-    pub(crate) fn new(kernel: &ir::Kernel) -> Result<Program> {
-        let program = bullet_jit::Program::cached(kernel, bullet_jit::Options::default());
+    pub(crate) fn new(kernel: &ir::Kernel, options: Options) -> Result<Program> {
+        let program = bullet_jit::Program::cached(kernel, options);
         program.map(Program).map_err(|error| Error::Unsupported(error.to_string()))
     }
 
-    /// Runs it; the caller has checked the arguments and holds their memory.
-    pub(crate) fn launch(&self, grid: &[i32], args: &[Arg]) -> Result<(), Fault> {
+    /// Runs it; the caller has checked the arguments and holds their memory. In order it is as if threads ran one after the other;
+    /// then arguments do not share memory if the program has records.
+    pub(crate) fn launch(&self, grid: &[i32], args: &[Arg], in_order: bool) -> Result<(), Fault> {
         let args: SmallVec<[bullet_jit::Arg; 12]> = args.iter().map(argument).collect();
         let grid: SmallVec<[u32; 4]> = grid.iter().map(|&length| length as u32).collect();
         // SAFETY: the arguments were checked against the kernel's parameters, and the launch has access to their memory.
         // Indices are checked by the code.
-        unsafe { self.0.launch(&grid, &args) }
+        unsafe { if in_order { self.0.launch_in_order(&grid, &args) } else { self.0.launch(&grid, &args) } }
     }
 }
 

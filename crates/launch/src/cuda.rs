@@ -4,27 +4,74 @@ use bullet_lang::adjoint::Tape;
 use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
-use bullet_tensor::runtime::{Buffer, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId};
+use bullet_tensor::runtime::{
+    Buffer, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId,
+};
 use bullet_tensor::{Device, Tensor};
 
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Arg, types};
+use crate::tape::copy;
 
 /// A loaded kernel.
 #[derive(Debug)]
 pub(crate) struct Function {
     device: Device,
-    strided: bool,
+    options: CudaOptions,
     module: ModuleId,
     function: FunctionId,
 }
 
-/// What a launch says of the tape it wants.
-struct Need(Buffer);
+/// What is launched.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) kernel: &'a ir::Kernel,
+    pub(crate) tape: Tape,
+    /// Arguments that are copies for the kernel to overwrite while it computes anew what an adjoint needs.
+    pub(crate) scratch: &'a [usize],
+    pub(crate) grid: &'a [i32],
+    pub(crate) args: &'a [Arg],
+}
+
+impl Work<'_> {
+    pub(crate) fn threads(&self) -> u64 {
+        self.grid.iter().fold(1, |all, &length| all.saturating_mul(length as u64))
+    }
+
+    /// Arguments for a launch that measures: it overwrites copies, too, and so is given some of its own.
+    pub(crate) fn to_measure(&self) -> Result<Vec<Arg>> {
+        let own = |(i, arg): (usize, &Arg)| match arg {
+            Arg::Array(tensor) if self.scratch.contains(&i) => Ok(Arg::Array(copy(tensor)?)),
+            _ => Ok(arg.clone()),
+        };
+        self.args.iter().enumerate().map(own).collect()
+    }
+}
+
+/// Threads of a launch, in blocks of so many.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocks {
+    pub(crate) threads: u64,
+    pub(crate) block: u32,
+}
+
+/// What a launch says of the room it wants.
+pub(crate) struct Need(Buffer);
 
 impl Need {
+    /// Of a launch that is about to be.
+    pub(crate) fn new(device: &Device) -> Result<Need> {
+        let need = device.alloc(size_of::<u32>())?;
+        need.send(0, &0u32.to_ne_bytes())?;
+        Ok(Need(need))
+    }
+
+    pub(crate) fn ptr(&self) -> DevicePtr {
+        self.0.ptr()
+    }
+
     /// The words of the hungriest thread; waits for the launch.
-    fn words(&self) -> Result<u64> {
+    pub(crate) fn words(&self) -> Result<u64> {
         let mut found = [0; size_of::<u32>()];
         self.0.read(0, &mut found)?;
         Ok(u32::from_ne_bytes(found).into())
@@ -42,51 +89,58 @@ impl Drop for Function {
 }
 
 impl Function {
-    pub(crate) fn new(device: &Device, kernel: &ir::Kernel, strided: bool) -> Result<Function> {
-        let layout = if strided { Layout::Strided } else { Layout::Contiguous };
-        let text = source(&[kernel], CudaOptions { layout });
-        let module = device.load(&Program { name: &kernel.name, source: &text, minimal: true })?;
-        let function = device.driver().function(module, &symbol(&kernel.name))?;
-        Ok(Function { device: device.clone(), strided, module, function })
+    pub(crate) fn new(device: &Device, kernel: &ir::Kernel, options: CudaOptions) -> Result<Function> {
+        Function::load(device, &symbol(&kernel.name), &source(&[kernel], options), options)
     }
 
-    pub(crate) fn is_for(&self, device: &Device, strided: bool) -> bool {
-        self.device == *device && self.strided == strided
+    /// The one of this name in a source.
+    pub(crate) fn load(device: &Device, name: &str, text: &str, options: CudaOptions) -> Result<Function> {
+        let module = device.load(&Program { name, source: text, minimal: true })?;
+        let function = device.driver().function(module, name)?;
+        Ok(Function { device: device.clone(), options, module, function })
+    }
+
+    pub(crate) fn is_for(&self, device: &Device, options: CudaOptions) -> bool {
+        self.device == *device && self.options == options
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Enqueues it in blocks of so many threads; a tape that has to be measured is waited for.
-    pub(crate) fn launch(
+    pub(crate) fn launch(&self, work: Work<'_>, block: u32) -> Result<()> {
+        self.launch_part(work, Blocks { threads: work.threads(), block }, &|_| {})
+    }
+
+    /// The same for so many threads of the grid, with more arguments behind those of the tape.
+    pub(crate) fn launch_part(
         &self,
-        kernel: &ir::Kernel,
-        tape: Tape,
-        grid: &[i32],
-        args: &[Arg],
-        block: u32,
+        work: Work<'_>,
+        part: Blocks,
+        more: &dyn Fn(&mut KernelArgs),
     ) -> Result<()> {
-        let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-        let blocks = threads.div_ceil(block.into());
-        if blocks > i32::MAX as u64 {
-            return argument(format!(
-                "`{}` is launched over {threads} threads, more than {} on a GPU",
-                kernel.name,
-                i32::MAX as u64 * u64::from(block)
-            ));
-        }
-        let mut packed = KernelArgs::new();
-        grid.iter().for_each(|&length| {
-            packed.push(length);
-        });
-        types(kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
-        let config =
-            LaunchConfig { grid: [blocks as u32, 1, 1], block: [block, 1, 1], ..LaunchConfig::default() };
+        let (kernel, tape) = (work.kernel, work.tape);
+        let packed = self.pack(work, work.args);
         if !takes_tape(kernel) {
-            return self.run(config, &packed);
+            let mut packed = packed;
+            more(&mut packed);
+            return self.run_of(kernel, part, &packed);
         }
+        let run = |packed: &KernelArgs, words: Option<u64>| {
+            self.with_tape(packed, words, work.threads(), &|packed| {
+                more(packed);
+                self.run_of(kernel, part, packed)
+            })
+        };
         let words = match tape {
             Tape::Words(words) => words,
-            Tape::Measured => self.with_tape(config, &packed, None, threads)?.words()?,
+            Tape::Measured => {
+                let args = work.to_measure()?;
+                run(&self.pack(work, &args), None)?.words()?
+            }
         };
-        let need = self.with_tape(config, &packed, Some(words), threads)?;
+        let need = run(&packed, Some(words))?;
         // What is known without measuring is enough.
         if tape == Tape::Measured && need.words()? > words {
             return Err(Error::Gradient(format!(
@@ -98,29 +152,50 @@ impl Function {
         Ok(())
     }
 
-    /// Enqueues it with so many words a thread, or to measure; where the words that the hungriest thread wants will be.
+    fn pack(&self, work: Work<'_>, args: &[Arg]) -> KernelArgs {
+        let mut packed = KernelArgs::new();
+        work.grid.iter().for_each(|&length| _ = packed.push(length));
+        types(work.kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
+        packed
+    }
+
+    /// Has it run with so many words a thread, or to measure; where the words that the hungriest thread wants will be.
     fn with_tape(
         &self,
-        config: LaunchConfig,
         args: &KernelArgs,
         words: Option<u64>,
         threads: u64,
+        run: &dyn Fn(&mut KernelArgs) -> Result<()>,
     ) -> Result<Need> {
         let device = &self.device;
         let each = words.unwrap_or(0);
         let size = u32::try_from(each).map_err(|_| too_long(each))?;
         let bytes = each.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(each))?;
         let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(each))?)?;
-        let need = device.alloc(size_of::<u32>())?;
-        need.send(0, &0u32.to_ne_bytes())?;
+        let need = Need::new(device)?;
         let mut args = args.clone();
         // Without a tape it is measured; one of no words has an address, too.
         args.push(words.map_or(0, |_| memory.ptr().0)).push(size).push(need.ptr());
-        self.run(config, &args)?;
-        Ok(Need(need))
+        run(&mut args)?;
+        Ok(need)
     }
 
-    fn run(&self, config: LaunchConfig, args: &KernelArgs) -> Result<()> {
+    fn run_of(&self, kernel: &ir::Kernel, part: Blocks, args: &KernelArgs) -> Result<()> {
+        let Blocks { threads, block } = part;
+        if threads.div_ceil(block.into()) > i32::MAX as u64 {
+            return argument(format!(
+                "`{}` is launched over {threads} threads, more than {} on a GPU",
+                kernel.name,
+                i32::MAX as u64 * u64::from(block)
+            ));
+        }
+        self.run(part, args)
+    }
+
+    /// Enqueues so many threads, of arguments that are packed.
+    pub(crate) fn run(&self, part: Blocks, args: &KernelArgs) -> Result<()> {
+        let grid = [part.threads.div_ceil(part.block.into()) as u32, 1, 1];
+        let config = LaunchConfig { grid, block: [part.block, 1, 1], ..LaunchConfig::default() };
         let launch = Launch::Kernel { function: self.function, config, args };
         // SAFETY: the arguments were checked against the kernel's parameters, and their memory is pool memory, which is
         // reused in stream order. That indices are in range is the kernel's own affair, as the user's guide says.
@@ -144,7 +219,7 @@ impl Function {
     fn array(&self, tensor: &Tensor, ndim: usize) -> Vec<u8> {
         let mut bytes = tensor.address().to_ne_bytes().to_vec();
         bytes.extend(tensor.shape()[..ndim].iter().flat_map(|&length| (length as i32).to_ne_bytes()));
-        if self.strided {
+        if self.options.layout == Layout::Strided {
             bytes.resize(bytes.len().next_multiple_of(8), 0);
             bytes.extend(tensor.layout().strides()[..ndim].iter().flat_map(|&s| (s as i64).to_ne_bytes()));
         }

@@ -29,12 +29,14 @@ pub struct LaunchOptions {
     pub block: u32,
     /// Whether a tape may differentiate it; else it refuses where gradients flow.
     pub differentiable: bool,
+    /// Whether it leaves the same bits at every run, and its way back on a tape does: see [`order`](bullet_lang::order).
+    pub deterministic: bool,
 }
 
 impl Default for LaunchOptions {
     fn default() -> LaunchOptions {
         // A multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
-        LaunchOptions { block: 256, differentiable: true }
+        LaunchOptions { block: 256, differentiable: true, deterministic: false }
     }
 }
 
@@ -146,8 +148,7 @@ impl Kernel {
         let options =
             AdjointOptions { active: Some(&wanted.0), overlapping: wanted.1, checkpoints: wanted.2 };
         let adjoint = adjoint(self.ir(), options).map_err(|items| self.linked.diagnostics(items))?;
-        let backward =
-            Arc::new(Backward { code: Code::new(adjoint.kernel.clone(), self.linked.clone()), adjoint });
+        let backward = Arc::new(Backward { code: Code::of(&adjoint, self.linked.clone()), adjoint });
         known.insert(wanted, backward.clone());
         Ok(backward)
     }

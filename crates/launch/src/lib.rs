@@ -15,6 +15,9 @@
 //! **Memory.** A launch goes through [`access`](bullet_tensor::access), so that it is ordered among the ops of other threads
 //! as an op is, and every tensor it writes gets a new version. On a GPU it is enqueued on the device's default stream.
 //!
+//! **Deterministic launches** leave the same bits at every run; [`order`](bullet_lang::order) says what that takes. On a CPU they are
+//! those of the grid's threads one after the other; on a GPU `records.rs` adds up behind the threads.
+//!
 //! **Trust.** A launch checks dtype, rank, element shape and device of every argument against the kernel's signature, which
 //! is what makes it safe: the code itself follows addresses. On a CPU it checks indices, too.
 
@@ -23,6 +26,8 @@ mod cpu;
 mod cuda;
 mod error;
 mod kernel;
+mod reach;
+mod records;
 mod tape;
 #[cfg(test)]
 mod tests;

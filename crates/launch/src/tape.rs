@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Arg, Backward, Kernel, LaunchOptions};
+use crate::reach::{overlap, repeats};
 
 /// The gradient of an array that asked for one. Clones are the same gradient: views of the array have it, too.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +116,7 @@ impl Tape {
     }
 
     /// Launches a kernel, and remembers it. `gradients` are those that the arguments asked for; `foreign` says which arguments
-    /// are memory of others that this call alone knows as a tensor.
+    /// are memory of others that this call alone knows as a tensor. The way back of a deterministic launch is one, too.
     ///
     /// # Errors
     /// As of [`Kernel::launch`]; a kernel without an exact adjoint; an array that is written and overlaps another or is foreign;
@@ -379,7 +380,7 @@ impl Record {
     }
 }
 
-fn copy(tensor: &Tensor) -> Result<Tensor> {
+pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
     Ok(no_grad(|| tensor.copy())?)
 }
 
@@ -389,56 +390,6 @@ fn written<'a>(kernel: &'a Kernel, args: &'a [Arg]) -> impl Iterator<Item = &'a 
         Arg::Array(tensor) if effect.writes => Some(tensor),
         _ => None,
     })
-}
-
-/// Whether two views may reach one byte.
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    // By addresses: two tensors may have been made of one array of NumPy.
-    let (Some(a), Some(b)) = (Reach::of(a), Reach::of(b)) else { return false };
-    if a.last < b.first || b.last < a.first {
-        return false;
-    }
-    // Fields of the same records begin at other places of them.
-    let step = gcd(a.step, b.step);
-    let (x, y) = (a.first.checked_rem(step).unwrap_or(0), b.first.checked_rem(step).unwrap_or(0));
-    let apart = step > 0 && x + a.run <= step && y + b.run <= step && (x + a.run <= y || y + b.run <= x);
-    !apart
-}
-
-/// The bytes that a view reaches: runs, whose beginnings lie multiples of `step` apart.
-struct Reach {
-    first: usize,
-    last: usize,
-    run: usize,
-    /// 0 if there is one run.
-    step: usize,
-}
-
-impl Reach {
-    /// `None` of a view without elements.
-    fn of(tensor: &Tensor) -> Option<Reach> {
-        let size = tensor.dtype().size();
-        let (first, last) = tensor.extent()?;
-        let base = tensor.address() as usize - tensor.layout().offset * size;
-        let (mut run, mut step) = (1, 0);
-        for (&length, &stride) in tensor.shape().iter().zip(tensor.layout().strides()).rev() {
-            if step == 0 && stride == run as isize {
-                run *= length;
-            } else if length > 1 {
-                step = gcd(step, stride.unsigned_abs());
-            }
-        }
-        Some(Reach {
-            first: base + first * size,
-            last: base + (last + 1) * size - 1,
-            run: run * size,
-            step: step * size,
-        })
-    }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Refuses what no adjoint is right for: an array that is written and reached by another name, too.
@@ -486,10 +437,6 @@ fn gradients_overlap(args: &[Arg], active: &[usize]) -> bool {
         .iter()
         .filter_map(|&index| if let Arg::Array(tensor) = &args[index] { Some(tensor) } else { None })
         .collect();
-    let repeats = |tensor: &&Tensor| {
-        let axes = tensor.shape().iter().zip(tensor.layout().strides());
-        axes.into_iter().any(|(&length, &stride)| stride == 0 && length > 1)
-    };
-    arrays.iter().any(repeats)
+    arrays.iter().any(|array| repeats(array))
         || arrays.iter().enumerate().any(|(i, a)| arrays[i + 1..].iter().any(|b| overlap(a, b)))
 }

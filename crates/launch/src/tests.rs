@@ -1,5 +1,5 @@
 //! Random kernels and their adjoints on every device there is: what a launch leaves in memory is what the interpreter says, but
-//! for rounding. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's tests, `BULLET_TEST_DEVICES` as of the tensors'.
+//! for rounding; deterministic launches leave the same bits. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's tests, `BULLET_TEST_DEVICES` as of the tensors'.
 
 #[path = "../../lang/tests/random/generate.rs"]
 mod generate;
@@ -7,7 +7,7 @@ mod generate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bullet_lang::adjoint::{AdjointOptions, Use, adjoint};
+use bullet_lang::adjoint::{Adjoint, AdjointOptions, Use, adjoint};
 use bullet_lang::interp::{self, Array, Cells, Options as Run};
 use bullet_lang::ir::Kernel;
 use bullet_lang::link::{Linked, link};
@@ -16,6 +16,7 @@ use bullet_tensor::{DType, Device, Tensor};
 use generate::{COLUMNS, Random, module};
 
 use crate::code::Code;
+use crate::error::Error;
 use crate::kernel::{Arg, LaunchOptions, types};
 
 /// How many threads run each kernel: a warp and some.
@@ -47,6 +48,7 @@ fn arrays(random: &mut Random) -> Vec<Array<f64>> {
 /// What a kernel is given, as the interpreter takes it.
 struct Case<'a> {
     kernel: &'a Kernel,
+    adjoint: Option<&'a Adjoint>,
     args: &'a [interp::Arg<f64>],
     before: &'a [Array<f64>],
 }
@@ -68,13 +70,16 @@ impl Case<'_> {
         }
     }
 
-    /// What a launch leaves in memory.
-    fn found(&self, device: &Device, strided: bool) -> Vec<Vec<f64>> {
+    /// What a launch leaves in memory; none if a device cannot do it deterministically.
+    fn found(&self, device: &Device, strided: bool, options: LaunchOptions) -> Option<Vec<Vec<f64>>> {
         thread_local! {
             static NOTHING: Arc<Linked> = Arc::new(link(&[], Options::default()).expect("nothing is right"));
         }
         let linked = NOTHING.with(Arc::clone);
-        let code = Code::new(self.kernel.clone(), linked);
+        let code = match self.adjoint {
+            Some(adjoint) => Code::of(adjoint, linked),
+            None => Code::new(self.kernel.clone(), linked),
+        };
         let upload = |array: &Array<f64>, lanes: usize| upload(array, lanes, strided, device);
         let mut tensors: Vec<Option<Tensor>> = vec![None; self.before.len()];
         let args: Vec<Arg> = types(self.kernel)
@@ -88,19 +93,39 @@ impl Case<'_> {
                 interp::Arg::Int(n) => Arg::Scalar(n as u64),
             })
             .collect();
-        code.launch(device, &[THREADS as i32], &args, LaunchOptions::default())
-            .unwrap_or_else(|e| panic!("{e}\n{}", self.kernel));
+        match code.launch(device, &[THREADS as i32], &args, options) {
+            Ok(()) => {}
+            Err(Error::Unsupported(_)) if options.deterministic && device.gpu().is_some() => return None,
+            Err(e) => panic!("{e}\n{}", self.kernel),
+        }
         let read = |tensor: &Option<Tensor>| {
             let tensor = tensor.as_ref().expect("every array is an argument");
             tensor.cast(DType::F64).and_then(|t| t.to_vec::<f64>()).unwrap_or_else(|e| panic!("{e}"))
         };
-        tensors.iter().map(read).collect()
+        Some(tensors.iter().map(read).collect())
+    }
+
+    /// Deterministic launches leave the same bits: on a CPU those of the interpreter, which has the same functions of f64.
+    fn check_order(&self, device: &Device, strided: bool, seed: u64, expected: &[Array<f64>]) {
+        let bits = |found: Vec<Vec<f64>>| {
+            let bits = |x: f64| if x.is_nan() { u64::MAX } else { x.to_bits() };
+            found.into_iter().map(|cells| cells.into_iter().map(bits).collect()).collect::<Vec<Vec<u64>>>()
+        };
+        let options = LaunchOptions { deterministic: true, ..LaunchOptions::default() };
+        let Some(first) = self.found(device, strided, options).map(bits) else { return };
+        let again = self.found(device, strided, options).map(bits);
+        assert!(again.as_ref() == Some(&first), "seed {seed} on {device}: {}", self.kernel);
+        if device.gpu().is_none() {
+            let expected = bits(expected.iter().map(floats).collect());
+            assert!(first == expected, "seed {seed}, in order:\n{}\n{}", module(seed), self.kernel);
+        }
     }
 
     /// Compares both; whether the kernel could be compared.
     fn check(&self, device: &Device, strided: bool, seed: u64) -> bool {
         let Some(expected) = self.expected(0.0) else { return false };
-        let found = self.found(device, strided);
+        self.check_order(device, strided, seed, &expected);
+        let Some(found) = self.found(device, strided, LaunchOptions::default()) else { return false };
         let far = |a: f64, b: f64, tolerance: f64| {
             a.to_bits() != b.to_bits()
                 && !(a.is_nan() && b.is_nan())
@@ -171,7 +196,7 @@ fn check(seed: u64, device: &Device) -> u64 {
     args.extend([interp::Arg::Int(3), interp::Arg::Float(s)]);
     args.extend((5..9).map(interp::Arg::Array));
     let strided = seed.is_multiple_of(3);
-    if !(Case { kernel, args: &args, before: &before }.check(device, strided, seed)) {
+    if !(Case { kernel, adjoint: None, args: &args, before: &before }.check(device, strided, seed)) {
         return 0;
     }
     let mut all: Vec<Array<f64>> = before.clone();
@@ -187,7 +212,10 @@ fn check(seed: u64, device: &Device) -> u64 {
     all.extend(weights);
     all.push(Array::zeros(DType::F64, &[1], 1));
     args.extend((9..18).map(interp::Arg::Array));
-    1 + u64::from(Case { kernel: &adjoint.kernel, args: &args, before: &all }.check(device, strided, seed))
+    1 + u64::from(
+        Case { kernel: &adjoint.kernel, adjoint: Some(&adjoint), args: &args, before: &all }
+            .check(device, strided, seed),
+    )
 }
 
 #[test]

@@ -57,6 +57,7 @@ from ._kernels import (
     struct,
 )
 from ._types import Struct
+from .config import DeterministicMode
 
 CompileError = _core._lang.CompileError
 

@@ -10,6 +10,7 @@ from typing import Any
 import bullet_core as bc
 from bullet_core import _core
 
+from . import config
 from ._arrays import array
 from ._gather import Gatherer, evaluated
 from ._host import refuse
@@ -17,15 +18,17 @@ from ._types import Struct, is_open, key_of, type_of
 
 _lang = _core._lang
 _recording = threading.local()
+_NOT_GUARANTEED = config.DeterministicMode.NOT_GUARANTEED
 
 
 class Kernel:
     """A kernel: what one thread of a grid does. `launch` runs it; it is compiled at its first launch."""
 
-    def __init__(self, function: Callable, enable_backward: bool = True):
+    def __init__(self, function: Callable, enable_backward: bool = True, deterministic: config.DeterministicMode | bool | None = None):
         functools.update_wrapper(self, function)
         self._function = function
         self._enable_backward = enable_backward
+        self._deterministic = deterministic
         self._compiled: Any = None
         # Of generic types: what was compiled, by the types.
         self._instances: dict[Any, Any] | None = {} if _is_generic(function) else None
@@ -96,6 +99,7 @@ def kernel(
     function: Callable | None = None,
     *,
     enable_backward: bool | None = None,
+    deterministic: config.DeterministicMode | bool | None = None,
     module: Any = None,
     module_options: Mapping[str, Any] | None = None,
     grid_stride: bool | None = None,
@@ -106,17 +110,20 @@ def kernel(
     Args:
         function: the function.
         enable_backward: False for a kernel that has no gradient: a launch of it that gradients flow through is an error.
+        deterministic: that of `launch`, for launches that do not say it.
         module, grid_stride: say how Warp compiles, and mean nothing here.
-        module_options: `enable_backward` may be there, too.
+        module_options: `enable_backward` and `deterministic` may be there, too.
     """
     given = dict(module_options or {})
     enable_backward = given.pop("enable_backward", True) if enable_backward is None else enable_backward
+    deterministic = given.pop("deterministic", None) if deterministic is None else deterministic
+    given.pop("deterministic_max_records", None)
     refuse("kernel", module_options=given, **options)
     if function is None:
-        return functools.partial(kernel, enable_backward=enable_backward)
+        return functools.partial(kernel, enable_backward=enable_backward, deterministic=deterministic)
     if not hasattr(function, "__code__"):
         raise TypeError(f"@kernel takes a function, got {type(function)}")
-    return Kernel(function, bool(enable_backward))
+    return Kernel(function, bool(enable_backward), deterministic)
 
 
 def func(function: Callable | None = None):
@@ -201,6 +208,7 @@ def launch(
     record_cmd: bool = False,
     max_blocks: int = 0,
     block_dim: int | None = None,
+    deterministic: config.DeterministicMode | bool | None = None,
 ) -> None:
     """Runs a kernel for every place of a grid.
 
@@ -212,6 +220,8 @@ def launch(
         device: where it runs; without it where its first array lies. All arrays are there.
         record_tape: whether a `Tape` that is open remembers it.
         block_dim: threads of a block on a GPU, up to 1024; without it 256.
+        deterministic: whether it leaves the same bits at every run and for any number of CPU threads, also where threads add to
+            one element, and so does its way back on a tape. Without it what the kernel says, or `config.deterministic`.
         adj_inputs, adj_outputs, stream, adjoint, record_cmd, max_blocks: Warp's, which are not there; an error says what is.
 
     On a GPU it returns before the work is done.
@@ -225,6 +235,9 @@ def launch(
     if not (isinstance(inputs, (list, tuple)) and isinstance(outputs, (list, tuple))):
         raise TypeError(f"launch takes inputs and outputs as lists of arguments, got {type(inputs)} and {type(outputs)}")
     tape = getattr(_recording, "tape", None) if record_tape else None
+    if deterministic is None:
+        deterministic = config.deterministic if kernel._deterministic is None else kernel._deterministic
+    exact = deterministic is not _NOT_GUARANTEED and _is_exact(deterministic)
     block = block_dim if block_dim is not None and block_dim > 0 else 0
     if kernel._instances is not None:
         given = [*inputs, *outputs]
@@ -233,7 +246,14 @@ def launch(
         compiled = kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)])
     else:
         compiled = kernel._compiled or kernel.compiled
-    compiled.launch(dim, inputs, outputs, device, tape, block, kernel._enable_backward)
+    compiled.launch(dim, inputs, outputs, device, tape, block, kernel._enable_backward, exact)
+
+
+def _is_exact(deterministic: Any) -> bool:
+    """Whether a mode promises the same bits."""
+    if not isinstance(deterministic, (bool, config.DeterministicMode)):
+        raise TypeError(f"deterministic is a DeterministicMode or a bool, got {deterministic!r}")
+    return bool(deterministic)
 
 
 def open_tape():

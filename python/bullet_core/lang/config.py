@@ -3,14 +3,28 @@ refused; others say how Warp works inside, are kept, and change nothing."""
 
 from __future__ import annotations
 
+import enum
 import sys
 import types
 from typing import Any
 
 import bullet_core
 
+
+class DeterministicMode(enum.IntEnum):
+    """Whether launches leave the same bits at every run. The last two are one here: what one run gives, every run gives."""
+
+    NOT_GUARANTEED = 0
+    RUN_TO_RUN = 1
+    GPU_TO_GPU = 2
+
+
 cache_kernels = True
 cuda_output = None
+#: Of launches that do not say it themselves, of kernels that do not.
+deterministic: DeterministicMode | bool = DeterministicMode.NOT_GUARANTEED
+#: Of Warp's programs; here launches find out how much room they need.
+deterministic_max_records = 0
 enable_backward = True
 enable_graph_capture_module_load_by_default = True
 enable_mempools_at_init = True

@@ -1,6 +1,7 @@
 //! Where arrays are, and the way to an element: checks and addresses.
 
-use bullet_lang::ir::{self, Def, Inst, Type as IrType};
+use bullet_lang::ir::{self, Atomic, Def, Inst, Type as IrType};
+use bullet_ops::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind, Type, Value};
@@ -8,6 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, StackSlot, StackSlotData, StackSlotKind
 use super::Emitter;
 use super::scalar::{register, trusted};
 use crate::abi::{Arg, Context};
+use crate::in_order;
 use crate::program::{Place, Site};
 
 /// Local arrays beyond this many bytes of a kernel lie beside the stack.
@@ -227,6 +229,30 @@ impl Emitter<'_> {
         self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &args);
         self.ops.b.switch_to_block(next);
         place
+    }
+
+    /// Puts down a record of an update that is made later; of an old value that nobody uses, some number.
+    pub(super) fn record(&mut self, op: Atomic, dtype: DType, address: Value, x: Value) -> Value {
+        let (full, next) = (self.ops.b.create_block(), self.ops.b.create_block());
+        self.ops.b.set_cold_block(full);
+        let place = self.ops.b.append_block_param(next, I64);
+        let top = self.ops.b.ins().load(I64, trusted(), self.context, Context::RECORDS);
+        let end = self.ops.b.ins().load(I64, trusted(), self.context, Context::RECORDS_END);
+        let is_full = self.ops.b.ins().icmp(IntCC::Equal, top, end);
+        self.ops.b.ins().brif(is_full, full, &[], next, &[top.into()]);
+        self.ops.b.switch_to_block(full);
+        let grown = self.ops.number(crate::abi::Function::Records, &[self.context], I64);
+        let (value, bits) = (self.ops.int(I32, 0), self.mask_bits());
+        let args = self.fault_args(crate::host::RECORDS_SITE, value, bits);
+        self.ops.b.ins().brif(grown, next, &[grown.into()], self.fault, &args);
+        self.ops.b.switch_to_block(next);
+        let kind = self.ops.int(I64, in_order::kind(op, dtype) as i64);
+        let word = self.ops.b.ins().bor(address, kind);
+        self.ops.b.ins().store(trusted(), word, place, 0);
+        self.ops.b.ins().store(trusted(), x, place, 8);
+        let top = self.ops.b.ins().iadd_imm_s(place, 16);
+        self.ops.b.ins().store(trusted(), top, self.context, Context::RECORDS);
+        x
     }
 
     /// Takes a value from the tape.

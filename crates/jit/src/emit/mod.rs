@@ -5,6 +5,7 @@
 
 use bullet_lang::adjoint::Tape;
 use bullet_lang::ir::{self, Inst, Kernel, Op, Space};
+use bullet_lang::order;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{
@@ -156,6 +157,8 @@ struct Emitter<'a> {
     tape: TapeUse,
     /// The end of the tape.
     top: Variable,
+    /// The instructions that put down a record of an update.
+    recorded: Vec<bool>,
     /// How many threads run at once, at most.
     lanes: usize,
     /// What is known of threads side by side, while their code is made.
@@ -182,6 +185,7 @@ impl<'a> Emitter<'a> {
             prints: vec![],
             tape: TapeUse::of(kernel),
             top,
+            recorded: if options.records { order::recorded(kernel, true) } else { vec![] },
             lanes: 1,
             wide: None,
         }
@@ -205,8 +209,10 @@ impl<'a> Emitter<'a> {
         // A loop over threads, which knows their places without dividing.
         let (head, exit) = (self.ops.b.create_block(), self.ops.b.create_block());
         // Functions of lanes take them in registers, as this convention has it.
-        let can = self.ops.call_conv == CallConv::SystemV;
-        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes)).flatten();
+        let records = self.options.records;
+        let can =
+            self.ops.call_conv == CallConv::SystemV && (!records || order::updates_once(self.kernel, true));
+        let shapes = can.then(|| uniform::choose(self.kernel, self.options.lanes, records)).flatten();
         self.lanes = if shapes.is_some() { LANES } else { 1 };
         let args = self.place_args(start, &first);
         let dense = shapes.as_ref().and_then(|shapes| self.is_dense(shapes));

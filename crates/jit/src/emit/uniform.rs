@@ -28,13 +28,13 @@ struct Analysis<'a> {
     refused: bool,
 }
 
-/// The shapes of all values, if threads can run side by side and that is wanted.
-pub(super) fn choose(kernel: &Kernel, lanes: Lanes) -> Option<Vec<Shape>> {
+/// The shapes of all values, if threads can run side by side and that is wanted. With `records` each has its own of an update.
+pub(super) fn choose(kernel: &Kernel, lanes: Lanes, records: bool) -> Option<Vec<Shape>> {
     let shapes = if lanes == Lanes::Off { None } else { analyze(kernel) }?;
     if lanes == Lanes::Always {
         return Some(shapes);
     }
-    let mut cost = Cost { kernel, shapes: &shapes, alone: 0.0, beside: 0.0, insts: 0 };
+    let mut cost = Cost { kernel, shapes: &shapes, records, alone: 0.0, beside: 0.0, insts: 0 };
     cost.block(kernel.body, 1.0, true);
     // Code for lanes is code beside that for one thread, and takes its time to be made.
     (cost.insts <= MOST_INSTS && cost.beside * 2.0 < cost.alone).then_some(shapes)
@@ -49,6 +49,7 @@ const RUNS: f64 = 8.0;
 struct Cost<'a> {
     kernel: &'a Kernel,
     shapes: &'a [Shape],
+    records: bool,
     /// One after the other.
     alone: f64,
     /// Side by side.
@@ -120,11 +121,12 @@ impl Cost<'_> {
             Op::Load | Op::Store => self.memory(inst, together),
             // To one element it is one update for all.
             Op::Atomic(Atomic::Add)
-                if data.args[1..]
-                    .iter()
-                    .rev()
-                    .skip(1)
-                    .all(|arg| self.shapes[arg.index()] == Shape::Uniform) =>
+                if !self.records
+                    && data.args[1..]
+                        .iter()
+                        .rev()
+                        .skip(1)
+                        .all(|arg| self.shapes[arg.index()] == Shape::Uniform) =>
             {
                 (20.0, 40.0)
             }

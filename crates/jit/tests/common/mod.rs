@@ -3,6 +3,7 @@
 use bullet_jit::{Arg, Fault, Lanes, Options, Program};
 use bullet_lang::interp::{Arg as Given, Array, Cells};
 use bullet_lang::ir::{Kernel, Type};
+use bullet_lang::order::{Order, order};
 use bullet_ops::DType;
 use half::{bf16, f16};
 
@@ -155,6 +156,19 @@ pub(crate) fn launch(
     arrays: &[Array<f64>],
     layout: Layout,
 ) -> Result<Vec<Array<f64>>, Fault> {
+    launch_as(false, program, kernel, grid, args, arrays, layout)
+}
+
+/// The same, `in_order` or not.
+pub(crate) fn launch_as(
+    in_order: bool,
+    program: &Program,
+    kernel: &Kernel,
+    grid: &[u32],
+    args: &[Given<f64>],
+    arrays: &[Array<f64>],
+    layout: Layout,
+) -> Result<Vec<Array<f64>>, Fault> {
     let mut lanes = vec![1; arrays.len()];
     for (arg, &param) in args.iter().zip(&kernel.params) {
         if let (Given::Array(i), Type::Array(ty)) = (arg, kernel.ty(param)) {
@@ -173,8 +187,18 @@ pub(crate) fn launch(
         })
         .collect();
     // SAFETY: arguments of the kernel's types, which live as long as the launch.
-    unsafe { program.launch(grid, &args) }?;
+    unsafe { if in_order { program.launch_in_order(grid, &args) } else { program.launch(grid, &args) } }?;
     Ok(memory.into_iter().map(Memory::read).collect())
+}
+
+/// A kernel compiled for launches in order.
+#[allow(dead_code)]
+pub(crate) fn program_in_order(kernel: &Kernel, lanes: Lanes) -> Program {
+    let records = order(kernel, true) == Order::Records;
+    // Without records lanes are in no order.
+    let lanes = if records { lanes } else { Lanes::Off };
+    let options = Options { lanes, records, ..Options::default() };
+    Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }
 
 /// A kernel compiled.

@@ -9,18 +9,18 @@ use crate::ir::{Atomic, Binary, Block, Def, Inst, Kernel, Op, Type, Value, Value
 use crate::passes;
 
 /// One access to an array: how often blocks were entered before it, and the loops it is in.
-struct Access {
-    inst: Inst,
+pub(crate) struct Access {
+    pub(crate) inst: Inst,
     position: usize,
-    loops: Vec<Inst>,
+    pub(crate) loops: Vec<Inst>,
 }
 
 /// What happens to one array.
 #[derive(Default)]
-struct Accesses {
-    loads: Vec<Access>,
-    stores: Vec<Access>,
-    atomics: Vec<Access>,
+pub(crate) struct Accesses {
+    pub(crate) loads: Vec<Access>,
+    pub(crate) stores: Vec<Access>,
+    pub(crate) atomics: Vec<Access>,
 }
 
 /// What the adjoint knows of a kernel's arrays.
@@ -112,7 +112,8 @@ pub(super) fn prepare(kernel: &mut Kernel, active: &[Value]) -> Result<Memory, V
     Ok(memory)
 }
 
-fn collect(kernel: &Kernel) -> FxHashMap<Value, Accesses> {
+/// What happens to each array, in the order of the text.
+pub(crate) fn collect(kernel: &Kernel) -> FxHashMap<Value, Accesses> {
     let mut accesses = FxHashMap::default();
     let mut position = 0;
     walk(kernel, kernel.body, &mut vec![], &mut position, &mut accesses);
@@ -201,7 +202,7 @@ fn is_reloaded(found: &Accesses) -> bool {
 
 /// Whether no other thread touches an element: of a thread's own array, or where all accesses are to the element at one index
 /// that holds the thread's place in every dimension of the grid.
-fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
+pub(crate) fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
     let all: Vec<&Access> = found.loads.iter().chain(&found.stores).chain(&found.atomics).collect();
     let indices = |access: &Access| {
         let data = kernel.inst(access.inst);

@@ -51,6 +51,7 @@ mod rules;
 mod tape;
 mod values;
 
+pub(crate) use memory::{Accesses, collect, is_own};
 pub use tape::Tape;
 pub(crate) use tape::width;
 

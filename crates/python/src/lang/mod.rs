@@ -170,7 +170,8 @@ impl PyKernel {
     }
 
     /// Runs it over a grid, with the arguments of both tuples; on the tape if there is one. A block of 0 threads is the usual one.
-    #[pyo3(signature = (dim, inputs, outputs, device, tape, block = 0, differentiable = true))]
+    #[pyo3(signature = (dim, inputs, outputs, device, tape, block = 0, differentiable = true, deterministic = false))]
+    #[expect(clippy::too_many_arguments, reason = "those of a launch")]
     fn launch(
         &self,
         py: Python<'_>,
@@ -181,13 +182,15 @@ impl PyKernel {
         tape: Option<&Bound<'_, PyTape>>,
         block: u32,
         differentiable: bool,
+        deterministic: bool,
     ) -> PyResult<()> {
         let given = inputs.iter().chain(&outputs);
         let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
         let device = device_of(device, &args)?;
         let grid = &dim.0[..dim.1];
         let usual = LaunchOptions::default();
-        let options = LaunchOptions { block: if block == 0 { usual.block } else { block }, differentiable };
+        let block = if block == 0 { usual.block } else { block };
+        let options = LaunchOptions { block, differentiable, deterministic };
         match tape {
             Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, options),
             None => {

@@ -21,6 +21,7 @@ impl PyTape {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "those of a launch")]
     pub(super) fn launch(
         &self,
         py: Python<'_>,

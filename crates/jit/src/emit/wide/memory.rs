@@ -300,14 +300,19 @@ impl Emitter<'_> {
     }
 
     pub(super) fn atomic_lanes(&mut self, inst: Inst, op: Atomic) {
-        if self.is_sum(inst, op) {
+        let recorded = self.recorded.get(inst.index()).is_some_and(|&recorded| recorded);
+        if !recorded && self.is_sum(inst, op) {
             return self.sum_lanes(inst);
         }
         let dtype = self.kernel.dtype(self.kernel.inst(inst).args[0]);
         self.each_lane(inst, |this, address, values| {
             let update = |(i, &value): (usize, &Value)| {
                 let at = this.ops.b.ins().iadd_imm_s(address, (i * dtype.size()) as i64);
-                this.ops.atomic(op, dtype, at, value)
+                if recorded {
+                    this.record(op, dtype, at, value)
+                } else {
+                    this.ops.atomic(op, dtype, at, value)
+                }
             };
             values.iter().enumerate().map(update).collect()
         });

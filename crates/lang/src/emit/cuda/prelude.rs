@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bullet_ops::DType;
 
-use super::{Layout, half};
+use super::{Layout, half, records};
 
 /// What kernels use.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub(super) struct Needs {
     /// Reads and writes of 2 and of 4 scalars at once.
     pub(super) at_once: BTreeSet<usize>,
     pub(super) tape: bool,
+    pub(super) records: bool,
     pub(super) masked: bool,
     /// 16-bit floats, and atomics of them.
     pub(super) halves: BTreeSet<DType>,
@@ -139,6 +140,7 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
     for (needed, text) in [
         (needs.masked, MASKED),
         (needs.tape, TAPE),
+        (needs.records, records::RECORDS),
         (needs.add_double, ADD_DOUBLE),
         (needs.float_extremes, EXTREMES),
     ] {

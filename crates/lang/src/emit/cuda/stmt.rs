@@ -4,8 +4,8 @@ use bullet_ops::DType;
 
 use super::expr::{Text, is_narrow};
 use super::half::stored;
-use super::{Emitter, Layout, TapePlace, at_once, folds};
-use crate::ir::{Atomic, Block, Const, Inst, Op, Shuffle, Space, Value};
+use super::{Emitter, Layout, TapePlace, at_once, folds, records};
+use crate::ir::{Atomic, Block, Const, Def, Inst, Op, Shuffle, Space, Value};
 
 /// The longest expression that is not given a name.
 const MAX_EXPRESSION: usize = 70;
@@ -279,6 +279,11 @@ impl Emitter<'_> {
         for lane in 0..lanes {
             let value = self.text(data.args[first + lane]);
             let cell = if lanes > 1 { format!("{base} + {lane}") } else { base.clone() };
+            if self.recorded.get(inst.index()) == Some(&true) {
+                let (key, number) = (self.record_key(data.args[0]), records::number(dtype));
+                self.line(&format!("record_log.put({cell}, {key}, {number}, {});", value.text));
+                continue;
+            }
             let call = self.update(op, dtype, &cell, &value.text);
             let result = data.results[lane];
             if self.uses[result.index()] > 0 {
@@ -288,6 +293,12 @@ impl Emitter<'_> {
                 self.line(&format!("{call};"));
             }
         }
+    }
+
+    /// What is added to the addresses of an array's elements to be the keys of records.
+    fn record_key(&self, array: Value) -> String {
+        let Def::Param(number) = self.kernel.value(array).def else { return "0".into() };
+        self.record_keys[number as usize].clone().unwrap_or_else(|| "0".into())
     }
 
     fn exchange(&mut self, inst: Inst) {
