@@ -115,7 +115,7 @@ impl Function {
             more(&mut packed);
             return self.run_of(kernel, part, &packed);
         }
-        let run = |words: u64| {
+        let run = |words: Option<u64>| {
             self.with_tape(&packed, words, threads, &|packed| {
                 more(packed);
                 self.run_of(kernel, part, packed)
@@ -123,9 +123,9 @@ impl Function {
         };
         let words = match tape {
             Tape::Words(words) => words,
-            Tape::Measured => run(0)?.words()?,
+            Tape::Measured => run(None)?.words()?,
         };
-        let need = run(words)?;
+        let need = run(Some(words))?;
         // What is known without measuring is enough.
         if tape == Tape::Measured && need.words()? > words {
             return Err(Error::Gradient(format!(
@@ -137,22 +137,23 @@ impl Function {
         Ok(())
     }
 
-    /// Has it run with so many words a thread, or to measure with none; where the words that the hungriest thread wants will be.
+    /// Has it run with so many words a thread, or to measure; where the words that the hungriest thread wants will be.
     fn with_tape(
         &self,
         args: &KernelArgs,
-        words: u64,
+        words: Option<u64>,
         threads: u64,
         run: &dyn Fn(&mut KernelArgs) -> Result<()>,
     ) -> Result<Need> {
         let device = &self.device;
-        let size = u32::try_from(words).map_err(|_| too_long(words))?;
-        let bytes =
-            words.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(words))?;
-        let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(words))?)?;
+        let each = words.unwrap_or(0);
+        let size = u32::try_from(each).map_err(|_| too_long(each))?;
+        let bytes = each.checked_mul(threads).and_then(|n| n.checked_mul(4)).ok_or_else(|| too_long(each))?;
+        let memory = device.alloc(usize::try_from(bytes).map_err(|_| too_long(each))?)?;
         let need = Need::new(device)?;
         let mut args = args.clone();
-        args.push(if words == 0 { 0u64 } else { memory.ptr().0 }).push(size).push(need.ptr());
+        // Without a tape it is measured; one of no words has an address, too.
+        args.push(words.map_or(0, |_| memory.ptr().0)).push(size).push(need.ptr());
         run(&mut args)?;
         Ok(need)
     }
