@@ -117,6 +117,12 @@ pub fn adjoint(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Adjoint, 
     };
     let Some(mut adjoint) = made else { return Err(vec![]) };
     passes::clean(&mut adjoint);
+    let gradients = adjoint.params[kernel.params.len()..].to_vec();
+    let is_gradient = |array: &Value| gradients.contains(array);
+    passes::sink::sink(&mut adjoint, |array| match options.overlapping && is_gradient(&array) {
+        true => gradients[0],
+        false => array,
+    });
     let uses = uses(kernel, &adjoint, &memory, &left);
     let tape = Tape::of(&adjoint);
     Ok(Adjoint { kernel: adjoint, uses, active, tape })

@@ -5,6 +5,7 @@ use crate::ir::Kernel;
 mod dead;
 mod range;
 mod simplify;
+pub(crate) mod sink;
 mod unroll;
 
 pub(crate) use dead::eliminate;

@@ -99,7 +99,6 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
     if (!v) {
         const float v_10 = x(i);
         const float v_11 = adj_out(i);
-        adj_out(i) = 0.0f;
         const float adj_v = mul_masked(v_2 > 0.0f ? v_11 : 0.0f, 0.5f * (1.0f / sqrtf(v_2)));
         float adj_v_2;
         if (v_10 > 1.0f) {
@@ -121,5 +120,6 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
             adj_v_2 = adj_v_3;
         }
         atomicAdd(&adj_x(i), adj_v_2);
+        adj_out(i) = 0.0f;
     }
 }

@@ -29,7 +29,6 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     const float v_3 = sqrtf(fabsf(v));
     const float v_4 = erfinvf(0.5f * sinf(v));
     const float adj_adj_x = adj_out(i);
-    adj_out(i) = 0.0f;
     const float v_5 = adj_adj_x * erfcf(v) * (0.88622695f * expf(v_4 * v_4)) * 0.5f * cosf(v);
     const float v_6 = adj_adj_x * (v_2 + v_2);
     const float adj_adj_x_2 = adj_adj_x * v_3;
@@ -42,6 +41,7 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     const float v_7 = adj_adj_x * 0.5f;
     const float v_8 = v_5 + adj_adj_x * v_4 * (-1.1283792f * expf(-(v * v))) + wp + (v_7 + v_7) * v;
     const float v_9 = adj_x(i);
+    adj_out(i) = 0.0f;
     adj_x(i) = v_9 + (v_8 + (adj_adj_x_2 + adj_adj_x_2) * 1.5f);
 }
 

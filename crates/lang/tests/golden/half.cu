@@ -165,7 +165,6 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     const float v_2 = round_bfloat(round_bfloat(round_bfloat(u_x * u_x) + round_bfloat(u_y * u_y)) + round_bfloat(u_z * u_z));
     const float v_3 = round_half(sqrtf(round_half(2.0f + round_half(size * size))));
     const float v_4 = adj_out(i);
-    adj_out(i) = Bfloat(0.0f);
     const float v_5 = round_bfloat(v_4 * round_bfloat(v_3));
     const float v_6 = round_half(round_half(round_bfloat(v_4 * v_2)) * round_half(0.5f * round_half(1.0f / v_3)));
     const float v_7 = round_bfloat(v_5 + v_5);
@@ -190,15 +189,16 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     const float v_15 = round_half(v_14 + v_14);
     const Bfloat* from_3 = adj_w.at(i, 3);
     const float v_16 = from_3[0], v_17 = from_3[1], v_18 = from_3[2];
-    Bfloat* to = adj_w.at(i, 3);
-    to[0] = Bfloat(v_16 + round_bfloat(v_7 * u_x));
-    to[1] = Bfloat(v_17 + adj_u_y);
-    to[2] = Bfloat(v_18 + round_bfloat(v_7 * u_z));
     const Half* from_4 = adj_x.at(i, 3);
     const float v_19 = from_4[0], v_20 = from_4[1], v_21 = from_4[2];
     const float v_22 = round_half(v_19 + round_half((v_10 ? v_9 : 0.0f) + round_half(mul_masked(v_15, v_x))));
     const float v_23 = round_half(v_20 + round_half((v_10 ? 0.0f : v_9) + round_half(mul_masked(v_15, v_y))));
     const float v_24 = round_half(v_21 + round_half(round_half(v_4) + round_half(mul_masked(v_15, v_z))));
+    adj_out(i) = Bfloat(0.0f);
+    Bfloat* to = adj_w.at(i, 3);
+    to[0] = Bfloat(v_16 + round_bfloat(v_7 * u_x));
+    to[1] = Bfloat(v_17 + adj_u_y);
+    to[2] = Bfloat(v_18 + round_bfloat(v_7 * u_z));
     Half* to_2 = adj_x.at(i, 3);
     to_2[0] = Half(v_22);
     to_2[1] = Half(v_23);

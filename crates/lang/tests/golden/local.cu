@@ -158,7 +158,6 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
         adj_table[v_14] = 0.0f;
     }
     const float adj_sum = adj_out(i);
-    adj_out(i) = 0.0f;
     const float v_15 = adj_table[0];
     adj_table[0] = v_15 + adj_sum;
     for (int k_2 = max(min(4, v) - v_13, 0) - 1; k_2 > -1; --k_2) {
@@ -206,4 +205,5 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
     adj_table[2] = 0.0f;
     adj_table[1] = 0.0f;
     adj_table[0] = 0.0f;
+    adj_out(i) = 0.0f;
 }

@@ -109,7 +109,6 @@ extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Ar
         return;
     }
     const float adj_state = adj_out(i);
-    adj_out(i) = 0.0f;
     float adj_rest = adj_state;
     for (int v_4 = runs - 1; v_4 > -1; --v_4) {
         adj_rest = adj_rest * 0.5f;
@@ -127,4 +126,5 @@ extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Ar
         atomicAdd(&adj_x(i), adj_rest * v_6);
         atomicAdd(&adj_x(k_4), adj_rest * v_5);
     }
+    adj_out(i) = 0.0f;
 }

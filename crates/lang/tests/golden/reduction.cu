@@ -45,11 +45,11 @@ extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<f
     }
     const float adj_s = adj_total(0);
     const float v_3 = adj_rows(i);
-    adj_rows(i) = 0.0f;
     const float adj_s_2 = adj_s + v_3 * (0.5f * (1.0f / sqrtf(s)));
     for (int k_2 = v - 1; k_2 > -1; --k_2) {
         const float v_4 = x(i, k_2);
         const float v_5 = adj_x(i, k_2);
         adj_x(i, k_2) = v_5 + (adj_s_2 + adj_s_2) * v_4;
     }
+    adj_rows(i) = 0.0f;
 }

@@ -37,11 +37,11 @@ extern "C" __global__ void stencil_adjoint(int dim0, int dim1, Array2<float> u, 
     const int v_3 = min(max(0, j), v_2);
     const int v_4 = min(max(0, i), v);
     const float v_5 = adj_out(i, j);
-    adj_out(i, j) = 0.0f;
     const float adj_laplacian = v_5 * k;
     atomicAdd(&adj_u(i, j), v_5 + -adj_laplacian * 4.0f);
     atomicAdd(&adj_u(v_4, min(max(0, j + 1), v_2)), adj_laplacian);
     atomicAdd(&adj_u(v_4, min(max(0, j - 1), v_2)), adj_laplacian);
     atomicAdd(&adj_u(min(max(0, i + 1), v), v_3), adj_laplacian);
     atomicAdd(&adj_u(min(max(0, i - 1), v), v_3), adj_laplacian);
+    adj_out(i, j) = 0.0f;
 }

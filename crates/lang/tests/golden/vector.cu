@@ -82,10 +82,6 @@ extern "C" __global__ void vector_adjoint(int dim0, Array1<float> p, Array1<floa
     const float v_y = v_x + (v_14 * v_17 + v_19 * v_16 + v_10 * v_21) * 2.0f + v_z * 3.0f;
     const float* from_3 = adj_out.at(i, 3);
     const float v_22 = from_3[0], v_23 = from_3[1], v_24 = from_3[2];
-    float* to = adj_out.at(i, 3);
-    to[0] = 0.0f;
-    to[1] = 0.0f;
-    to[2] = 0.0f;
     const float v_25 = -v_24;
     const float v_26 = -v_23;
     const float v_27 = -v_22;
@@ -110,16 +106,20 @@ extern "C" __global__ void vector_adjoint(int dim0, Array1<float> p, Array1<floa
     const float v_42 = (adj_v_z * v_20 + adj_v_y_2 * v_19 + adj_v_x * v_18) * 2.0f + (v_41 + v_41) * v_12;
     const float* from_4 = adj_p.at(i, 3);
     const float v_43 = from_4[0], v_44 = from_4[1], v_45 = from_4[2];
-    float* to_2 = adj_p.at(i, 3);
-    to_2[0] = v_43 + v_35;
-    to_2[1] = v_44 + v_38;
-    to_2[2] = v_45 + v_40;
     const float v_46 = mul_masked(v_6 ? v_42 * v_4 + v_37 * v_3 + v_39 * v_2 + v_34 * v : 0.0f, -(v_7 * v_7));
     const float v_47 = mul_masked(v_46, 0.5f * v_7);
     const float v_48 = v_47 + v_47;
     const float* from_5 = adj_q.at(i, 4);
     const Scalars4<float> part_2 = read4(from_5);
     const float v_49 = part_2.x, v_50 = part_2.y, v_51 = part_2.z, v_52 = part_2.w;
+    float* to = adj_out.at(i, 3);
+    to[0] = 0.0f;
+    to[1] = 0.0f;
+    to[2] = 0.0f;
+    float* to_2 = adj_p.at(i, 3);
+    to_2[0] = v_43 + v_35;
+    to_2[1] = v_44 + v_38;
+    to_2[2] = v_45 + v_40;
     float* to_3 = adj_q.at(i, 4);
     write4<float>(to_3, v_49 + (v_34 * v_8 + mul_masked(v_48, v)), v_50 + (v_39 * v_8 + mul_masked(v_48, v_2)), v_51 + (v_37 * v_8 + mul_masked(v_48, v_3)), v_52 + (v_42 * v_8 + mul_masked(v_48, v_4)));
 }
