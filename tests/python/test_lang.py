@@ -417,6 +417,7 @@ class TestArrays:
         with pytest.raises(ValueError, match="takes data of shape"):
             wp.array([[1.0, 2.0]], dtype=wp.vec3)
 
+    @ON_CPU
     def test_memory_is_shared_or_not(self):
         data = np.zeros(3, np.float32)
         shared, own = wp.from_numpy(data), wp.array(data)
