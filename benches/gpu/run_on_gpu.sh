@@ -91,9 +91,9 @@ if [ $tests = 1 ]; then
             add "$(basename "$program")-$tier" "$program" env BULLET_TIER="$tier"
         done
     done
-    # Random kernels, 2000 of them: a process compiles one after the other.
+    # Random kernels, 960 of them: a process compiles one after the other.
     for part in $(seq 0 15); do
-        add "launch-$part" "$here/tests/launch-unit" env BULLET_LANG_SEED=$((1 + 125 * part)) BULLET_LANG_KERNELS=125
+        add "launch-$part" "$here/tests/launch-unit" env BULLET_LANG_SEED=$((1 + 60 * part)) BULLET_LANG_KERNELS=60
     done
     # As on a device so full that no op has room for its workspace.
     for way in parts cpu; do
@@ -106,8 +106,8 @@ if [ $sanitize = 1 ]; then
     add kernels-racecheck "$here/tests/kernels-cuda" \
         env BULLET_CUBLASLT=0 compute-sanitizer --tool racecheck --error-exitcode 9
     awk '$1 == "kernels-racecheck" && $3 ~ /^gemm::/ {
-        for (i = 0; i < 8; i++) { line = $0; sub("kernels-racecheck", "kernels-racecheck-" i, line)
-            sub(" env ", " env BULLET_TEST_SLICE=" i "/8 ", line); print line }; next } { print }' "$list" > "$list.parts"
+        for (i = 0; i < 16; i++) { line = $0; sub("kernels-racecheck", "kernels-racecheck-" i, line)
+            sub(" env ", " env BULLET_TEST_SLICE=" i "/16 ", line); print line }; next } { print }' "$list" > "$list.parts"
     mv "$list.parts" "$list"
 fi
 [ -s "$list" ] && run_list

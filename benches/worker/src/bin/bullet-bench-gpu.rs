@@ -118,14 +118,15 @@ impl Bench {
         let (x, y) = (self.randn(&[1024], DType::F32)?, self.randn(&[1024], DType::F32)?);
         let mut args = KernelArgs::new();
         args.push(x.address()).push(y.address()).push(1024u32);
-        let config = LaunchConfig { block: [128, 1, 1], ..LaunchConfig::default() };
-        let raw = || {
+        let raw = |overlaps: bool| {
+            let config = LaunchConfig { block: [128, 1, 1], overlaps, ..LaunchConfig::default() };
             let launch = Launch::Kernel { function, config, args: &args };
             // SAFETY: the kernel does nothing.
             Ok(unsafe { self.device.driver().launch(StreamId::DEFAULT, launch) }?)
         };
-        let cases: [(&str, &dyn Fn() -> Result<()>); 3] = [
-            ("driver's call", &raw),
+        let cases: [(&str, &dyn Fn() -> Result<()>); 4] = [
+            ("driver's call", &|| raw(false)),
+            ("driver's call, overlapping", &|| raw(true)),
             ("x += y", &|| Ok(x.add_(&y)?)),
             ("x + y", &|| Ok(x.add(&y).map(drop)?)),
         ];

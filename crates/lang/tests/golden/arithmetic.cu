@@ -31,7 +31,7 @@ extern "C" __global__ void arithmetic_adjoint(int dim0, Array1<float> x, Array1<
     const float v_5 = v_4 * -(v_2 / v_3 / v_3);
     const float v_6 = adj_y(i);
     const float v_7 = adj_x(i);
-    adj_out(i) = 0.0f;
     adj_y(i) = v_6 + v_4 / v_3;
     adj_x(i) = v_7 + ((v_5 + v_5) * v + v_4 * a);
+    adj_out(i) = 0.0f;
 }

@@ -41,8 +41,8 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     const float v_7 = adj_adj_x * 0.5f;
     const float v_8 = v_5 + adj_adj_x * v_4 * (-1.1283792f * expf(-(v * v))) + wp + (v_7 + v_7) * v;
     const float v_9 = adj_x(i);
-    adj_out(i) = 0.0f;
     adj_x(i) = v_9 + (v_8 + (adj_adj_x_2 + adj_adj_x_2) * 1.5f);
+    adj_out(i) = 0.0f;
 }
 
 extern "C" __global__ void compacted(int dim0, Array1<float> x, Array1<int> count, Array1<int> places,

@@ -194,7 +194,6 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     const float v_22 = round_half(v_19 + round_half((v_10 ? v_9 : 0.0f) + round_half(mul_masked(v_15, v_x))));
     const float v_23 = round_half(v_20 + round_half((v_10 ? 0.0f : v_9) + round_half(mul_masked(v_15, v_y))));
     const float v_24 = round_half(v_21 + round_half(round_half(v_4) + round_half(mul_masked(v_15, v_z))));
-    adj_out(i) = Bfloat(0.0f);
     Bfloat* to = adj_w.at(i, 3);
     to[0] = Bfloat(v_16 + round_bfloat(v_7 * u_x));
     to[1] = Bfloat(v_17 + adj_u_y);
@@ -203,4 +202,5 @@ extern "C" __global__ void half_adjoint(int dim0, Array1<Half> x, Array1<Bfloat>
     to_2[0] = Half(v_22);
     to_2[1] = Half(v_23);
     to_2[2] = Half(v_24);
+    adj_out(i) = Bfloat(0.0f);
 }

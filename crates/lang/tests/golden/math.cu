@@ -36,6 +36,6 @@ extern "C" __global__ void math_adjoint(int dim0, Array1<float> x, Array1<float>
     const float v_6 = v_4 * sinf(v) * v_3;
     const float adj_v = mul_masked(v > 0.0f ? v_4 : 0.0f, 1.0f / v) + (v < 0.0f ? -v_5 : v_5) + v_6 * v_2;
     const float v_7 = adj_x(i);
-    adj_out(i) = 0.0f;
     adj_x(i) = v_7 + (adj_v + -(v_6 * v) + v_4 * v_3 * cosf(v));
+    adj_out(i) = 0.0f;
 }

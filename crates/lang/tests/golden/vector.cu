@@ -112,14 +112,14 @@ extern "C" __global__ void vector_adjoint(int dim0, Array1<float> p, Array1<floa
     const float* from_5 = adj_q.at(i, 4);
     const Scalars4<float> part_2 = read4(from_5);
     const float v_49 = part_2.x, v_50 = part_2.y, v_51 = part_2.z, v_52 = part_2.w;
-    float* to = adj_out.at(i, 3);
-    to[0] = 0.0f;
-    to[1] = 0.0f;
-    to[2] = 0.0f;
-    float* to_2 = adj_p.at(i, 3);
-    to_2[0] = v_43 + v_35;
-    to_2[1] = v_44 + v_38;
-    to_2[2] = v_45 + v_40;
-    float* to_3 = adj_q.at(i, 4);
-    write4<float>(to_3, v_49 + (v_34 * v_8 + mul_masked(v_48, v)), v_50 + (v_39 * v_8 + mul_masked(v_48, v_2)), v_51 + (v_37 * v_8 + mul_masked(v_48, v_3)), v_52 + (v_42 * v_8 + mul_masked(v_48, v_4)));
+    float* to = adj_p.at(i, 3);
+    to[0] = v_43 + v_35;
+    to[1] = v_44 + v_38;
+    to[2] = v_45 + v_40;
+    float* to_2 = adj_q.at(i, 4);
+    write4<float>(to_2, v_49 + (v_34 * v_8 + mul_masked(v_48, v)), v_50 + (v_39 * v_8 + mul_masked(v_48, v_2)), v_51 + (v_37 * v_8 + mul_masked(v_48, v_3)), v_52 + (v_42 * v_8 + mul_masked(v_48, v_4)));
+    float* to_3 = adj_out.at(i, 3);
+    to_3[0] = 0.0f;
+    to_3[1] = 0.0f;
+    to_3[2] = 0.0f;
 }

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{
 
 use super::CudaDriver;
 use super::error::{check, error};
-use crate::driver::{FunctionId, KernelArgs, LaunchConfig, ModuleId, StreamId};
+use crate::driver::{FunctionId, KernelArgs, LaunchConfig, ModuleId};
 use crate::error::{Error, Result};
 
 /// Shared memory that every block may have without being asked for.
@@ -95,19 +95,17 @@ impl CudaDriver {
     /// As [`Driver::launch`](crate::Driver::launch).
     pub(super) unsafe fn launch_kernel(
         &self,
-        stream: StreamId,
+        stream: CUstream,
         function: FunctionId,
         config: &LaunchConfig,
         args: &KernelArgs,
     ) -> Result<()> {
         self.enter()?;
-        // One by one, launches take the host longer than what overlapping saves; the attribute takes it longer still.
-        let overlaps = config.overlaps && self.takes_attributes() && self.captures.is_capturing(stream);
-        let stream = self.stream(stream);
         let function: CUfunction = std::ptr::with_exposed_provenance_mut(function.raw() as usize);
         with_pointers(args, |params| {
             let blocks: u32 = config.cluster.iter().product();
-            let (call, result) = if overlaps && blocks == 1 {
+            // Also where launches are not captured: of small kernels that overlap the host enqueues more.
+            let (call, result) = if config.overlaps && blocks == 1 && self.takes_attributes() {
                 let id = LaunchAttribute::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
                 let mut attribute = no_attribute();
                 attribute.id = id;

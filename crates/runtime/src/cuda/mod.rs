@@ -447,7 +447,7 @@ impl Driver for CudaDriver {
             )),
             Launch::Kernel { function, config, args } => {
                 // SAFETY: by this function's contract.
-                unsafe { self.launch_kernel(stream, function, &config, args) }
+                unsafe { self.launch_kernel(self.stream(stream), function, &config, args) }
             }
         }
     }
