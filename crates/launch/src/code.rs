@@ -23,7 +23,7 @@ use crate::{cpu, cuda};
 pub(crate) struct Code {
     ir: ir::Kernel,
     effects: Vec<Effect>,
-    /// Arguments that must be copies, as it overwrites them.
+    /// Arguments that must be copies that nobody else has, as it overwrites them.
     scratch: Vec<usize>,
     /// The source, to show where something went wrong.
     linked: Arc<Linked>,
@@ -89,13 +89,20 @@ impl Code {
         args: &[Arg],
         options: LaunchOptions,
     ) -> Result<()> {
-        let (mut reads, mut writes) = (SmallVec::<[&Tensor; 8]>::new(), SmallVec::<[&Tensor; 8]>::new());
-        for (arg, effect) in args.iter().zip(&self.effects) {
+        let [reads, writes] = self.held(args);
+        access(&reads, &writes, || self.run(device, grid, args, options))?
+    }
+
+    /// The arrays that are read, and those that are written, while nobody else may touch them otherwise. Not scratch: nobody else
+    /// has that, and who holds it cannot copy it for a launch that measures.
+    pub(crate) fn held<'a>(&self, args: &'a [Arg]) -> [SmallVec<[&'a Tensor; 8]>; 2] {
+        let mut held = [SmallVec::new(), SmallVec::new()];
+        for (i, arg) in args.iter().enumerate().filter(|(i, _)| !self.scratch.contains(i)) {
             if let Arg::Array(tensor) = arg {
-                if effect.writes { writes.push(tensor) } else { reads.push(tensor) }
+                held[usize::from(self.effects[i].writes)].push(tensor);
             }
         }
-        access(&reads, &writes, || self.run(device, grid, args, options))?
+        held
     }
 
     /// Runs it with the memory of its arguments held.
@@ -124,8 +131,7 @@ impl Code {
                 let strided = threads > i32::MAX as u64
                     || types(&self.ir).zip(args).any(|(ty, arg)| !cuda::is_plain(ty, arg));
                 let layout = if strided { Layout::Strided } else { Layout::Contiguous };
-                let work =
-                    cuda::Work { kernel: &self.ir, tape: self.tape, scratch: &self.scratch, grid, args };
+                let work = self.work(grid, args);
                 let records = self.sharing(args).filter(|_| options.deterministic);
                 let code = CudaOptions { layout, records };
                 match records {
@@ -134,6 +140,11 @@ impl Code {
                 }
             }
         }
+    }
+
+    /// What a GPU is told of a launch.
+    pub(crate) fn work<'a>(&'a self, grid: &'a [i32], args: &'a [Arg]) -> cuda::Work<'a> {
+        cuda::Work { kernel: &self.ir, tape: self.tape, scratch: &self.scratch, grid, args }
     }
 
     /// How much of the order of updates can be seen, with arrays that do not share memory and with such as may.

@@ -39,7 +39,7 @@ impl Work<'_> {
     }
 
     /// Arguments for a launch that measures: it overwrites copies, too, and so is given some of its own.
-    pub(crate) fn to_measure(&self) -> Result<Vec<Arg>> {
+    pub(crate) fn to_measure(self) -> Result<Vec<Arg>> {
         let own = |(i, arg): (usize, &Arg)| match arg {
             Arg::Array(tensor) if self.scratch.contains(&i) => Ok(Arg::Array(copy(tensor)?)),
             _ => Ok(arg.clone()),

@@ -12,7 +12,7 @@ use bullet_lang::interp::{self, Array, Cells, Options as Run};
 use bullet_lang::ir::Kernel;
 use bullet_lang::link::{Linked, link};
 use bullet_lang::{Options, compile};
-use bullet_tensor::{DType, Device, Tensor};
+use bullet_tensor::{DType, Device, Tensor, access};
 use generate::{COLUMNS, Random, module};
 
 use crate::code::Code;
@@ -219,6 +219,32 @@ fn check(seed: u64, device: &Device) -> u64 {
         Case { kernel: &adjoint.kernel, adjoint: Some(&adjoint), args: &args, before: &all }
             .check(device, strided, seed),
     )
+}
+
+/// What a GPU does before it measures a tape, as far as a CPU can do it.
+#[test]
+fn what_is_overwritten_can_be_copied_while_a_launch_holds_its_arrays() {
+    let linked = Arc::new(link(&[], Options::default()).unwrap());
+    let mut overwritten = 0;
+    for seed in 1..60 {
+        let kernel = &compile("random.py", &module(seed), Options::default()).unwrap()[0];
+        let options = AdjointOptions { active: Some(&ACTIVE), ..AdjointOptions::default() };
+        let adjoint = adjoint(kernel, options).unwrap();
+        let code = Code::of(&adjoint, linked.clone());
+        let arg = |ty: bullet_lang::ir::Type| match ty.array() {
+            Some(_) => Arg::Array(Tensor::zeros(&[1], DType::F64, &Device::cpu()).unwrap()),
+            None => Arg::Scalar(0),
+        };
+        let args: Vec<Arg> = types(&adjoint.kernel).map(arg).collect();
+        let [reads, writes] = code.held(&args);
+        let own = access(&reads, &writes, || code.work(&[1], &args).to_measure()).unwrap().unwrap();
+        for (i, usage) in adjoint.uses.iter().enumerate().filter(|(_, usage)| **usage == Use::Scratch) {
+            let (Arg::Array(own), Arg::Array(given)) = (&own[i], &args[i]) else { panic!("{usage:?}") };
+            assert!(!own.shares_memory(given));
+            overwritten += 1;
+        }
+    }
+    assert!(overwritten > 10, "{overwritten}");
 }
 
 #[test]
