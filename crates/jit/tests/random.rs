@@ -1,18 +1,18 @@
 //! Random kernels and their adjoints: what a launch leaves in memory is what the interpreter says, bit by bit, as all is f64 and its
 //! functions are the same. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's.
 
+#[path = "../../lang/tests/random/arguments.rs"]
+mod arguments;
 mod common;
 #[path = "../../lang/tests/random/generate.rs"]
 mod generate;
 
+use arguments::Given;
 use bullet_jit::Lanes;
-use bullet_lang::adjoint::{AdjointOptions, Use, adjoint};
-use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
+use bullet_lang::interp::{Arg, Array, Options as Run, run};
 use bullet_lang::ir::{Kernel, Op};
-use bullet_lang::{Options, compile};
-use bullet_ops::DType;
 use common::{Layout, launch, launch_as, program, program_in_order};
-use generate::{COLUMNS, Random, module};
+use generate::module;
 
 /// How many threads run each kernel: a round side by side, and some.
 const THREADS: usize = 11;
@@ -20,31 +20,6 @@ const THREADS: usize = 11;
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
-
-/// `x`, `y`, `z`, `out`, `acc`, and the fields of `p`: floats at last, the integers in front of them.
-fn arrays(random: &mut Random) -> Vec<Array<f64>> {
-    let shapes: [(&[usize], usize); 8] = [
-        (&[THREADS], 1),
-        (&[THREADS], 1),
-        (&[THREADS, COLUMNS], 1),
-        (&[THREADS], 1),
-        (&[THREADS], 1),
-        (&[THREADS], 1),
-        (&[THREADS], 1),
-        (&[THREADS], 2),
-    ];
-    let array = |(shape, lanes): &(&[usize], usize)| {
-        let count = shape.iter().product::<usize>() * lanes;
-        let cells = (0..count).map(|_| random.signed() * 1.5).collect();
-        Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
-    };
-    let mut arrays: Vec<Array<f64>> = shapes.iter().map(array).collect();
-    arrays.insert(6, Array::ints(DType::I32, &[2, 0, 1, 3, 1, 0, 0, 2, 5, 1, 4]));
-    arrays
-}
-
-/// The parameters that have gradients, in the order of their arrays, and `s`.
-const ACTIVE: [usize; 9] = [0, 1, 2, 3, 4, 7, 9, 10, 6];
 
 /// Bit by bit, but for NaN, and for the order of sums by atomics between threads.
 fn same(a: &[Array<f64>], b: &[Array<f64>], summed: &[bool]) -> bool {
@@ -108,37 +83,11 @@ fn both(
 }
 
 fn check(seed: u64) {
-    let kernel =
-        &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
-    let options = AdjointOptions {
-        active: Some(&ACTIVE),
-        overlapping: seed.is_multiple_of(2),
-        checkpoints: seed.is_multiple_of(3),
-    };
-    let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
-    let mut random = Random::new(seed ^ 0xabcdef);
-    let (before, s) = (arrays(&mut random), random.signed());
-    let mut args: Vec<Arg<f64>> = (0..5).map(Arg::Array).collect();
-    args.extend([Arg::Int(3), Arg::Float(s)]);
-    args.extend((5..9).map(Arg::Array));
+    let given = Given::new(seed, THREADS);
     let layout = if seed.is_multiple_of(3) { Layout::Strided } else { Layout::Contiguous };
-    if both(kernel, &args, &before, layout, seed).is_none() {
-        return;
+    if both(&given.kernel, given.args(), &given.before, layout, seed).is_some() {
+        both(&given.adjoint.kernel, given.args_adjoint(), &given.before_adjoint, layout, seed);
     }
-    let mut all: Vec<Array<f64>> = before.clone();
-    let params = [0, 1, 2, 3, 4, 7, 8, 9, 10];
-    for (array, usage) in all.iter_mut().zip(params.map(|param| &adjoint.uses[param])) {
-        // What the adjoint says that it does not need must not matter.
-        if let (Use::Shape, Cells::Float(cells)) = (usage, &mut array.cells) {
-            cells.fill(f64::NAN);
-        }
-    }
-    let mut weights = arrays(&mut random);
-    weights.remove(6);
-    all.extend(weights);
-    all.push(Array::zeros(DType::F64, &[1], 1));
-    args.extend((9..18).map(Arg::Array));
-    both(&adjoint.kernel, &args, &all, layout, seed);
 }
 
 #[test]

@@ -1,19 +1,22 @@
 //! Random kernels and their adjoints on every device there is: what a launch leaves in memory is what the interpreter says, but
 //! for rounding; deterministic launches leave the same bits. `BULLET_LANG_KERNELS` and `BULLET_LANG_SEED` as of bullet-lang's tests, `BULLET_TEST_DEVICES` as of the tensors'.
 
+#[path = "../../lang/tests/random/arguments.rs"]
+mod arguments;
 #[path = "../../lang/tests/random/generate.rs"]
 mod generate;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bullet_lang::adjoint::{Adjoint, AdjointOptions, Use, adjoint};
+use arguments::Given;
+use bullet_lang::Options;
+use bullet_lang::adjoint::{Adjoint, Use};
 use bullet_lang::interp::{self, Array, Cells, Options as Run};
 use bullet_lang::ir::Kernel;
 use bullet_lang::link::{Linked, link};
-use bullet_lang::{Options, compile};
 use bullet_tensor::{DType, Device, Tensor, access};
-use generate::{COLUMNS, Random, module};
+use generate::module;
 
 use crate::code::Code;
 use crate::error::Error;
@@ -22,27 +25,8 @@ use crate::kernel::{Arg, LaunchOptions, types};
 /// How many threads run each kernel: a warp and some.
 const THREADS: usize = 37;
 
-/// The parameters that have gradients, in the order of their arrays, and `s`.
-const ACTIVE: [usize; 9] = [0, 1, 2, 3, 4, 7, 9, 10, 6];
-
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// `x`, `y`, `z`, `out`, `acc`, and the fields of `p`: floats at last, the integers in front of them.
-fn arrays(random: &mut Random) -> Vec<Array<f64>> {
-    let mut float = |shape: &[usize], lanes: usize| {
-        let count = shape.iter().product::<usize>() * lanes;
-        let cells = (0..count).map(|_| random.signed() * 1.5).collect();
-        Array { dtype: DType::F64, shape: shape.to_vec(), cells: Cells::Float(cells) }
-    };
-    let row = [THREADS];
-    let mut arrays = vec![float(&row, 1), float(&row, 1), float(&[THREADS, COLUMNS], 1), float(&row, 1)];
-    arrays.extend([float(&row, 1), float(&row, 1), float(&row, 1), float(&row, 2)]);
-    let ids: Vec<i64> =
-        (0..THREADS as i64).map(|i| [2, 0, 1, 3, 1, 0, 0, 2, 5, 1, 4][i as usize % 11]).collect();
-    arrays.insert(6, Array::ints(DType::I32, &ids));
-    arrays
 }
 
 /// What a kernel is given, as the interpreter takes it.
@@ -185,40 +169,15 @@ fn upload(array: &Array<f64>, lanes: usize, strided: bool, device: &Device) -> T
 
 /// A kernel and its adjoint; how many of the two could be compared.
 fn check(seed: u64, device: &Device) -> u64 {
-    let kernel =
-        &compile("random.py", &module(seed), Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
-    let options = AdjointOptions {
-        active: Some(&ACTIVE),
-        overlapping: seed.is_multiple_of(2),
-        checkpoints: seed.is_multiple_of(3),
-    };
-    let adjoint = adjoint(kernel, options).unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
-    let mut random = Random::new(seed ^ 0xabcdef);
-    let (before, s) = (arrays(&mut random), random.signed());
-    let mut args: Vec<interp::Arg<f64>> = (0..5).map(interp::Arg::Array).collect();
-    args.extend([interp::Arg::Int(3), interp::Arg::Float(s)]);
-    args.extend((5..9).map(interp::Arg::Array));
+    let given = Given::new(seed, THREADS);
     let strided = seed.is_multiple_of(3);
-    if !(Case { kernel, adjoint: None, args: &args, before: &before }.check(device, strided, seed)) {
+    let (kernel, args, before) = (&given.kernel, given.args(), &given.before[..]);
+    if !(Case { kernel, adjoint: None, args, before }.check(device, strided, seed)) {
         return 0;
     }
-    let mut all: Vec<Array<f64>> = before.clone();
-    let params = [0, 1, 2, 3, 4, 7, 8, 9, 10];
-    for (array, usage) in all.iter_mut().zip(params.map(|param| &adjoint.uses[param])) {
-        // What the adjoint says that it does not need must not matter.
-        if let (Use::Shape, Cells::Float(cells)) = (usage, &mut array.cells) {
-            cells.fill(f64::NAN);
-        }
-    }
-    let mut weights = arrays(&mut random);
-    weights.remove(6);
-    all.extend(weights);
-    all.push(Array::zeros(DType::F64, &[1], 1));
-    args.extend((9..18).map(interp::Arg::Array));
-    1 + u64::from(
-        Case { kernel: &adjoint.kernel, adjoint: Some(&adjoint), args: &args, before: &all }
-            .check(device, strided, seed),
-    )
+    let (adjoint, before) = (&given.adjoint, &given.before_adjoint[..]);
+    let case = Case { kernel: &adjoint.kernel, adjoint: Some(adjoint), args: given.args_adjoint(), before };
+    1 + u64::from(case.check(device, strided, seed))
 }
 
 /// What a GPU does before it measures a tape, as far as a CPU can do it.
@@ -227,9 +186,7 @@ fn what_is_overwritten_can_be_copied_while_a_launch_holds_its_arrays() {
     let linked = Arc::new(link(&[], Options::default()).unwrap());
     let mut overwritten = 0;
     for seed in 1..60 {
-        let kernel = &compile("random.py", &module(seed), Options::default()).unwrap()[0];
-        let options = AdjointOptions { active: Some(&ACTIVE), ..AdjointOptions::default() };
-        let adjoint = adjoint(kernel, options).unwrap();
+        let adjoint = Given::new(seed, THREADS).adjoint;
         let code = Code::of(&adjoint, linked.clone());
         let arg = |ty: bullet_lang::ir::Type| match ty.array() {
             Some(_) => Arg::Array(Tensor::zeros(&[1], DType::F64, &Device::cpu()).unwrap()),
