@@ -26,7 +26,7 @@
 //! them, and has all elements taken as anybody's (`distinct` below), or goes one thread after the other.
 //!
 //! **Room for records on a GPU** is so many a thread: the most that its text can make ([`most_records`]), or where loops run as
-//! often as the arguments say, what a launch of the [counting](counting) kernel finds, which has the same control flow
+//! often as the arguments say, what a launch of the [counting] kernel finds, which has the same control flow
 //! and no effects. Large grids are run in slices of a fixed size, each with its records applied before the next.
 
 use crate::adjoint::{Accesses, collect, is_own};
