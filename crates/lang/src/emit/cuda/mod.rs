@@ -19,7 +19,7 @@
 //!
 //! # Records
 //! With [`CudaOptions::records`] sums of floats whose order matters are put down as records: `records.rs` says how, and
-//! [`order`](crate::order) what for.
+//! [`order`] what for.
 //!
 //! Pure operations that are used once become part of the expression that uses them; everything else is a `const` variable
 //! with the source's name, where it has one. What loops carry and branches give are variables that are assigned.
