@@ -31,7 +31,7 @@
 
 use crate::adjoint::{Accesses, collect, is_own};
 use crate::diag::Diagnostic;
-use crate::ir::{Atomic, Block, Const, Def, Inst, Kernel, Op, Space, Value, eval};
+use crate::ir::{Atomic, Const, Def, Inst, Kernel, Op, Space, Value};
 use crate::passes;
 
 /// How much of the order of updates can be seen.
@@ -172,28 +172,10 @@ pub(crate) fn arrays_of(kernel: &Kernel, recorded: &[bool]) -> Vec<usize> {
 pub fn most_records(kernel: &Kernel, distinct: bool) -> Option<u64> {
     let plain = kernel.plain();
     let recorded = recorded_sums(&plain, distinct);
-    most(&plain, plain.body, &recorded)
-}
-
-fn most(kernel: &Kernel, block: Block, recorded: &[bool]) -> Option<u64> {
-    let mut total: u64 = 0;
-    for &inst in &kernel.block(block).insts {
-        let data = kernel.inst(inst);
-        let inner: Option<Vec<u64>> =
-            data.blocks.iter().map(|&inner| most(kernel, inner, recorded)).collect();
-        let inner = inner?.into_iter().max().unwrap_or(0);
-        let own = match data.op {
-            _ if recorded[inst.index()] => data.results.len() as u64,
-            Op::For if inner > 0 => {
-                let int = |i: usize| kernel.as_const(data.args[i]).and_then(Const::as_int);
-                inner.checked_mul(eval::trips(int(0)?, int(1)?, int(2)?))?
-            }
-            Op::While if inner > 0 => return None,
-            _ => inner,
-        };
-        total = total.checked_add(own)?;
-    }
-    Some(total)
+    plain.most(plain.body, &|inst| match recorded[inst.index()] {
+        true => Some(plain.inst(inst).results.len() as u64),
+        false => Some(0),
+    })
 }
 
 /// A kernel of the same parameters that makes as many records a thread and does nothing else, to count them before a launch.

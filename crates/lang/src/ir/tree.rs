@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Block, Def, Inst, Kernel, Op, Value, Values};
+use super::{Block, Const, Def, Inst, Kernel, Op, Value, Values, eval};
 
 /// What values of one kernel are in another.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,29 @@ impl ValueMap {
 }
 
 impl Kernel {
+    /// The most that one run of a block comes to, where `of` says what each instruction itself does and loops are counted; `None`
+    /// if it is not known, as where a loop that does any runs as often as the arguments say.
+    pub(crate) fn most(&self, block: Block, of: &impl Fn(Inst) -> Option<u64>) -> Option<u64> {
+        let mut total: u64 = 0;
+        for &inst in &self.block(block).insts {
+            let data = self.inst(inst);
+            let mut inner = 0;
+            for &block in &data.blocks {
+                inner = self.most(block, of)?.max(inner);
+            }
+            let inner = match data.op {
+                Op::For if inner > 0 => {
+                    let int = |i: usize| self.as_const(data.args[i]).and_then(Const::as_int);
+                    inner.checked_mul(eval::trips(int(0)?, int(1)?, int(2)?))?
+                }
+                Op::While if inner > 0 => return None,
+                _ => inner,
+            };
+            total = total.checked_add(of(inst)?)?.checked_add(inner)?;
+        }
+        Some(total)
+    }
+
     /// Every instruction in program order, each before those of the blocks it owns.
     pub fn instructions(&self) -> Vec<Inst> {
         let mut out = vec![];

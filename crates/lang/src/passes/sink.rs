@@ -6,7 +6,7 @@
 
 use rustc_hash::FxHashSet;
 
-use crate::ir::{Block, Inst, Kernel, Op, Value};
+use crate::ir::{Block, Def, Inst, Kernel, Op, Value};
 
 /// Which arrays an instruction touches, with what is in its blocks.
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(crate) fn sink(kernel: &mut Kernel, memory: impl Fn(Value) -> Value) {
 fn sunk(kernel: &Kernel, insts: &[Inst], memory: &impl Fn(Value) -> Value) -> Option<Vec<Inst>> {
     let is_store = |inst: Inst| {
         let data = kernel.inst(inst);
-        data.op == Op::Store && kernel.params.contains(&data.args[0])
+        data.op == Op::Store && matches!(kernel.value(data.args[0]).def, Def::Param(_))
     };
     if !insts.iter().any(|&inst| is_store(inst)) {
         return None;
@@ -43,6 +43,10 @@ fn sunk(kernel: &Kernel, insts: &[Inst], memory: &impl Fn(Value) -> Value) -> Op
     for &inst in insts {
         if is_store(inst) {
             held.push(inst);
+            continue;
+        }
+        if held.is_empty() {
+            order.push(inst);
             continue;
         }
         let mut touched = Touched::default();
