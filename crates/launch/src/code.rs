@@ -127,12 +127,11 @@ impl Code {
                 }
             }
             DeviceKind::Cuda(_) => {
-                let threads = grid.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-                let strided = threads > i32::MAX as u64
+                let work = self.work(grid, args);
+                let strided = work.threads() > i32::MAX as u64
                     || types(&self.ir).zip(args).any(|(ty, arg)| !cuda::is_plain(ty, arg));
                 let layout = if strided { Layout::Strided } else { Layout::Contiguous };
-                let work = self.work(grid, args);
-                let records = self.sharing(args).filter(|_| options.deterministic);
+                let records = if options.deterministic { self.sharing(args) } else { None };
                 let code = CudaOptions { layout, records };
                 match records {
                     Some(_) => self.recorder(device, code)?.launch(work, options.block),

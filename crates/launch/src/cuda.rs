@@ -35,7 +35,7 @@ pub(crate) struct Work<'a> {
 
 impl Work<'_> {
     pub(crate) fn threads(&self) -> u64 {
-        self.grid.iter().fold(1, |all, &length| all.saturating_mul(length as u64))
+        threads(self.grid)
     }
 
     /// Arguments for a launch that measures: it overwrites copies, too, and so is given some of its own.
@@ -46,6 +46,11 @@ impl Work<'_> {
         };
         self.args.iter().enumerate().map(own).collect()
     }
+}
+
+/// How many threads a grid has.
+pub(crate) fn threads(grid: &[i32]) -> u64 {
+    grid.iter().fold(1, |all, &length| all.saturating_mul(length as u64))
 }
 
 /// Threads of a launch, in blocks of so many.

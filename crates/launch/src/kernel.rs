@@ -11,6 +11,7 @@ use bullet_tensor::{Device, Tensor};
 use smallvec::SmallVec;
 
 use crate::code::Code;
+use crate::cuda::threads;
 use crate::error::{Result, argument};
 
 /// An argument for one parameter of the IR.
@@ -132,10 +133,7 @@ impl Kernel {
         let bytes = words.saturating_mul(4);
         let too_large = match device.gpu() {
             None => bytes > CPU_TAPE,
-            Some(_) => {
-                let threads = extents.iter().fold(1u64, |all, &length| all.saturating_mul(length as u64));
-                bytes.saturating_mul(threads) > device.driver().memory()?.total as u64 / 4
-            }
+            Some(_) => bytes.saturating_mul(threads(extents)) > device.driver().memory()?.total as u64 / 4,
         };
         if too_large { self.adjoint((active, overlapping, true)) } else { Ok(whole) }
     }

@@ -38,7 +38,17 @@ enum Room {
     /// So many at most.
     Known(u64),
     /// What this kernel counts.
-    Counted(Box<(ir::Kernel, Function)>),
+    Counted(Box<Counting>),
+}
+
+/// A kernel that counts records.
+#[derive(Debug)]
+struct Counting {
+    kernel: ir::Kernel,
+    tape: Tape,
+    /// How many parameters it counts records of.
+    arrays: usize,
+    function: Function,
 }
 
 impl Recorder {
@@ -58,7 +68,8 @@ impl Recorder {
             None => match order::counting(kernel, distinct) {
                 Ok(counting) => {
                     let function = Function::new(device, &counting, options)?;
-                    Room::Counted(Box::new((counting, function)))
+                    let (tape, arrays) = (Tape::of(&counting), order::summed(&counting, distinct).len());
+                    Room::Counted(Box::new(Counting { kernel: counting, tape, arrays, function }))
                 }
                 Err(diagnostic) => return Ok(Err(diagnostic)),
             },
@@ -91,20 +102,19 @@ impl Recorder {
     }
 
     /// The most records that a thread puts down.
-    fn count(&self, counting: &(ir::Kernel, Function), work: Work<'_>, all: Blocks) -> Result<u64> {
-        let (kernel, function) = counting;
-        let arrays = order::summed(kernel, self.sharing == Sharing::Distinct).len();
-        if arrays == 0 {
+    fn count(&self, counting: &Counting, work: Work<'_>, all: Blocks) -> Result<u64> {
+        let Counting { kernel, tape, arrays, function } = counting;
+        if *arrays == 0 {
             return Ok(0);
         }
         let device = self.function.device();
         let need = Need::new(device)?;
         let args = &work.to_measure()?;
-        function.launch_part(Work { kernel, tape: Tape::of(kernel), args, ..work }, all, &|packed| {
+        function.launch_part(Work { kernel, tape: *tape, args, ..work }, all, &|packed| {
             let (first, stride) = (0i64, all.threads as i64);
             packed.push(first).push(stride).push(0u32).push(need.ptr());
             packed.push(0u64).push(0u64).push(0u64);
-            (0..arrays).for_each(|_| _ = packed.push(0i64));
+            (0..*arrays).for_each(|_| _ = packed.push(0i64));
         })?;
         need.words()
     }
