@@ -115,8 +115,8 @@ class Driver:
 class Array:
     """An array of a case on the device, its gradient, and how both are reset."""
 
-    def __init__(self, driver, data, ndim, lanes):
-        self.driver, self.data, self.ndim, self.lanes = driver, data, ndim, lanes
+    def __init__(self, driver, data, ndim):
+        self.driver, self.data, self.ndim = driver, data, ndim
         self.first, self.memory = driver.upload(data), driver.alloc(data.nbytes)
         self.seed = self.gradient = 0
         if data.dtype == np.float32:
@@ -213,7 +213,7 @@ class Warp:
             return bytes(56)
         pointers = (value.gradient, 0) if gradient else (value.memory, value.gradient)
         shape = list(value.data.shape[: value.ndim])
-        strides = [stride for stride in value.data.strides[: value.ndim]]
+        strides = value.data.strides[: value.ndim]
         pad = [0] * (4 - value.ndim)
         return struct.pack("QQ4i4iii", *pointers, *shape, *pad, *strides, *pad, value.ndim, 0)
 
@@ -241,8 +241,7 @@ def measure(driver, kind, codes, size):
         made = {}
         for name, value in case.args.items():
             if isinstance(value, np.ndarray):
-                lanes = int(np.prod(value.shape[value.ndim - inner(case.types.get(name)) :])) if name in case.types else 1
-                value = Array(driver, value, value.ndim - inner(case.types.get(name)), lanes)
+                value = Array(driver, value, value.ndim - inner(case.types.get(name)))
             made[name] = value
         return made
 
