@@ -12,9 +12,7 @@ use smallvec::{SmallVec, smallvec};
 use super::array_of;
 use super::custom::inside;
 use super::memory::Memory;
-use crate::ir::{
-    Binary, Block, Builder, Compare, Const, Def, Inst, Kernel, Op, Type, Unary, Value, Values, eval,
-};
+use crate::ir::{Binary, Block, Builder, Compare, Def, Inst, Kernel, Op, Type, Unary, Value, Values};
 
 /// The fewest known runs that are cut.
 const MIN_RUNS: u64 = 64;
@@ -58,9 +56,7 @@ fn is_cut(kernel: &Kernel, inst: Inst, place: usize, memory: &Memory) -> bool {
         Def::Inst(inst, _) => before.contains(&inst),
         Def::Arg(..) => false,
     };
-    let int = |i: usize| kernel.as_const(data.args[i]).and_then(Const::as_int);
-    let is_short =
-        matches!((int(0), int(1), int(2)), (Some(a), Some(b), Some(c)) if eval::trips(a, b, c) < MIN_RUNS);
+    let is_short = kernel.trips(&data.args).is_some_and(|runs| runs < MIN_RUNS);
     !is_short
         && data.args.len() > 3
         && data.args[..3].iter().all(known)

@@ -33,6 +33,12 @@ impl ValueMap {
 }
 
 impl Kernel {
+    /// How often a loop of these bounds (`low, high, step, ..`) runs, if they are constants.
+    pub(crate) fn trips(&self, bounds: &[Value]) -> Option<u64> {
+        let int = |i: usize| self.as_const(bounds[i]).and_then(Const::as_int);
+        Some(eval::trips(int(0)?, int(1)?, int(2)?))
+    }
+
     /// The most that one run of a block comes to, where `of` says what each instruction itself does and loops are counted; `None`
     /// if it is not known, as where a loop that does any runs as often as the arguments say.
     pub(crate) fn most(&self, block: Block, of: &impl Fn(Inst) -> Option<u64>) -> Option<u64> {
@@ -44,10 +50,7 @@ impl Kernel {
                 inner = self.most(block, of)?.max(inner);
             }
             let inner = match data.op {
-                Op::For if inner > 0 => {
-                    let int = |i: usize| self.as_const(data.args[i]).and_then(Const::as_int);
-                    inner.checked_mul(eval::trips(int(0)?, int(1)?, int(2)?))?
-                }
+                Op::For if inner > 0 => inner.checked_mul(self.trips(&data.args)?)?,
                 Op::While if inner > 0 => return None,
                 _ => inner,
             };

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use bullet_ops::DType;
 
 use super::range::Ranges;
-use crate::ir::{Binary, Block, Const, Inst, InstData, Kernel, Op, Type, Unary, Value, Values, build, eval};
+use crate::ir::{Binary, Block, Const, Inst, InstData, Kernel, Op, Type, Unary, Value, Values, build};
 
 /// What makes two pure instructions the same.
 type Key = (Op, Values, Type);
@@ -290,10 +290,9 @@ impl Simplifier<'_> {
     }
 
     fn never_runs(&self, args: &[Value], counted: bool) -> bool {
-        let int = |i: usize| self.kernel.as_const(args[i]).and_then(|known| known.as_int());
         if !counted {
-            return int(0) == Some(0);
+            return self.kernel.as_const(args[0]).and_then(Const::as_int) == Some(0);
         }
-        matches!((int(0), int(1), int(2)), (Some(low), Some(high), Some(step)) if eval::trips(low, high, step) == 0)
+        self.kernel.trips(args) == Some(0)
     }
 }
