@@ -116,6 +116,7 @@ impl Writer {
         });
         self.number(options.tape_limit as u64);
         self.number(options.records.into());
+        self.number(options.sums.into());
     }
 
     fn meta(&mut self, meta: &Meta) {
@@ -197,7 +198,8 @@ impl<'a> Reader<'a> {
             2 => Lanes::Always,
             _ => return None,
         };
-        Some(Options { check, lanes, tape_limit: self.small()?, records: self.number()? != 0 })
+        let tape_limit = self.small()?;
+        Some(Options { check, lanes, tape_limit, records: self.number()? != 0, sums: self.number()? != 0 })
     }
 
     fn site(&mut self) -> Option<Site> {

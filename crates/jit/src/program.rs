@@ -38,11 +38,14 @@ pub struct Options {
     /// Whether updates whose order matters are recorded, for [`Program::launch_in_order`]: of kernels whose
     /// [order](bullet_lang::order::order) is `Records`. Only that launches such a program.
     pub records: bool,
+    /// Whether sums of several threads to one element may be made before they are added to it, in whatever order. That must not be
+    /// seen: what the kernel writes shares no memory with its other arrays.
+    pub sums: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30, records: false }
+        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30, records: false, sums: false }
     }
 }
 

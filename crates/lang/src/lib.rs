@@ -36,6 +36,7 @@ mod lower;
 pub mod order;
 mod passes;
 mod signature;
+pub mod sums;
 mod syntax;
 
 pub use diag::Diagnostics;

@@ -9,6 +9,7 @@ use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing};
 use bullet_lang::ir::{self, Effect};
 use bullet_lang::link::Linked;
 use bullet_lang::order::{Order, order, summed};
+use bullet_lang::sums;
 use bullet_tensor::{Device, DeviceKind, Tensor, access};
 use smallvec::SmallVec;
 
@@ -31,7 +32,9 @@ pub(crate) struct Code {
     /// As far as the order of updates can be seen: where arrays do not share memory, and where they may.
     orders: OnceLock<[Seen; 2]>,
     /// By the number of the [way](Way).
-    cpu: [OnceLock<Result<cpu::Program>>; 3],
+    cpu: [OnceLock<Result<cpu::Program>>; 4],
+    /// Whether a CPU may make sums of updates, where arrays share no memory.
+    sums: OnceLock<bool>,
     cuda: Mutex<Vec<Arc<cuda::Function>>>,
     recorders: Mutex<Vec<Arc<Recorder>>>,
 }
@@ -49,6 +52,8 @@ struct Seen {
 enum Way {
     /// In any order.
     Free,
+    /// In any order, and several as one.
+    Sums,
     /// By records that are applied in order.
     Records,
     /// One after the other.
@@ -65,6 +70,7 @@ impl Code {
             linked,
             orders: OnceLock::new(),
             cpu: Default::default(),
+            sums: OnceLock::new(),
             cuda: Mutex::default(),
             recorders: Mutex::default(),
         }
@@ -118,11 +124,11 @@ impl Code {
                             .into(),
                     ));
                 }
-                let way = if options.deterministic { self.way(args) } else { Way::Free };
+                let way = if options.deterministic { self.way(args) } else { self.free(args) };
                 match self.program(way) {
-                    Ok(program) => {
-                        program.launch(grid, args, way != Way::Free).map_err(|fault| self.explain(fault))
-                    }
+                    Ok(program) => program
+                        .launch(grid, args, options.deterministic && way != Way::Free)
+                        .map_err(|fault| self.explain(fault)),
                     Err(e) => Err(e.clone()),
                 }
             }
@@ -168,6 +174,12 @@ impl Code {
         }
     }
 
+    /// How any other launch runs threads on a CPU.
+    fn free(&self, args: &[Arg]) -> Way {
+        let sums = *self.sums.get_or_init(|| !sums::postponable(&self.ir.plain()).is_empty());
+        if sums && (self.ir.noalias || self.are_distinct(args)) { Way::Sums } else { Way::Free }
+    }
+
     /// How a deterministic launch runs threads on a CPU.
     fn way(&self, args: &[Arg]) -> Way {
         match self.seen(args) {
@@ -206,6 +218,7 @@ impl Code {
     fn program(&self, way: Way) -> &Result<cpu::Program> {
         let options = match way {
             Way::Free => Options::default(),
+            Way::Sums => Options { sums: true, ..Options::default() },
             Way::Records => Options { records: true, ..Options::default() },
             Way::Serial => Options { lanes: Lanes::Off, ..Options::default() },
         };

@@ -61,9 +61,12 @@ impl Emitter<'_> {
                 for (lane, &value) in args[first..].iter().enumerate() {
                     let value = self.value(value);
                     let at = self.ops.b.ins().iadd_imm_s(address, (lane * dtype.size()) as i64);
-                    let old = match self.recorded.get(inst.index()) {
-                        Some(true) => self.record(op, dtype, at, value),
-                        _ => self.ops.atomic(op, dtype, at, value),
+                    let old = if self.recorded.get(inst.index()) == Some(&true) {
+                        self.record(op, dtype, at, value)
+                    } else if self.add_later(inst, lane, at, value) {
+                        value
+                    } else {
+                        self.ops.atomic(op, dtype, at, value)
                     };
                     self.values[data.results[lane].index()] = Some(old);
                 }

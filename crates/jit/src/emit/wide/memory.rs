@@ -349,7 +349,9 @@ impl Emitter<'_> {
                 .skip(1)
                 .fold(scalars[0], |a, &b| self.ops.binary(ir::Binary::Add, dtype, a, b));
             let at = self.ops.b.ins().iadd_imm_s(address, (i * dtype.size()) as i64);
-            self.ops.atomic(Atomic::Add, dtype, at, sum);
+            if !self.add_later(inst, i, at, sum) {
+                self.ops.atomic(Atomic::Add, dtype, at, sum);
+            }
         }
     }
 

@@ -192,7 +192,7 @@ impl<'a> Emitter<'a> {
             tape: tape_place(kernel),
             recorded: distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct)),
             record_keys: vec![None; kernel.params.len()],
-            warp_sums: warp::likely(kernel),
+            warp_sums: warp::summed(kernel),
             constant: constant(kernel),
             names: names::Names::new(),
             texts: vec![None; kernel.value_count()],
