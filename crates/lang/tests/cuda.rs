@@ -276,7 +276,7 @@ fn emitted_sources_compile() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
         for (layout, sharing) in [(Layout::Contiguous, Sharing::Distinct), (Layout::Strided, Sharing::Any)] {
             for records in [None, Some(sharing)] {
-                let options = CudaOptions { layout, records };
+                let options = CudaOptions { layout, records, ..CudaOptions::default() };
                 sources.push(emitted(&entry.file_name().to_string_lossy(), &text, options));
             }
         }
