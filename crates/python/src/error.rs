@@ -4,7 +4,9 @@ use bullet_ops::ErrorKind as OpKind;
 use bullet_runtime::ErrorKind as RuntimeKind;
 use bullet_tensor::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyAssertionError, PyIndexError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyIndexError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError,
+};
 
 /// The exception for an error, with its text.
 pub(crate) fn exception(error: Error) -> PyErr {

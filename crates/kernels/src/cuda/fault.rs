@@ -97,7 +97,9 @@ impl Faults {
         known.retain(|codes| Arc::strong_count(&codes.explain) > 1 || codes.has(pending));
         let first = *next;
         *next = first.checked_add(count).ok_or_else(|| {
-            Error::unsupported("this process has compiled more places where kernels may fail than it can count")
+            Error::unsupported(
+                "this process has compiled more places where kernels may fail than it can count",
+            )
         })?;
         known.push(Codes { first, count, explain });
         Ok(first)
@@ -129,7 +131,8 @@ impl Faults {
             }
             _ => (ErrorKind::Index, format!("index {value} is out of bounds for axis with size {bound}")),
         };
-        let found = format!("{what}; found on {device} by an earlier operation, whose result is not to be used");
+        let found =
+            format!("{what}; found on {device} by an earlier operation, whose result is not to be used");
         Some(Error::new(kind, found))
     }
 }

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bullet_ops::{DType, Layout};
 use bullet_runtime::jit::{GpuInfo, Program, Tier};
 use bullet_runtime::{
-    Buffer, Device, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result,
-    StreamId,
+    Buffer, Device, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result, StreamId,
 };
 
 use super::fault::{Explain, Faults};
