@@ -215,7 +215,7 @@ impl<'a> Lower<'a> {
                 (_, declared) => declared,
             };
             let value = match ty {
-                Ok(Ty::Any | Ty::Array(value::Element::Any, _)) => {
+                Ok(Ty::Any | Ty::Open(_) | Ty::Array(value::Element::Any, _)) => {
                     let _: Result<()> = self.error_hint(
                         annotation.span,
                         "a kernel of generic types cannot be compiled by itself",
@@ -267,7 +267,7 @@ impl<'a> Lower<'a> {
                 });
                 Val::Struct(id, fields.collect::<Result<_>>()?)
             }
-            Ty::Any => Val::Bad,
+            Ty::Open(_) | Ty::Any => Val::Bad,
         })
     }
 

@@ -150,6 +150,7 @@ const USED: &[&str] = &[
     "dim3",
     "faults",
     "gridDim",
+    "leads_sum",
     "llabs",
     "llmax",
     "llmin",
