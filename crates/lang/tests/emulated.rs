@@ -24,6 +24,7 @@ const THREADS: usize = 7;
 /// What CUDA has and C++ has not, for one thread after the other.
 const DEVICE: &str = r#"
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -308,7 +309,8 @@ fn faulty_text(number: usize, kernel: &Kernel, options: CudaOptions) -> String {
     let (text, strides) = (source(&[kernel], options).replace("extern \"C\" ", ""), options.layout);
     let [wide, narrow] = if strides == Layout::Strided { [", {5, 1}", ", {1}"] } else { ["", ""] };
     format!(
-        "namespace k{number} {{\n{text}\nvoid run() {{\n    double x[15], out[6] = {{}};\n    for (int i = 0; i < 15; ++i) x[i] = i;\n    \
+        "namespace k{number} {{\n{text}\nstatic_assert(sizeof(Faults) == 40 && offsetof(Faults, first) == 16 && offsetof(Faults, grid) \
+         == 20);\nvoid run() {{\n    double x[15], out[6] = {{}};\n    for (int i = 0; i < 15; ++i) x[i] = i;\n    \
          Fault cell = {{}};\n    const Faults faults = {{&cell, 0, 40, {{THREADS, 1, 1, 1}}}};\n    launch([&] {{ k(THREADS, \
          Array2<double>{{x, {{3, 5}}{wide}}}, Array1<double>{{out, {{6}}{narrow}}}, 2, faults); }});\n    fwrite(&cell, \
          sizeof cell, 1, stdout);\n    fwrite(out, sizeof out, 1, stdout);\n}}\n}}\n"

@@ -138,6 +138,22 @@ mod tests {
     }
 
     #[test]
+    fn the_argument_is_laid_out_as_the_text_has_it() {
+        struct Nothing;
+        impl Explain for Nothing {
+            fn explain(&self, _: &Report) -> runtime::Error {
+                runtime::Error::launch("")
+            }
+        }
+        let faults = Faults { cell: DevicePtr(0x1234_5678_9abc), first: 40, words: Arc::new(Nothing) };
+        let bytes = faults.argument(&[7, 3], 1 << 33);
+        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());
+        assert_eq!((bytes.len(), long(0), long(8)), (40, 0x1234_5678_9abc, 1 << 33));
+        assert_eq!([16, 20, 24, 28, 32].map(word), [40, 7, 3, 1, 1]);
+    }
+
+    #[test]
     fn what_is_reported_has_the_words_of_a_cpu() {
         let definition = Definition {
             kind: Kind::Kernel,
