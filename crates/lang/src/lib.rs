@@ -10,6 +10,7 @@
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
 //!   emit      CUDA C++
 //! fault       what may stop a thread, where, and the words for it, the same on every device
+//! host        one call of a function on the host, interpreted
 //! interp      runs IR slowly and exactly, in f64 or with derivatives: the oracle of all of it
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod adjoint;
 pub mod diag;
 pub mod emit;
 pub mod fault;
+pub mod host;
 pub mod interp;
 pub mod ir;
 mod library;
@@ -65,7 +67,7 @@ pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kerne
     if !errors.is_empty() {
         return Err(Diagnostics::new(file, text, errors));
     }
-    let library = library::load(&mut module.names, 1);
+    let library = library::of_module(&mut module);
     let program = lower::Program::new(&module, &library);
     match lower_all(&program, options) {
         Ok(kernels) => Ok(kernels.into_iter().map(|(kernel, _)| kernel).collect()),
@@ -91,7 +93,7 @@ pub fn compile_kernel(
     if !errors.is_empty() {
         return fail(errors);
     }
-    let library = library::load(&mut module.names, 1);
+    let library = library::of_module(&mut module);
     let mut program = lower::Program::new(&module, &library);
     let missing = || vec![diag::Diagnostic::new(Default::default(), format!("there is no kernel `{name}`"))];
     if !program.only(name, types) {

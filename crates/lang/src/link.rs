@@ -187,6 +187,7 @@ fn scopes<'a>(
                     }
                 }
                 Binding::Builtin(path) => {
+                    names.intern(library::last(path));
                     scope.namespaces.insert(symbol, path.clone());
                 }
                 Binding::Functions(indices) => {

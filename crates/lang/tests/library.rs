@@ -292,11 +292,9 @@ fn angles_lead_back_to_the_rotation() {
         close(&found[4..], &[0.4, -0.7, 1.1], 1e-14);
         check_gradient(&body, &[0.4, -0.7, 1.1]);
     }
-    let body = format!(
-        "q = wp.quat_rpy(x[0], x[1], x[2])\ne = wp.quat_from_euler(wp.vec3(x[0], x[1], x[2]), 0, 1, 2)\nf = wp.quat_to_rpy(q)\n\
-         for c in range(4):\n    out[c] = q[c] - e[c]\nout[4] = f[0]\nout[5] = f[1]\nout[6] = f[2]"
-    );
-    close(&values(DType::F32, &body, &[0.3, -0.5, 0.9]), &[0.0, 0.0, 0.0, 0.0, 0.3, -0.5, 0.9], 1e-6);
+    let body = "q = wp.quat_rpy(x[0], x[1], x[2])\ne = wp.quat_from_euler(wp.vec3(x[0], x[1], x[2]), 0, 1, 2)\nf = wp.quat_to_rpy(q)\n\
+         for c in range(4):\n    out[c] = q[c] - e[c]\nout[4] = f[0]\nout[5] = f[1]\nout[6] = f[2]";
+    close(&values(DType::F32, body, &[0.3, -0.5, 0.9]), &[0.0, 0.0, 0.0, 0.0, 0.3, -0.5, 0.9], 1e-6);
     // Where the middle angle makes the other two one: the rotation is right, whatever they are.
     let locked = "q = wp.quat_from_euler(wp.vec3d(x[0], x[1], x[2]), 0, 1, 2)\ne = wp.quat_to_euler(q, 0, 1, 2)\n\
                   p = wp.quat_from_euler(e, 0, 1, 2)\nout[0] = wp.abs(wp.dot(p, q))";
@@ -349,6 +347,19 @@ fn frames_of_twists_and_wrenches() {
     let x = random(14, 8);
     close(&values(DType::F64, body, &x), &[0.0; 8], 1e-14);
     check_gradient(body, &x);
+}
+
+#[test]
+fn functions_may_have_other_names() {
+    let text = "from bullet_core.lang import kernel, array, norm_l1 as size, vec2\n@kernel\ndef k(x: array(dtype=float), out: \
+                array(dtype=float)):\n    out[0] = size(vec2(x[0], x[1]))\n";
+    let kernel = compile("test.py", text, Options::default()).unwrap_or_else(|e| panic!("{e}")).remove(0);
+    assert_eq!(stored(&kernel, DType::F32, &[1.0, -2.0])[0], 3.0);
+    // One's own come first.
+    let text = "import bullet_core.lang as wp\n@wp.func\ndef norm_l1(x: float):\n    return 7.0\n@wp.kernel\ndef k(x: \
+                wp.array(dtype=float), out: wp.array(dtype=float)):\n    out[0] = norm_l1(x[0]) + wp.norm_l1(wp.vec2(x[0]))\n";
+    let kernel = compile("test.py", text, Options::default()).unwrap_or_else(|e| panic!("{e}")).remove(0);
+    assert_eq!(stored(&kernel, DType::F32, &[1.0])[0], 9.0);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) struct Code {
     /// As far as the order of updates can be seen: where arrays do not share memory, and where they may.
     orders: OnceLock<[Seen; 2]>,
     /// Whether a thread on a GPU may report a fault, without and with checks of indices.
-    may_fail: OnceLock<[bool; 2]>,
+    may_fail: [OnceLock<bool>; 2],
     /// By the number of the [way](Way).
     cpu: [OnceLock<Result<cpu::Program>>; 3],
     cuda: Mutex<Vec<Arc<cuda::Function>>>,
@@ -67,7 +67,7 @@ impl Code {
             ir,
             linked,
             orders: OnceLock::new(),
-            may_fail: OnceLock::new(),
+            may_fail: Default::default(),
             cpu: Default::default(),
             cuda: Mutex::default(),
             recorders: Mutex::default(),
@@ -147,11 +147,10 @@ impl Code {
 
     /// Whether a thread of such a launch may report a fault on a GPU.
     pub(crate) fn may_fail(&self, options: LaunchOptions) -> bool {
-        let any = |debug| {
-            let checks = checks(LaunchOptions { debug, ..options });
-            !sites(&self.ir, CudaOptions { checks, ..CudaOptions::default() }).is_empty()
-        };
-        self.may_fail.get_or_init(|| [false, true].map(any))[usize::from(options.debug)]
+        *self.may_fail[usize::from(options.debug)].get_or_init(|| {
+            let options = CudaOptions { checks: checks(options), ..CudaOptions::default() };
+            !sites(&self.ir, options).is_empty()
+        })
     }
 
     /// What a GPU is told of a launch.

@@ -27,6 +27,19 @@ fn offered(part: &str) -> impl Iterator<Item = &str> {
     defined.filter(|name| !name.starts_with('_'))
 }
 
+/// What a path of names ends in.
+pub(crate) fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// What a module uses, by any name; its own functions have scope 0.
+pub(crate) fn of_module(module: &mut Module) -> Vec<Module> {
+    for import in &module.imports {
+        module.names.intern(last(&import.path));
+    }
+    load(&mut module.names, 1)
+}
+
 /// The parts with functions whose names are among these, and what those use; their functions' scopes count from `scope`.
 pub(crate) fn load(names: &mut Names, scope: usize) -> Vec<Module> {
     let (mut loaded, mut modules) = (FxHashSet::default(), vec![]);

@@ -154,7 +154,7 @@ fn mangle(data: Data, out: &mut String) {
 }
 
 /// Of what a launch calls an element.
-fn data_of(element: &signature::Element) -> Data {
+pub(super) fn data_of(element: &signature::Element) -> Data {
     let form = match &element.dims[..] {
         [] => Form::Scalar,
         [4] if element.name.starts_with("quat") => Form::Quat,
