@@ -5,13 +5,14 @@
 //! cache's folder is; the cache checks that a file is whole.
 
 use bullet_lang::diag::Span;
+use bullet_lang::fault::{Place, Site};
 use bullet_lang::ir::Kernel;
 use bullet_ops::DType;
 use bullet_runtime::jit::cache::{Cache, Key};
 
 use crate::compile::{Code, target_name};
 use crate::host::Print;
-use crate::program::{Error, Lanes, Meta, Options, Place, Program, Site};
+use crate::program::{Error, Lanes, Meta, Options, Program};
 
 /// Changes with the layout of images.
 const MAGIC: &[u8; 8] = b"BLTCPU01";

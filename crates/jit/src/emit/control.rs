@@ -10,7 +10,6 @@ use super::Emitter;
 use super::scalar::{register, trusted};
 use crate::abi::Function;
 use crate::host::Print;
-use crate::program::Site;
 
 impl Emitter<'_> {
     /// The instructions of a block.
@@ -84,13 +83,12 @@ impl Emitter<'_> {
             Op::Push(_) => self.push(args[0]),
             Op::Pop(_) => self.pop(inst),
             Op::Print(text) => self.print(inst, text),
-            Op::Assert(text) => {
+            Op::Assert(_) => {
                 let good = self.value(args[0]);
-                self.sites.push(Site::Assert { text: kernel.text(text).into(), span: data.span });
-                let zero = self.ops.int(I32, 0);
-                self.unless_fault(good, self.sites.len() as u32 - 1, zero);
+                let (site, zero) = (self.site(inst), self.ops.int(I32, 0));
+                self.unless_fault(good, site, zero);
             }
-            Op::Within(text) => self.within(inst, text),
+            Op::Within(_) => self.within(inst),
             // `refuse` names every op: what is left does nothing here.
             _ => {}
         }

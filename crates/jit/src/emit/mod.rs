@@ -4,6 +4,7 @@
 //! carry are arguments of blocks. Memory is checked and addressed by [`frame`]; [`scalar`] has single operations.
 
 use bullet_lang::adjoint::Tape;
+use bullet_lang::fault::Site;
 use bullet_lang::ir::{self, Inst, Kernel, Op, Space};
 use bullet_lang::order;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -16,7 +17,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::abi::{Context, Function};
 use crate::host::Print;
-use crate::program::{Error, Options, Site};
+use crate::program::{Error, Options};
 use frame::Frame;
 use lanes::LANES;
 use scalar::{Ops, trusted};
