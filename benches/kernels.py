@@ -75,6 +75,13 @@ if not cold:
         wp.launch(k.arithmetic, dim=n, inputs=[x, y, out, 1.5], **device)
     grads = {out: wp.array(np.ones(n, np.float32))}
     result["arithmetic_adjoint_ms"] = 1e3 * best(lambda: tape.backward(grads=grads), 5)
+    total = wp.zeros(1, dtype=float)
+    result["total_ms"] = 1e3 * best(lambda: wp.launch(k.total, dim=n, inputs=[x, total], **device), 5)
+    weights = wp.array(np.array([0.5, 0.1], np.float32), requires_grad=True)
+    tape = wp.Tape()
+    with tape:
+        wp.launch(k.neuron, dim=n, inputs=[x, weights, out], **device)
+    result["neuron_adjoint_ms"] = 1e3 * best(lambda: tape.backward(grads=grads), 5)
 print(json.dumps(result))
 """
 
@@ -104,11 +111,23 @@ def loop_linear(x: wp.array(dtype=float), out: wp.array(dtype=float)):
     for k in range(100):
         state = state * 0.99 + 0.01 * float(k)
     out[i] = state
+
+
+@wp.kernel
+def total(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    wp.atomic_add(out, 0, x[i] * x[i])
+
+
+@wp.kernel
+def neuron(x: wp.array(dtype=float), weights: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    out[i] = wp.tanh(weights[0] * x[i] + weights[1])
 '''
 
 WORDS = {
     "first_launch_ms": "fresh process: import to first launch done, behind NumPy",
-    "cold_compile_ms": "first launch, nothing cached: ours compiles the kernel, Warp its module of five",
+    "cold_compile_ms": "first launch, nothing cached: ours compiles the kernel, Warp its module of seven",
     "launch_us": "launch, n = 1",
     "forward_backward_us": "forward and backward by the tape, n = 1",
     "math_ms": "2^20 threads: math",
@@ -116,6 +135,8 @@ WORDS = {
     "loop_linear_ms": "2^20 threads: 100 steps of a product and a sum",
     "arithmetic_ms": "2^20 threads: arithmetic",
     "arithmetic_adjoint_ms": "2^20 threads: adjoint of arithmetic",
+    "total_ms": "2^20 threads: a sum of all by atomics",
+    "neuron_adjoint_ms": "2^20 threads: adjoint of a kernel with two weights that all read",
 }
 
 

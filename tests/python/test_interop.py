@@ -1,6 +1,7 @@
 """Memory that comes and goes without a copy, and the objects that keep it."""
 
 import copy
+import ctypes
 import gc
 import pickle
 import threading
@@ -113,6 +114,35 @@ def test_dlpack_capsules_are_consumed_once_and_freed_unconsumed():
         bc.ones(1000).__dlpack__()
         bc.ones(1000).__dlpack__(max_version=(1, 0))
     assert bc.memory_stats()["used"] == before
+
+
+def test_dlpack_devices_that_differ_are_refused():
+    """What an object says of its device must be what its memory says."""
+    a = bc.ones(3, device="cpu")
+
+    class Elsewhere:
+        __dlpack__ = a.__dlpack__
+
+        def __dlpack_device__(self):
+            return (14, 0)
+
+    with pytest.raises(BufferError, match="device type 14"):
+        bc.from_dlpack(Elsewhere())
+    capsule = a.__dlpack__()
+    # `DLTensor.device` lies behind the pointer to the data.
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    ctypes.c_int.from_address(get(capsule, b"dltensor") + 8).value = 14
+
+    class Other:
+        def __dlpack__(self, **_):
+            return capsule
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    with pytest.raises(BufferError, match="device type 14"):
+        bc.from_dlpack(Other())
 
 
 def test_asarray_copies_only_where_it_must():

@@ -303,17 +303,8 @@ pub(crate) fn import(obj: &Bound<'_, PyAny>) -> PyResult<Tensor> {
             obj.get_type()
         )));
     }
-    let (kind, ordinal): (i32, i32) = obj.call_method0("__dlpack_device__")?.extract()?;
-    let device = match kind {
-        CPU | CUDA_HOST => Device::cpu(),
-        CUDA | CUDA_MANAGED => Device::parse(&format!("cuda:{ordinal}")).map_err(error::runtime)?,
-        other => {
-            return Err(PyBufferError::new_err(format!(
-                "memory of DLPack's device type {other} cannot be taken over; expected the host's (1, 3) or that of a CUDA \
-                 device (2, 13); copy it there first"
-            )));
-        }
-    };
+    let announced: (i32, i32) = obj.call_method0("__dlpack_device__")?.extract()?;
+    let device = named_device(announced)?;
     let options = PyDict::new(py);
     if device.gpu().is_some() {
         options.set_item("stream", device.native_stream().map_err(error::runtime)?)?;
@@ -343,10 +334,22 @@ pub(crate) fn import(obj: &Bound<'_, PyAny>) -> PyResult<Tensor> {
         }
         Consumed { managed, versioned: own == VERSIONED }
     };
-    over(consumed, &device)
+    over(consumed, announced, &device)
 }
 
-fn over(consumed: Consumed, device: &Device) -> PyResult<Tensor> {
+/// The device of DLPack's type and number.
+fn named_device((kind, ordinal): (i32, i32)) -> PyResult<Device> {
+    match kind {
+        CPU | CUDA_HOST => Ok(Device::cpu()),
+        CUDA | CUDA_MANAGED => Device::parse(&format!("cuda:{ordinal}")).map_err(error::runtime),
+        other => Err(PyBufferError::new_err(format!(
+            "memory of DLPack's device type {other} cannot be taken over; expected the host's (1, 3) or that of a CUDA \
+             device (2, 13); copy it there first"
+        ))),
+    }
+}
+
+fn over(consumed: Consumed, announced: (i32, i32), device: &Device) -> PyResult<Tensor> {
     // SAFETY: the structure lives until it is deleted.
     let (tensor, flags) = unsafe {
         if consumed.versioned {
@@ -362,6 +365,12 @@ fn over(consumed: Consumed, device: &Device) -> PyResult<Tensor> {
             (&consumed.managed.cast::<Plain>().as_ref().tensor, 0)
         }
     };
+    if tensor.device != announced && named_device(tensor.device)? != *device {
+        return Err(PyBufferError::new_err(format!(
+            "__dlpack_device__ says {announced:?}, but __dlpack__ gives memory of {:?}; both must be of one device",
+            tensor.device
+        )));
+    }
     let dtype = DType::ALL
         .into_iter()
         .find(|&d| element(d) == tensor.dtype)

@@ -184,7 +184,7 @@ impl Main<'_> {
             self.line("CHECK(cudaMemset(tape_need, 0, sizeof need));");
             let list = args.join(", ");
             self.line("// Without a tape the launch only measures it. It may write to what it takes a copy of, as below.");
-            self.line(&format!("{function}<<<{blocks}, 128>>>({list}, tape_words, 0, tape_need);"));
+            self.line(&format!("::{function}<<<{blocks}, 128>>>({list}, tape_words, 0, tape_need);"));
             self.line("CHECK(cudaMemcpy(&need, tape_need, sizeof need, cudaMemcpyDeviceToHost));");
             self.line(&format!("CHECK(cudaMalloc(&tape_words, {threads} * sizeof need * (need + 1)));"));
             for (number, &param) in kernel.params.iter().enumerate().take(ones) {
@@ -197,7 +197,7 @@ impl Main<'_> {
             }
             args.extend(["tape_words", "need", "tape_need"].map(String::from));
         }
-        self.line(&format!("{function}<<<{blocks}, 128>>>({});", args.join(", ")));
+        self.line(&format!("::{function}<<<{blocks}, 128>>>({});", args.join(", ")));
         self.line("CHECK(cudaGetLastError());");
         self.line("CHECK(cudaDeviceSynchronize());");
         if !sites.is_empty() {
