@@ -43,6 +43,7 @@ mod stmt;
 
 pub use names::symbol;
 pub use records::{CHUNK, FOLD, fold_source};
+pub(crate) use records::number as record_number;
 pub use standalone::standalone;
 
 /// How arrays lie in memory.
@@ -91,7 +92,7 @@ pub(crate) enum TapePlace {
 }
 
 /// Where a kernel's tape is, and so whether it takes arguments for it.
-fn tape_place(kernel: &Kernel) -> TapePlace {
+pub(crate) fn tape_place(kernel: &Kernel) -> TapePlace {
     match Tape::of(kernel) {
         Tape::Words(0) => TapePlace::None,
         Tape::Words(words) if words <= OWN_TAPE => TapePlace::Own(words),
@@ -144,7 +145,7 @@ pub fn alignment(array: ArrayType) -> usize {
 }
 
 /// How many scalars of a contiguous array's elements are read or written at once: 4, 2 or 1, in at most 16 bytes.
-fn at_once(array: ArrayType) -> usize {
+pub(crate) fn at_once(array: ArrayType) -> usize {
     let fits = |width: u16| {
         array.pitch == array.lanes
             && array.lanes.is_multiple_of(width)
