@@ -1,11 +1,12 @@
 //! Arithmetic, comparisons and conversions: each op of the IR in a few instructions.
 
 use bullet_ops::DType;
+use rustc_hash::FxHashSet;
 
 use super::asm::{Class, Operand, arithmetic, bits, moves, put};
 use super::math::{Function, Math};
 use super::{Emitter, Key};
-use crate::ir::{Binary, Compare, Inst, Op, Unary, eval};
+use crate::ir::{Binary, Block, Compare, Inst, Op, Unary, Value, eval};
 
 /// Whether values are kept in more bits than they have.
 fn is_narrow(dtype: DType) -> bool {
@@ -51,6 +52,14 @@ impl Emitter<'_> {
         let value = match data.op {
             Op::Tid(axis) => self.tid(axis),
             Op::Dim(axis) => self.length(data.args[0], axis),
+            Op::Binary(Binary::Mul) if self.sums.remove(&result) => {
+                let factors = [self.get(data.args[0]), self.get(data.args[1])];
+                self.products.insert(result, factors);
+                return;
+            }
+            Op::Binary(Binary::Add) if matches!(dtype, DType::F32 | DType::F64) => {
+                self.sum(dtype, data.args[0], data.args[1])
+            }
             op => {
                 let args: Vec<Operand> = data.args.iter().map(|&arg| self.get(arg)).collect();
                 match op {
@@ -66,6 +75,38 @@ impl Emitter<'_> {
         };
         let value = if eval::rounds(data.op) { self.rounded(dtype, value) } else { value };
         self.values[result.index()] = Some(value);
+    }
+
+    /// A sum, with the product that one of its sides may be.
+    fn sum(&mut self, dtype: DType, a: Value, b: Value) -> Operand {
+        for (product, other) in [(a, b), (b, a)] {
+            if let Some([x, y]) = self.products.remove(&product) {
+                let other = self.get(other);
+                return self.op("fma.rn", dtype, &[x, y, other]);
+            }
+        }
+        let args = [self.get(a), self.get(b)];
+        self.op("add", dtype, &args)
+    }
+
+    /// Finds the products of a block that become part of a sum in it.
+    pub(super) fn find_sums(&mut self, block: Block) {
+        let kernel = self.kernel;
+        let mut products = FxHashSet::default();
+        for &inst in &kernel.block(block).insts {
+            let data = kernel.inst(inst);
+            match data.op {
+                Op::Binary(Binary::Mul) => {
+                    let result = data.results[0];
+                    let fits = matches!(kernel.dtype(result), DType::F32 | DType::F64);
+                    products.extend((fits && self.uses[result.index()] == 1).then_some(result));
+                }
+                Op::Binary(Binary::Add) => {
+                    self.sums.extend(data.args.iter().filter(|arg| products.contains(*arg)));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The instruction of this name for a dtype.
@@ -202,13 +243,13 @@ impl Emitter<'_> {
         }
         let packed = self.packed(dtype, x);
         let value = self.unpacked(dtype, packed);
-        self.packed.insert(value, packed);
+        self.packed.insert((dtype, value), packed);
         value
     }
 
     /// The 16 bits of a float as memory has them, of bf16 the low ones of 32.
     pub(super) fn packed(&mut self, dtype: DType, x: Operand) -> Operand {
-        if let Some(&packed) = self.packed.get(&x) {
+        if let Some(&packed) = self.packed.get(&(dtype, x)) {
             return packed;
         }
         let x = self.asm.in_reg(dtype, x);

@@ -79,13 +79,13 @@ impl Operand {
 impl fmt::Display for Operand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Operand::Reg(class, number) => write!(f, "%{}{number}", class.letter()),
+            Operand::Reg(class, number) => write!(f, "{}{number}", class.letter()),
             Operand::Int(n) => write!(f, "{n}"),
             Operand::Single(bits) => write!(f, "0f{bits:08X}"),
             Operand::Double(bits) => write!(f, "0d{bits:016X}"),
             Operand::Name(stem, number) => write!(f, "${stem}{number}"),
-            Operand::Arg(number) => write!(f, "%x{number}"),
-            Operand::Result => f.write_str("%y"),
+            Operand::Arg(number) => write!(f, "x{number}"),
+            Operand::Result => f.write_str("y"),
         }
     }
 }
@@ -135,16 +135,22 @@ macro_rules! put {
 pub(super) use put;
 
 /// The text of one function, and the registers that it has so far.
-#[derive(Default)]
 pub(super) struct Asm {
     pub(super) text: String,
     counts: [u32; 4],
     labels: u32,
+    /// Whether mathematical functions of some length stand where they are used.
+    pub(super) in_place: bool,
     /// The functions of ours that it calls.
     pub(super) calls: Vec<super::math::Function>,
 }
 
 impl Asm {
+    /// Of an empty function, with or without other functions' text in it.
+    pub(super) fn new(in_place: bool) -> Asm {
+        Asm { text: String::new(), counts: [0; 4], labels: 0, in_place, calls: vec![] }
+    }
+
     /// A line.
     pub(super) fn line(&mut self, text: fmt::Arguments<'_>) {
         // A string takes everything.
@@ -231,7 +237,7 @@ impl Asm {
         for class in Class::ALL {
             let count = self.counts[class as usize];
             if count > 0 {
-                let _ = writeln!(out, ".reg .{} %{}<{count}>;", class.ty(), class.letter());
+                let _ = writeln!(out, ".reg .{} {}<{count}>;", class.ty(), class.letter());
             }
         }
         out

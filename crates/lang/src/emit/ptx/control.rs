@@ -9,6 +9,7 @@ impl Emitter<'_> {
     pub(super) fn block(&mut self, block: Block) {
         let kernel = self.kernel;
         let outer = self.order.len();
+        self.find_sums(block);
         for &inst in &kernel.block(block).insts {
             self.inst(inst);
         }

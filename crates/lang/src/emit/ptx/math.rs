@@ -1,6 +1,7 @@
 //! Mathematical functions: each written once for f32 and f64, as a reduction of the range and a polynomial.
 //!
-//! Short functions of f32 stand in the place where they are used; the others are functions of the module, of which each has one copy.
+//! Short functions stand in the place where they are used ([`Stands`]); the others are functions of the module, of which each has one
+//! copy.
 //! f32 takes the [fits](bullet_ops::fits) of the CPU; f64's were fitted in the same way. Infinities, NaN, denormals and signs of
 //! zero are as IEEE functions have them. `tests/ptx.rs` states the errors: few units in the last place.
 
@@ -20,6 +21,20 @@ pub(super) enum Function {
     Reduce,
 }
 
+/// Where the text of a function stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stands {
+    /// Wherever it is used: it is an instruction or a few.
+    InPlace,
+    /// There, too, if a kernel uses [`FEW`] such at most: a call costs some cycles and what a compiler sees.
+    InPlaceIfFew,
+    /// In a function of the module.
+    Apart,
+}
+
+/// How many copies of functions of some tens of instructions a kernel may have.
+pub(super) const FEW: usize = 4;
+
 impl Function {
     pub(super) fn is_double(self) -> bool {
         match self {
@@ -36,15 +51,13 @@ impl Function {
         }
     }
 
-    /// Whether it is so short that its text stands where it is used.
-    fn is_short(self) -> bool {
+    /// Where its text stands.
+    pub(super) fn place(self) -> Stands {
+        use Unary::{Ceil, Cos, Exp, Floor, Log, Log2, Log10, Rint, Round, Sin, Sqrt, Trunc};
         match self {
-            Function::Unary(op, double) => {
-                use Unary::{Ceil, Cos, Exp, Floor, Log, Log2, Log10, Rint, Round, Sin, Sqrt, Trunc};
-                matches!(op, Sqrt | Floor | Ceil | Round | Rint | Trunc)
-                    || !double && matches!(op, Exp | Log | Log2 | Log10 | Sin | Cos)
-            }
-            _ => false,
+            Function::Unary(Sqrt | Floor | Ceil | Round | Rint | Trunc, _) => Stands::InPlace,
+            Function::Unary(Exp | Log | Log2 | Log10 | Sin | Cos, false) => Stands::InPlaceIfFew,
+            _ => Stands::Apart,
         }
     }
 
@@ -72,14 +85,14 @@ impl Function {
 
     /// Its definition; what it calls joins `calls`.
     fn define(self, calls: &mut Vec<Function>) -> String {
-        let mut asm = Asm::default();
+        let mut asm = Asm::new(true);
         let args: Vec<Operand> = (0..self.arguments()).map(Operand::Arg).collect();
         let mut math = Math::new(&mut asm, self.is_double());
         let y = math.body(self, &args);
         math.asm.set(Operand::Result, if self.is_double() { "mov.f64" } else { "mov.f32" }, &[y]);
         let ty = if self.is_double() { "b64" } else { "b32" };
         let list: Vec<String> = args.iter().map(|arg| format!(".reg .{ty} {arg}")).collect();
-        let mut out = format!(".func (.reg .{ty} %y) {}({})\n{{\n", self.name(), list.join(","));
+        let mut out = format!(".func (.reg .{ty} y) {}({})\n{{\n", self.name(), list.join(","));
         out += &asm.registers();
         out += &asm.text;
         out += "ret;\n}\n";
@@ -175,7 +188,12 @@ impl Math<'_> {
 
     /// What a function gives here: in place, or by a call.
     pub(super) fn use_of(&mut self, function: Function, args: &[Operand]) -> Operand {
-        if function.is_short() {
+        let here = match function.place() {
+            Stands::InPlace => true,
+            Stands::InPlaceIfFew => self.asm.in_place,
+            Stands::Apart => false,
+        };
+        if here {
             return self.body(function, args);
         }
         self.asm.calls.push(function);

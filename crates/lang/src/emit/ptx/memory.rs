@@ -75,7 +75,7 @@ impl Emitter<'_> {
             DType::Bool => self.asm.test("ne.u32", raw, Operand::Int(0)),
             DType::F16 | DType::BF16 => {
                 let value = self.unpacked(dtype, raw);
-                self.packed.insert(value, raw);
+                self.packed.insert((dtype, value), raw);
                 value
             }
             _ => raw,

@@ -14,15 +14,16 @@
 //! Registers are as many as there are values: `ptxas`, or the driver, allocates them, schedules, and unrolls. They have no type but a
 //! width ([`asm::Class`]), so that a bitcast is nothing. Integers of 8 and 16 bits lie extended in 32; floats of 16 bits are
 //! computed with as f32 and rounded behind each operation. A loop's and a branch's results are registers that several places assign
-//! to, which is all that is left of SSA. Products and sums have no rounding of their own, so that they become one instruction as NVRTC has
-//! it; mathematical functions say `.rn` everywhere and mean it.
+//! to, which is all that is left of SSA. A product that is used once, in a sum, is one instruction with it, as NVRTC has it; the others
+//! say no rounding, so that `ptxas` may do the same with differences. Mathematical functions say `.rn` everywhere and mean it.
 //!
 //! Parameters and what follows from them alone (addresses of arrays, strides in bytes, the thread's place) are read and computed at the
 //! head of the function, where all of it sees them. Addresses of elements are computed once in a block and those within.
 //!
 //! A value that goes on the tape outside of every loop does so once: it stays in a register.
 //!
-//! Names of ours begin with `$` or `%`, which no identifier of Python does.
+//! Names of a module begin with `$`, which no identifier of Python does; a kernel may be called as a register, which belongs to its
+//! function alone.
 //!
 //! ```text
 //! asm      registers, operands, lines
@@ -34,10 +35,10 @@
 use std::fmt::{self, Write};
 
 use bullet_ops::DType;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::cuda::{CudaOptions, Layout, Sharing, TapePlace, symbol, tape_place};
-use crate::ir::{Inst, Kernel, Type, Value, Values};
+use crate::ir::{Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::order;
 
 mod arith;
@@ -51,6 +52,7 @@ mod tape;
 mod trig;
 
 use asm::{Asm, Class, Operand, put};
+use math::{FEW, Function, Stands};
 
 /// A set of instructions: the architectures from one on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -164,6 +166,18 @@ enum Key {
     IsZero(Operand),
 }
 
+/// Whether the mathematical functions of a kernel are so few that they stand where they are used.
+fn has_few_functions(kernel: &Kernel) -> bool {
+    let is_long = |inst: &Inst| match kernel.inst(*inst).op {
+        Op::Unary(op) => {
+            let is_double = kernel.dtype(kernel.inst(*inst).args[0]) == DType::F64;
+            Function::Unary(op, is_double).place() == Stands::InPlaceIfFew
+        }
+        _ => false,
+    };
+    kernel.instructions().iter().filter(|inst| is_long(inst)).count() <= FEW
+}
+
 struct Emitter<'a> {
     kernel: &'a Kernel,
     layout: Layout,
@@ -179,7 +193,11 @@ struct Emitter<'a> {
     facts: FxHashMap<Key, Operand>,
     order: Vec<Key>,
     /// The 16 bits of floats that have no more digits.
-    packed: FxHashMap<Operand, Operand>,
+    packed: FxHashMap<(DType, Operand), Operand>,
+    /// Factors of products that wait for the sum that they are part of.
+    products: FxHashMap<Value, [Operand; 2]>,
+    /// The sums that a product used once is part of, in its own block.
+    sums: FxHashSet<Value>,
     /// Arrays of the thread's or block's own: their names and lengths.
     own: FxHashMap<Value, (Operand, u32)>,
     /// The thread's linear place.
@@ -196,7 +214,7 @@ impl<'a> Emitter<'a> {
         let distinct = options.records.map(|sharing| sharing == Sharing::Distinct);
         let recorded = distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct));
         let arrays = if recorded.contains(&true) { order::arrays_of(kernel, &recorded) } else { vec![] };
-        let mut asm = Asm::default();
+        let mut asm = Asm::new(has_few_functions(kernel));
         asm.text.reserve(TYPICAL_LINE * kernel.value_count());
         Emitter {
             kernel,
@@ -210,6 +228,8 @@ impl<'a> Emitter<'a> {
             facts: FxHashMap::default(),
             order: vec![],
             packed: FxHashMap::default(),
+            products: FxHashMap::default(),
+            sums: FxHashSet::default(),
             own: FxHashMap::default(),
             thread: Operand::Int(0),
             tape: tape::Tape::new(kernel, tape_place(kernel)),
@@ -220,7 +240,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The text of the kernel, and what it calls.
-    fn entry(mut self) -> Result<(String, Vec<math::Function>), Unsupported> {
+    fn entry(mut self) -> Result<(String, Vec<Function>), Unsupported> {
         self.begin();
         // What follows from parameters alone stands behind what says whether there is such a thread.
         let begin = std::mem::take(&mut self.asm.text);
@@ -380,13 +400,18 @@ impl<'a> Emitter<'a> {
         if let Some(known) = self.values[value.index()] {
             return known;
         }
+        if let Some(factors) = self.products.remove(&value) {
+            let product = self.op("mul", self.kernel.dtype(value), &factors);
+            self.values[value.index()] = Some(product);
+            return product;
+        }
         match self.kernel.value(value).def {
-            crate::ir::Def::Const(constant) if constant.dtype() == DType::Bool => {
+            Def::Const(constant) if constant.dtype() == DType::Bool => {
                 let bit = Operand::Int(if constant.is(0) { 0 } else { -1 });
                 self.asm.make(Class::Truth, "mov.pred", &[bit])
             }
-            crate::ir::Def::Const(constant) => Operand::of(constant),
-            crate::ir::Def::Param(number) => self.scalar(number, self.kernel.dtype(value)),
+            Def::Const(constant) => Operand::of(constant),
+            Def::Param(number) => self.scalar(number, self.kernel.dtype(value)),
             _ => {
                 self.fail("a value that is not there");
                 Operand::Int(0)
