@@ -56,7 +56,8 @@ fn modules_are_small_and_as_recorded() {
     for (name, text) in kinds() {
         let ptx = emitted(&name, &text, CudaOptions::default(), Target::Sm80);
         println!("{name}: {} bytes", ptx.len());
-        let trigonometric = ["combined", "derivatives", "half", "local", "loop", "math", "rotations", "structs"];
+        let trigonometric =
+            ["combined", "derivatives", "half", "local", "loop", "math", "rotations", "structs"];
         let limit = if trigonometric.contains(&&*name) { 32768 } else { 8192 };
         assert!(ptx.len() < limit, "{name}: {} bytes\n{ptx}", ptx.len());
         if !["arithmetic", "conditional", "math"].contains(&&*name) {
@@ -101,7 +102,8 @@ fn ptxas_takes_it() {
     for ptxas in env::split_paths(&places) {
         let said = Command::new(&ptxas).arg("--version").output().expect("ptxas can be run");
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        let version = said.split("release ").nth(1).and_then(|rest| rest.split('.').next()).expect("a version");
+        let version =
+            said.split("release ").nth(1).and_then(|rest| rest.split('.').next()).expect("a version");
         for (arch, target) in architectures(version) {
             let sources = sources(target, count);
             for (number, (name, ptx)) in sources.iter().enumerate() {

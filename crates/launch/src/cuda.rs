@@ -1,7 +1,7 @@
-//! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
+//! Kernels on a GPU: compiled by [`compiler`](crate::compiler), arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, symbol, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{
@@ -9,6 +9,7 @@ use bullet_tensor::runtime::{
 };
 use bullet_tensor::{Device, Tensor};
 
+use crate::compiler;
 use crate::error::{Error, Result, argument};
 use crate::kernel::{Arg, types};
 use crate::tape::copy;
@@ -95,12 +96,17 @@ impl Drop for Function {
 
 impl Function {
     pub(crate) fn new(device: &Device, kernel: &ir::Kernel, options: CudaOptions) -> Result<Function> {
-        Function::load(device, &symbol(&kernel.name), &source(&[kernel], options), options)
+        let module = compiler::load(device, kernel, options)?;
+        Function::of(device, module, &symbol(&kernel.name), options)
     }
 
-    /// The one of this name in a source.
+    /// The one of this name in a source of CUDA C++.
     pub(crate) fn load(device: &Device, name: &str, text: &str, options: CudaOptions) -> Result<Function> {
         let module = device.load(&Program { name, source: text, minimal: true })?;
+        Function::of(device, module, name, options)
+    }
+
+    fn of(device: &Device, module: ModuleId, name: &str, options: CudaOptions) -> Result<Function> {
         let function = device.driver().function(module, name)?;
         Ok(Function { device: device.clone(), options, module, function })
     }

@@ -22,6 +22,7 @@
 //! is what makes it safe: the code itself follows addresses. On a CPU it checks indices, too.
 
 mod code;
+mod compiler;
 mod cpu;
 mod cuda;
 mod error;
@@ -33,6 +34,7 @@ mod tape;
 mod tests;
 
 pub use bullet_jit::FaultKind;
+pub use compiler::{KernelCompiler, set_kernel_compiler};
 pub use error::{Error, Result};
 pub use kernel::{Arg, Kernel, LaunchOptions, Param};
 pub use tape::{Gradient, Tape};

@@ -85,7 +85,8 @@ impl<'a> Machine<'a> {
             _ => (GLOBAL, &mut self.global),
         };
         assert!(address.is_multiple_of(size as u64), "{address:#x} is no place for {size} bytes");
-        let at = address.checked_sub(base).unwrap_or_else(|| panic!("there is nothing at {address:#x}")) as usize;
+        let at =
+            address.checked_sub(base).unwrap_or_else(|| panic!("there is nothing at {address:#x}")) as usize;
         assert!(at + size <= memory.len(), "{address:#x} is behind the end of memory");
         &mut memory[at..at + size]
     }
@@ -119,10 +120,7 @@ impl<'a> Machine<'a> {
                     _ => panic!("{}", line.text),
                 },
                 "call.uni" => self.call(frame, &line.args),
-                _ => {
-                    if std::env::var_os("TRACE").is_some() { eprintln!("{} {}", frame.thread, line.text); }
-                    self.step(frame, line)
-                }
+                _ => self.step(frame, line),
             }
         }
     }

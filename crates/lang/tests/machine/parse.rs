@@ -115,7 +115,8 @@ fn function(head: &str, body: &[&str]) -> (String, Function) {
                 function.names.insert(format!("{stem}{i}"), number);
             }
         } else if let Some(rest) = line.strip_prefix(".local ") {
-            let (name, bytes) = rest.split(' ').next_back().expect("a name").split_once('[').expect("a length");
+            let (name, bytes) =
+                rest.split(' ').next_back().expect("a name").split_once('[').expect("a length");
             function.locals.push((name.into(), bytes.trim_end_matches("];").parse().expect("a length")));
         } else {
             texts.push(*line);

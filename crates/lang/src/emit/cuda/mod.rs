@@ -42,8 +42,8 @@ mod standalone;
 mod stmt;
 
 pub use names::symbol;
-pub use records::{CHUNK, FOLD, fold_source};
 pub(crate) use records::number as record_number;
+pub use records::{CHUNK, FOLD, fold_source};
 pub use standalone::standalone;
 
 /// How arrays lie in memory.

@@ -122,7 +122,11 @@ impl Emitter<'_> {
         let value = match op {
             Unary::Abs | Unary::Neg if dtype.is_unsigned() => match op {
                 Unary::Abs => x,
-                _ => self.asm.make(Class::of(dtype), if bits(dtype) == "b64" { "neg.s64" } else { "neg.s32" }, &[x]),
+                _ => self.asm.make(
+                    Class::of(dtype),
+                    if bits(dtype) == "b64" { "neg.s64" } else { "neg.s32" },
+                    &[x],
+                ),
             },
             Unary::Neg | Unary::Abs => self.op(op.name(), dtype, &[x]),
             Unary::Not => self.op("not", dtype, &[x]),

@@ -174,7 +174,14 @@ impl Emitter<'_> {
     }
 
     /// Whether a loop runs for this index.
-    fn goes_on(&mut self, index: Operand, high: Operand, step: Operand, sign: Option<i64>, ty: &str) -> Operand {
+    fn goes_on(
+        &mut self,
+        index: Operand,
+        high: Operand,
+        step: Operand,
+        sign: Option<i64>,
+        ty: &str,
+    ) -> Operand {
         let below = |this: &mut Self| this.asm.test(&format!("lt.{ty}"), index, high);
         let above = |this: &mut Self| this.asm.test(&format!("gt.{ty}"), index, high);
         match sign {

@@ -122,7 +122,8 @@ pub(super) fn write(out: &mut String, mut wanted: Vec<Function>) {
 /// 1.5 times 2 to the number of digits: adding it rounds a small number to an integer, which then stands in the low bits.
 const ROUND: [f64; 2] = [12_582_912.0, 6_755_399_441_055_744.0];
 /// ln 2 in two parts; the first has trailing zeros, so that its product with an exponent is exact.
-const LN2: [[f64; 2]; 2] = [[0.693_359_375, -2.121_944_400_546_905_7e-4], [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10]];
+const LN2: [[f64; 2]; 2] =
+    [[0.693_359_375, -2.121_944_400_546_905_7e-4], [0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10]];
 /// log2 e in two parts, of f32.
 const LOG2_E: [f64; 2] = [1.442_695_021_629_333_5, 1.925_962_991_126_617_5e-8];
 
@@ -499,7 +500,8 @@ impl Math<'_> {
 
     /// `x = 2^e (1 + f)` with `1 + f` between the roots of 1/2 and 2, of positive finite numbers: (e, f).
     fn log_parts(&mut self, x: Operand) -> (Operand, Operand) {
-        let (least, up, digits) = self.of([(f64::from(f32::MIN_POSITIVE), 23.0, 23), (f64::MIN_POSITIVE, 54.0, 20)]);
+        let (least, up, digits) =
+            self.of([(f64::from(f32::MIN_POSITIVE), 23.0, 23), (f64::MIN_POSITIVE, 54.0, 20)]);
         let (root, mask) = self.of([(0x3f35_04f3, 0x007f_ffff), (0x3fe6_a09e, 0x000f_ffff)]);
         let denormal = self.test("lt", x, least);
         let factor = self.number(f64::exp2(up));
@@ -721,7 +723,8 @@ impl Math<'_> {
         let power = self.select(odd, less, power);
         let below = self.test("lt", x, 0.0);
         let nan = self.number(f64::NAN);
-        let wrong = self.select(is_whole, power, nan);
+        let whole = self.asm.make(Class::Truth, "or.pred", &[is_whole, infinite]);
+        let wrong = self.select(whole, power, nan);
         let power = self.select(below, wrong, power);
         // 1 to anything, and anything to 0.
         let (unit, none) = (self.test("eq", x, 1.0), self.test("eq", y, 0.0));

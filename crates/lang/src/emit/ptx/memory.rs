@@ -85,9 +85,7 @@ impl Emitter<'_> {
     /// A value as memory holds it.
     fn stored(&mut self, dtype: DType, value: Operand) -> Operand {
         match dtype {
-            DType::Bool => {
-                self.asm.make(Class::Word, "selp.b32", &[Operand::Int(1), Operand::Int(0), value])
-            }
+            DType::Bool => self.asm.make(Class::Word, "selp.b32", &[Operand::Int(1), Operand::Int(0), value]),
             DType::F16 | DType::BF16 => self.packed(dtype, value),
             _ => value,
         }
@@ -182,9 +180,7 @@ impl Emitter<'_> {
             indices.iter().map(|&index| self.kernel.as_const(index).and_then(Const::as_int)).collect();
         match constants.as_deref() {
             // The offset of an instruction has 32 bits.
-            Some(&[index])
-                if self.is_packed(ty) && (0..1 << 24).contains(&(index.saturating_mul(scale))) =>
-            {
+            Some(&[index]) if self.is_packed(ty) && (0..1 << 24).contains(&(index.saturating_mul(scale))) => {
                 return Place { base, offset: index * scale };
             }
             Some(zeros) if zeros.iter().all(|&index| index == 0) => return Place::at(base),
@@ -272,7 +268,11 @@ impl Emitter<'_> {
                 .map(|&value| {
                     let value = self.get(value);
                     let raw = self.stored(ty.dtype, value);
-                    if width > 1 && ty.dtype != DType::F16 { self.asm.in_reg(register(ty.dtype), raw) } else { raw }
+                    if width > 1 && ty.dtype != DType::F16 {
+                        self.asm.in_reg(register(ty.dtype), raw)
+                    } else {
+                        raw
+                    }
                 })
                 .collect();
             let list = raw.iter().map(Operand::to_string).collect::<Vec<_>>().join(",");

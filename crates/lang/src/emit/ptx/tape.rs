@@ -5,8 +5,8 @@ use std::fmt::Write;
 use bullet_ops::DType;
 use rustc_hash::FxHashMap;
 
-use super::asm::{Class, Operand, Place, moves, put};
 use super::Emitter;
+use super::asm::{Class, Operand, Place, moves, put};
 use crate::emit::cuda::{TapePlace, record_number};
 use crate::ir::{Block, Kernel, Op, Value};
 
@@ -101,8 +101,7 @@ impl Emitter<'_> {
             return;
         }
         for word in self.words(value) {
-            let (next, stride, top, size) =
-                (self.tape.next, self.tape.stride, self.tape.top, self.tape.size);
+            let (next, stride, top, size) = (self.tape.next, self.tape.stride, self.tape.top, self.tape.size);
             if let TapePlace::Own(_) = self.tape.place {
                 put!(self.asm, "st.local.b32 [{next}],{word};");
             } else {

@@ -120,18 +120,20 @@ impl Math<'_> {
         self.asm.branch(false, large, near);
         let wide = if self.double { x } else { self.asm.make(Class::Long, "cvt.f64.f32", &[x]) };
         let angle = Math::new(self.asm, true).use_of(Function::Reduce, &[wide]);
-        let [low, _] = self.asm.split(angle);
-        self.asm.set(quadrant, "and.b32", &[low, Operand::Int(3)]);
-        if self.double {
-            self.asm.set(rest, "mov.f64", &[angle]);
-        } else {
-            self.asm.set(rest, "cvt.rn.f32.f64", &[angle]);
-        }
+        let [low, high] = self.asm.split(angle);
+        let number = self.int("bfe.u32", &[high, Operand::Int(20), Operand::Int(11)]);
+        let number = self.int("sub.s32", &[number, Operand::Int(1023 - 128)]);
+        let number = self.int("shr.s32", &[number, Operand::Int(8)]);
+        self.asm.set(quadrant, "and.b32", &[number, Operand::Int(3)]);
+        let high = self.int("mad.lo.s32", &[quadrant, Operand::Int(-(1 << 28)), high]);
+        let angle = self.asm.join(low, high);
+        self.asm.set(rest, if self.double { "mov.f64" } else { "cvt.rn.f32.f64" }, &[angle]);
         self.asm.place(near);
         (rest, quadrant)
     }
 
-    /// Of an angle of f64 beyond 2^20: what it is behind the next multiple of pi / 2, whose number stands in the two last bits.
+    /// Of an angle of f64 beyond 2^16: what it is behind the next multiple of pi / 2, times `2^(256 n)` for that multiple's number n
+    /// up to 3: a function has one result. No such rest is below 2^-64.
     ///
     /// The angle is `m 2^e` with a whole m. Bits of 2 / pi that make multiples of 4 with `2^e` do not count, and of the others the
     /// first 192 are enough; the two highest bits of that product are the number, the others the rest in fractions of pi / 2.
@@ -174,7 +176,7 @@ impl Math<'_> {
         self.nearest(x, number, first, second)
     }
 
-    /// The fraction `first second` of pi / 2 as an angle up to half of that on either side, with the number's two bits.
+    /// The fraction `first second` of pi / 2 as an angle up to half of that on either side, with the number in its exponent.
     fn nearest(&mut self, x: Operand, number: Operand, first: Operand, second: Operand) -> Operand {
         let long = |this: &mut Self, op: &str, args: &[Operand]| this.asm.make(Class::Long, op, args);
         let int = Operand::Int;
@@ -207,8 +209,7 @@ impl Math<'_> {
         let finite = self.asm.make(Class::Truth, "testp.finite.f64", &[x]);
         let [low, high] = self.asm.split(angle);
         let number = self.int("and.b32", &[number, int(3)]);
-        let low = self.int("and.b32", &[low, int(-4)]);
-        let low = self.int("or.b32", &[low, number]);
+        let high = self.int("mad.lo.s32", &[number, int(1 << 28), high]);
         let angle = self.asm.join(low, high);
         let nan = self.number(f64::NAN);
         self.select(finite, angle, nan)
@@ -275,7 +276,10 @@ impl Math<'_> {
 
     /// pi / 2 in two parts.
     fn right_angle(&self) -> [Operand; 2] {
-        let parts = self.of([[std::f32::consts::FRAC_PI_2.into(), -4.371_139_000_186_241_4e-8], [PIO2[1][0], PIO2[1][1]]]);
+        let parts = self.of([
+            [std::f32::consts::FRAC_PI_2.into(), -4.371_139_000_186_241_4e-8],
+            [PIO2[1][0], PIO2[1][1]],
+        ]);
         parts.map(|part| self.number(part))
     }
 
@@ -316,10 +320,10 @@ impl Math<'_> {
         let t = self.div(over, under);
         // 0 by 0 and infinity by infinity.
         let (one, zero) = (self.number(1.0), self.number(0.0));
+        let origin = self.test("eq", a, 0.0);
+        let ratio = self.select(origin, zero, one);
         let same = self.compare("eq", a, b);
-        let t = self.select(same, one, t);
-        let origin = self.test("eq", over, 0.0);
-        let t = self.select(origin, zero, t);
+        let t = self.select(same, ratio, t);
         let angle = self.atan_positive(t);
         let [high, low] = self.right_angle();
         let less = self.sub(angle, low);
