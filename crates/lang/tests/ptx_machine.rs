@@ -302,6 +302,9 @@ fn kinds_do_what_the_interpreter_says() {
 /// A function's name, its values in f64, and where it is asked for them.
 type Known = (&'static str, fn(f64) -> f64, (f64, f64));
 
+/// A function of two numbers, and what it is in f64.
+type OfTwo = (&'static str, fn(f64, f64) -> f64);
+
 const FUNCTIONS: [Known; 20] = [
     ("sin", f64::sin, (-1e5, 1e5)),
     ("cos", f64::cos, (-1e5, 1e5)),
@@ -404,7 +407,7 @@ fn functions_are_exact_to_few_last_places() {
 
 #[test]
 fn functions_of_two_numbers_are_exact_to_few_last_places() {
-    let functions: [(&str, fn(f64, f64) -> f64); 4] = [
+    let functions: [OfTwo; 4] = [
         ("wp.pow(x[i], y[i])", f64::powf),
         ("wp.atan2(x[i], y[i])", f64::atan2),
         ("wp.mod(x[i], y[i])", |x, y| x % y),

@@ -5,7 +5,7 @@ mod step;
 
 use std::collections::HashMap;
 
-pub use parse::Module;
+pub(crate) use parse::Module;
 use parse::{Arg, Function};
 
 /// Where the memory that all threads see begins, and that of a thread's own.
@@ -16,7 +16,7 @@ const CONSTANT: u64 = 0x6000_0000_0000;
 const FUEL: u64 = 200_000_000;
 
 /// Memory, and what runs in it.
-pub struct Machine<'a> {
+pub(crate) struct Machine<'a> {
     module: &'a Module,
     global: Vec<u8>,
     constant: Vec<u8>,
@@ -36,7 +36,7 @@ struct Frame<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub fn new(module: &'a Module) -> Machine<'a> {
+    pub(crate) fn new(module: &'a Module) -> Machine<'a> {
         let (mut constant, mut constants) = (vec![], HashMap::new());
         for (name, words) in &module.constants {
             constants.insert(name.clone(), CONSTANT + constant.len() as u64);
@@ -47,7 +47,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Room in global memory for these bytes: its address.
-    pub fn alloc(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn alloc(&mut self, bytes: &[u8]) -> u64 {
         self.global.resize(self.global.len().next_multiple_of(64), 0xee);
         let address = GLOBAL + self.global.len() as u64;
         self.global.extend(bytes);
@@ -55,13 +55,13 @@ impl<'a> Machine<'a> {
     }
 
     /// What lies in global memory.
-    pub fn read(&self, address: u64, length: usize) -> &[u8] {
+    pub(crate) fn read(&self, address: u64, length: usize) -> &[u8] {
         let at = (address - GLOBAL) as usize;
         &self.global[at..at + length]
     }
 
     /// Runs the threads of blocks of 32 on parameters that are packed as a launch packs them.
-    pub fn launch(&mut self, name: &str, threads: u64, params: &[u8]) {
+    pub(crate) fn launch(&mut self, name: &str, threads: u64, params: &[u8]) {
         let function = &self.module.functions[name];
         let mut at = 0u64;
         for (param, size, alignment) in &function.params {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 /// What an instruction reads, writes or goes to.
 #[derive(Clone, Debug)]
-pub enum Arg {
+pub(crate) enum Arg {
     Register(usize),
     Bits(u64),
     /// An address and bytes behind it.
@@ -18,32 +18,32 @@ pub enum Arg {
 
 /// An instruction.
 #[derive(Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// The register that decides whether it runs, and the value for which it does.
-    pub guard: Option<(usize, bool)>,
-    pub op: String,
-    pub args: Vec<Arg>,
-    pub text: String,
+    pub(crate) guard: Option<(usize, bool)>,
+    pub(crate) op: String,
+    pub(crate) args: Vec<Arg>,
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Default)]
-pub struct Function {
+pub(crate) struct Function {
     /// Names, bytes and alignments.
-    pub params: Vec<(String, u64, u64)>,
+    pub(crate) params: Vec<(String, u64, u64)>,
     /// The numbers of registers.
-    pub names: HashMap<String, usize>,
-    pub locals: Vec<(String, u64)>,
-    pub lines: Vec<Line>,
+    pub(crate) names: HashMap<String, usize>,
+    pub(crate) locals: Vec<(String, u64)>,
+    pub(crate) lines: Vec<Line>,
 }
 
 #[derive(Debug, Default)]
-pub struct Module {
-    pub functions: HashMap<String, Function>,
-    pub constants: Vec<(String, Vec<u64>)>,
+pub(crate) struct Module {
+    pub(crate) functions: HashMap<String, Function>,
+    pub(crate) constants: Vec<(String, Vec<u64>)>,
 }
 
 /// The bytes of a type.
-pub fn size(ty: &str) -> u64 {
+pub(crate) fn size(ty: &str) -> u64 {
     match ty.trim_start_matches(|c: char| !c.is_ascii_digit()) {
         "8" => 1,
         "16" => 2,
@@ -54,7 +54,7 @@ pub fn size(ty: &str) -> u64 {
 }
 
 impl Module {
-    pub fn parse(text: &str) -> Module {
+    pub(crate) fn parse(text: &str) -> Module {
         let mut module = Module::default();
         let mut lines = text.lines();
         while let Some(line) = lines.next() {
