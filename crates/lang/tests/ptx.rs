@@ -125,6 +125,20 @@ fn ptxas_takes_it() {
     fs::remove_dir_all(&out).expect("the folder");
 }
 
+/// Names that mean something in PTX or to us, each of a kernel that prints and asserts.
+fn words() -> String {
+    let names = "add mov ld bar ret call exit entry reg func param tid mul r0 d1 p0 h0 x0 y vprintf sin const pred trap b32 max _";
+    let mut text = String::from("import warp as wp\n");
+    for name in names.split(' ') {
+        text += &format!(
+            "\n@wp.kernel\ndef {name}({name}: wp.array(dtype=float), b: wp.bool, c: wp.array(dtype=wp.float64)):\n    i = wp.tid()\n    \
+             wp.printf(\"%d %f %d%% %f\\n\", i, {name}[i], b, c[i])\n    assert {name}[i] > 0.5, \"100% wrong\"\n    \
+             {name}[i] = wp.sin({name}[i])\n"
+        );
+    }
+    text
+}
+
 /// Modules of every kind and of random kernels of every width.
 fn sources(target: Target, count: u64) -> Vec<(String, String)> {
     let mut sources = vec![];
@@ -136,6 +150,9 @@ fn sources(target: Target, count: u64) -> Vec<(String, String)> {
             }
         }
     }
+    let names = compile("names.py", &words(), Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let names = module(&names.iter().collect::<Vec<_>>(), CudaOptions::default(), target);
+    sources.push(("names".into(), names.unwrap_or_else(|e| panic!("{e}"))));
     for seed in 1..=count {
         let text = generate::module(seed);
         let text = match seed % 4 {

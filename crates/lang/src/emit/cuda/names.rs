@@ -334,6 +334,7 @@ const OUTER: &[&str] = &[
     "strncpy",
     "system",
     "time",
+    "vprintf",
     "write",
 ];
 

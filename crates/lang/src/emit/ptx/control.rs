@@ -34,8 +34,8 @@ impl Emitter<'_> {
             Op::Barrier => put!(self.asm, "bar.sync 0;"),
             Op::Shuffle(op) => self.shuffle(inst, op),
             Op::Within(_) => self.within(inst),
-            Op::Print(_) => self.fail("`print`, which needs a stream of the driver's"),
-            Op::Assert(_) => self.fail("`assert`, which prints"),
+            Op::Print(text) => self.print(inst, text),
+            Op::Assert(text) => self.assert(inst, text),
             _ => self.fail("an instruction that emitters do not see"),
         }
     }
