@@ -12,10 +12,11 @@ use std::{env, fs};
 
 use arguments::Given;
 use bullet_lang::adjoint::{AdjointOptions, Tape, Use, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, Layout, symbol, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing, symbol, takes_tape};
 use bullet_lang::emit::ptx::{Target, module};
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Kernel, Type};
+use bullet_lang::order::{most_records, summed};
 use bullet_lang::{Options, compile};
 use bullet_ops::{DType, scalar};
 use machine::{Machine, Module};
@@ -32,6 +33,7 @@ struct Case<'a> {
     grid: &'a [usize],
     layout: Layout,
     target: Target,
+    records: Option<Sharing>,
 }
 
 fn to_bytes(array: &Array<f64>) -> Vec<u8> {
@@ -59,7 +61,8 @@ fn of_bytes(dtype: DType, bytes: &[u8]) -> Vec<f64> {
             DType::F32 => f32::from_bits(bits as u32).into(),
             DType::F16 => half::f16::from_bits(bits as u16).into(),
             DType::BF16 => half::bf16::from_bits(bits as u16).into(),
-            DType::I64 => bits as i64 as f64,
+            // As the interpreter holds both.
+            DType::I64 | DType::U64 => bits as i64 as f64,
             DType::I32 => f64::from(bits as i32),
             DType::I16 => f64::from(bits as i16),
             DType::I8 => f64::from(bits as i8),
@@ -84,6 +87,49 @@ impl Packed {
     fn push(&mut self, bytes: &[u8], alignment: usize) {
         self.0.resize(self.0.len().next_multiple_of(alignment), 0);
         self.0.extend(bytes);
+    }
+}
+
+/// Room for records of sums, by threads.
+#[derive(Clone, Default)]
+struct Records {
+    /// How many parameters they are of.
+    arrays: usize,
+    /// So many a thread, and of all threads.
+    size: u32,
+    places: usize,
+    need: u64,
+    /// Keys, cells, values.
+    lists: [u64; 3],
+}
+
+impl Records {
+    /// Of a launch that only measures its tape.
+    fn measuring(&self) -> Records {
+        Records { size: 0, ..self.clone() }
+    }
+
+    /// Adds up what was put down.
+    fn apply(&self, machine: &mut Machine<'_>) {
+        if self.arrays == 0 {
+            return;
+        }
+        let need = u32::from_le_bytes(machine.read(self.need, 4).try_into().expect("a word"));
+        assert!(need <= self.size, "{need} records a thread, not {}", self.size);
+        for place in 0..self.places as u64 {
+            let [key, cell, value] = self.lists.map(|list| {
+                u64::from_le_bytes(machine.read(list + 8 * place, 8).try_into().expect("eight bytes"))
+            });
+            if key == u64::MAX {
+                continue;
+            }
+            let address = cell & ((1 << 60) - 1);
+            assert_eq!(key, address);
+            let dtype = [DType::F32, DType::F64, DType::F16, DType::BF16][(cell >> 60) as usize];
+            let old = of_bytes(dtype, machine.read(address, dtype.size()))[0];
+            let sum = Cells::Float(vec![old + f64::from_bits(value)]);
+            machine.write(address, &to_bytes(&Array { dtype, shape: vec![1], cells: sum }));
+        }
     }
 }
 
@@ -116,7 +162,7 @@ impl Case<'_> {
     }
 
     fn text(&self) -> String {
-        let options = CudaOptions { layout: self.layout, records: None };
+        let options = CudaOptions { layout: self.layout, records: self.records };
         module(&[self.kernel], options, self.target).unwrap_or_else(|e| panic!("{e}\n{}", self.kernel))
     }
 
@@ -126,28 +172,28 @@ impl Case<'_> {
         let mut machine = Machine::new(&parsed);
         let places: Vec<u64> =
             (0..self.before.len()).map(|array| machine.alloc(&self.bytes(array))).collect();
-        let packed = self.pack(&places);
-        let threads = self.grid.iter().product::<usize>() as u64;
-        let name = symbol(&self.kernel.name);
+        let records = self.records_of(&mut machine);
+        let need = machine.alloc(&[0; 4]);
+        let words = |machine: &Machine<'_>| {
+            u64::from(u32::from_le_bytes(machine.read(need, 4).try_into().expect("a word")))
+        };
+        let mut most = 0;
+        let mut tape = None;
         if takes_tape(self.kernel) {
-            let need = machine.alloc(&[0; 4]);
-            let words = |machine: &Machine<'_>| {
-                u64::from(u32::from_le_bytes(machine.read(need, 4).try_into().expect("a word")))
-            };
-            let most = match Tape::of(self.kernel) {
+            most = match Tape::of(self.kernel) {
                 Tape::Words(words) => words,
                 Tape::Measured => {
                     let given = self.to_measure(&mut machine, &places);
-                    self.launch(&mut machine, &name, self.pack(&given), (0, 0, need));
+                    self.launch(&mut machine, &given, Some((0, 0, need)), &records.measuring());
                     words(&machine)
                 }
             };
-            let tape = machine.alloc(&vec![0xdd; (4 * most * threads) as usize + 4]);
-            self.launch(&mut machine, &name, packed, (tape, most as u32, need));
-            assert!(words(&machine) <= most, "{} words are too few\n{}", most, self.kernel);
-        } else {
-            machine.launch(&name, threads, &packed.0);
+            tape =
+                Some((machine.alloc(&vec![0xdd; 4 * most as usize * self.threads() + 4]), most as u32, need));
         }
+        self.launch(&mut machine, &places, tape, &records);
+        assert!(words(&machine) <= most, "{most} words are too few\n{}", self.kernel);
+        records.apply(&mut machine);
         let read = |array: usize| {
             let (element, pitch) = self.element(array);
             let bytes = machine.read(places[array], self.bytes(array).len());
@@ -168,11 +214,43 @@ impl Case<'_> {
         given
     }
 
-    fn launch(&self, machine: &mut Machine<'_>, name: &str, mut packed: Packed, tape: (u64, u32, u64)) {
-        packed.push(&tape.0.to_le_bytes(), 8);
-        packed.push(&tape.1.to_le_bytes(), 4);
-        packed.push(&tape.2.to_le_bytes(), 8);
-        machine.launch(name, self.grid.iter().product::<usize>() as u64, &packed.0);
+    fn threads(&self) -> usize {
+        self.grid.iter().product()
+    }
+
+    fn launch(
+        &self,
+        machine: &mut Machine<'_>,
+        places: &[u64],
+        tape: Option<(u64, u32, u64)>,
+        records: &Records,
+    ) {
+        let mut packed = self.pack(places);
+        if let Some((words, size, need)) = tape {
+            packed.push(&words.to_le_bytes(), 8);
+            packed.push(&size.to_le_bytes(), 4);
+            packed.push(&need.to_le_bytes(), 8);
+        }
+        if records.arrays > 0 {
+            [0, self.threads() as u64].iter().for_each(|x| packed.push(&x.to_le_bytes(), 8));
+            packed.push(&records.size.to_le_bytes(), 4);
+            let places = [records.need].into_iter().chain(records.lists);
+            places.for_each(|place| packed.push(&place.to_le_bytes(), 8));
+            // What is added to addresses: here they are the keys themselves.
+            (0..records.arrays).for_each(|_| packed.push(&[0; 8], 8));
+        }
+        machine.launch(&symbol(&self.kernel.name), self.threads() as u64, &packed.0);
+    }
+
+    /// Room for what the kernel records.
+    fn records_of(&self, machine: &mut Machine<'_>) -> Records {
+        let Some(sharing) = self.records else { return Records::default() };
+        let distinct = sharing == Sharing::Distinct;
+        let size = most_records(self.kernel, distinct).unwrap_or(2000) as u32;
+        let places = size as usize * self.threads();
+        let lists = [0xff, 0, 0].map(|byte| machine.alloc(&vec![byte; 8 * places + 8]));
+        let (need, arrays) = (machine.alloc(&[0; 4]), summed(self.kernel, distinct).len());
+        Records { arrays, size, places, need, lists }
     }
 
     fn pack(&self, places: &[u64]) -> Packed {
@@ -233,15 +311,16 @@ fn random_kernels_do_what_the_interpreter_says() {
         let layout = if seed % 3 == 0 { Layout::Strided } else { Layout::Contiguous };
         let target = if seed % 2 == 0 { Target::Sm35 } else { Target::Sm80 };
         let grid = &[THREADS];
+        let records = if seed % 5 < 2 { Some(Sharing::Distinct) } else { None };
         let (kernel, args, before) = (&given.kernel, given.args(), &given.before[..]);
         compared += u64::from(
-            Case { kernel, uses: &[], args, before, grid, layout, target }
+            Case { kernel, uses: &[], args, before, grid, layout, target, records }
                 .check(&format!("seed {seed}"), 1e-6),
         );
         let (kernel, uses) = (&given.adjoint.kernel, &given.adjoint.uses[..]);
         let (args, before) = (given.args_adjoint(), &given.before_adjoint[..]);
         compared += u64::from(
-            Case { kernel, uses, args, before, grid, layout, target }
+            Case { kernel, uses, args, before, grid, layout, target, records }
                 .check(&format!("adjoint of {seed}"), 1e-6),
         );
     }
@@ -288,13 +367,127 @@ fn kinds_do_what_the_interpreter_says() {
                 let grid = vec![LENGTH; kernel.grid.into()];
                 for layout in [Layout::Contiguous, Layout::Strided] {
                     for target in [Target::Sm35, Target::Sm80] {
-                        let case =
-                            Case { kernel, uses, args: &args, before: &before, grid: &grid, layout, target };
+                        let case = Case {
+                            kernel,
+                            uses,
+                            args: &args,
+                            before: &before,
+                            grid: &grid,
+                            layout,
+                            target,
+                            records: None,
+                        };
                         let tolerance = if name == "half.py" { 2e-2 } else { 1e-4 };
                         assert!(case.check(&name, tolerance));
                     }
                 }
             }
+        }
+    }
+}
+
+/// Kernels of every type: arithmetic of the type itself, and conversions to all others.
+fn typed(name: &str, float: bool) -> String {
+    let mut text = String::from("import warp as wp\n\n@wp.kernel\ndef f(");
+    let (mut params, mut body) = (vec![], String::new());
+    let binary: &[&str] = match float {
+        true => &["a + b", "a - b", "a * b", "a / b", "wp.min(a, b)", "wp.max(a, b)", "wp.mod(a, b)"],
+        false => &[
+            "a + b",
+            "a - b",
+            "a * b",
+            "a / b",
+            "a % b",
+            "a & b",
+            "a | b",
+            "a ^ b",
+            "wp.min(a, b)",
+            "wp.max(a, b)",
+            "-a",
+            "~a",
+            "wp.abs(a)",
+            "wp.sign(a)",
+            "a << c",
+            "a >> c",
+        ],
+    };
+    for (number, op) in binary.iter().enumerate() {
+        params.push(format!("o{number}: wp.array(dtype=wp.{name})"));
+        body += &format!("    o{number}[i] = {op}\n");
+    }
+    for to in TYPES {
+        params.push(format!("to_{to}: wp.array(dtype=wp.{to})"));
+        body += &format!("    to_{to}[i] = wp.{to}(a)\n");
+    }
+    text += &format!("x: wp.array(dtype=wp.{name}), y: wp.array(dtype=wp.{name}), {}):\n", params.join(", "));
+    text += "    i = wp.tid()\n    a = x[i]\n    b = y[i]\n";
+    if !float {
+        text += &format!("    c = b & wp.{name}(7)\n");
+    }
+    let sums = float || !name.ends_with('8') && !name.ends_with("16");
+    text + &body + if sums { "    wp.atomic_add(o0, 0, b)\n    wp.atomic_max(o1, 1, a)\n" } else { "" }
+}
+
+const TYPES: [&str; 12] = [
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "bfloat16",
+    "float32", "float64",
+];
+
+#[test]
+fn every_type_does_what_the_interpreter_says() {
+    for name in TYPES {
+        let float = name.contains("float");
+        let kernel = &compile("typed.py", &typed(name, float), Options::default())
+            .unwrap_or_else(|e| panic!("{e}"))[0];
+        let x = [
+            0.0, 1.0, -1.0, 2.5, 127.0, -128.0, 255.0, 65535.0, -3e4, 3e9, -2e18, 1.7, 300.4, -0.75, 1e-3,
+            40000.0,
+        ];
+        let y = [1.0, 3.0, -2.0, 7.0, 5.0, -1.0, 100.0, 9.0, 11.0, 1.5];
+        let count = x.len() * y.len();
+        let number = |k: usize, i: usize| if k == 0 { x[i % x.len()] } else { y[i / x.len()] };
+        let mut before: Vec<Array<f64>> = vec![];
+        for (k, &param) in kernel.params.iter().enumerate() {
+            let dtype = kernel.ty(param).array().expect("an array").dtype;
+            let zero = Array::zeros(dtype, &[count], 1);
+            let given = |i: usize| if k < 2 { number(k, i) } else { 0.0 };
+            let cells = match dtype.is_float() {
+                // Numbers that the type has.
+                true => Cells::Float(of_bytes(
+                    dtype,
+                    &to_bytes(&Array {
+                        cells: Cells::Float((0..count).map(given).collect()),
+                        ..zero.clone()
+                    }),
+                )),
+                false => {
+                    let wrapped = to_bytes(&Array {
+                        cells: Cells::Int((0..count).map(|i| given(i) as i64).collect()),
+                        ..zero.clone()
+                    });
+                    let int = |bytes: &[u8]| {
+                        let negative = !dtype.is_unsigned() && bytes[bytes.len() - 1] & 0x80 != 0;
+                        let mut word = [if negative { 0xff } else { 0 }; 8];
+                        word[..bytes.len()].copy_from_slice(bytes);
+                        i64::from_le_bytes(word)
+                    };
+                    Cells::Int(
+                        wrapped
+                            .chunks(dtype.size())
+                            .map(int)
+                            .map(|n| if k == 1 && n == 0 { 1 } else { n })
+                            .collect(),
+                    )
+                }
+            };
+            before.push(Array { cells, ..zero });
+        }
+        let args: Vec<Arg<f64>> = (0..before.len()).map(Arg::Array).collect();
+        for target in [Target::Sm35, Target::Sm80] {
+            let (grid, layout) = (&[count][..], Layout::Contiguous);
+            let case =
+                Case { kernel, uses: &[], args: &args, before: &before, grid, layout, target, records: None };
+            assert!(case.check(name, 1e-6));
         }
     }
 }
@@ -356,7 +549,16 @@ fn computed(function: &str, ty: &str, x: &[f64], y: &[f64]) -> Vec<f64> {
     let before = [array(x), array(y), array(&vec![7.0; x.len()])];
     let args = [Arg::Array(0), Arg::Array(1), Arg::Array(2)];
     let (grid, layout) = (&[x.len()][..], Layout::Contiguous);
-    let case = Case { kernel, uses: &[], args: &args, before: &before, grid, layout, target: Target::Sm80 };
+    let case = Case {
+        kernel,
+        uses: &[],
+        args: &args,
+        before: &before,
+        grid,
+        layout,
+        target: Target::Sm80,
+        records: None,
+    };
     case.found(&case.text()).swap_remove(2)
 }
 

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub enum KernelCompiler {
     /// CUDA C++ by NVIDIA's library: the fastest code.
     Nvrtc,
-    /// PTX by Bullet: at once, and without NVRTC. What it does not cover goes to NVRTC.
+    /// PTX by Bullet: at once, and without NVRTC. What that has not ([`Unsupported`]) goes to NVRTC.
     Bullet,
 }
 
@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn an_error_of_both_names_both() {
-        let unsupported = Unsupported { kernel: "k".into(), what: "`print`".into() };
+        let unsupported = Unsupported { kernel: "k".into(), what: "magic".into() };
         let error = both(bullet_tensor::runtime::Error::jit_missing("none was found"), &unsupported);
         let text = error.to_string();
-        assert!(text.contains("`k` uses `print`") && text.contains("none was found"), "{text}");
+        assert!(text.contains("`k` uses magic") && text.contains("none was found"), "{text}");
     }
 }

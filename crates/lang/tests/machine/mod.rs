@@ -60,6 +60,12 @@ impl<'a> Machine<'a> {
         &self.global[at..at + length]
     }
 
+    /// Changes global memory.
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
+        let at = (address - GLOBAL) as usize;
+        self.global[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Runs the threads of blocks of 32 on parameters that are packed as a launch packs them.
     pub(crate) fn launch(&mut self, name: &str, threads: u64, params: &[u8]) {
         let function = &self.module.functions[name];

@@ -41,14 +41,6 @@ impl Function {
         }
     }
 
-    /// What to say if there is no such function here.
-    pub(super) fn missing(self) -> Option<&'static str> {
-        match self {
-            Function::Unary(Unary::Not | Unary::Invert, _) => Some("a function of no float"),
-            _ => None,
-        }
-    }
-
     /// Where its text stands.
     pub(super) fn place(self) -> Stands {
         use Unary::{Ceil, Cos, Exp, Floor, Log, Log2, Log10, Rint, Round, Sin, Sqrt, Trunc};

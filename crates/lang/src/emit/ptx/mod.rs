@@ -1,8 +1,8 @@
 //! PTX of our own, straight from the IR: for machines without NVRTC, and for those who do not want to wait for it.
 //!
 //! The functions have the names, parameters and tapes of those that [`cuda`](super::cuda) emits, so that a launch does not see
-//! who compiled them. What is not covered is [`Unsupported`], by name: today, updates of 16 bits that exchange. Who gets that asks
-//! NVRTC.
+//! who compiled them. All that the language lowers to is covered; IR from elsewhere may hold what is not, which is [`Unsupported`] by
+//! name (a compare-and-exchange of 16 bits, say), and for NVRTC.
 //!
 //! # Target
 //! The text asks for the oldest architecture that has its instructions, and the first version of PTX that knows that one: a
@@ -82,7 +82,7 @@ impl Target {
         }
     }
 
-    /// The architecture, and the first version of PTX that knows it, or at least carries of sums.
+    /// The architecture, and the first version of PTX that has its instructions.
     fn directives(self) -> (&'static str, &'static str) {
         match self {
             Target::Sm35 => ("sm_35", "4.3"),
