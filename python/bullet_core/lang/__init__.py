@@ -63,6 +63,7 @@ CompileError = _core._lang.CompileError
 
 globals().update({name: scalar for name, scalar in types.SCALARS.items() if name != "bool"})
 globals().update(types.NAMED)
+globals().update(types.OPEN)
 
 pi = PI = math.pi
 e = E = math.e

@@ -1,6 +1,8 @@
-"""The names of what kernels can call. The compiler knows what they do; on the host they are only names."""
+"""The names of what kernels can call. The compiler knows what they do; on the host a call is interpreted."""
 
 from __future__ import annotations
+
+from ._evaluate import evaluate
 
 #: docs/kernel-language.md says what they take.
 NAMES = frozenset(
@@ -19,8 +21,17 @@ NAMES = frozenset(
     sample_triangle sample_unit_ring sample_unit_disk sample_unit_square sample_unit_cube sample_unit_hypercube
     sample_unit_sphere sample_unit_sphere_surface sample_unit_hemisphere sample_unit_hemisphere_surface
     rand_init randf randi randu randn tid where cast static printf print grad adjoint
+    svd2 svd3 qr3 eig3 norm_l1 norm_l2 norm_huber norm_pseudo_huber smooth_normalize
+    quat_from_euler quat_to_euler quat_to_rpy quat_twist quat_twist_angle quat_twist_angle_signed
+    transform_from_matrix transform_to_matrix transform_compose transform_decompose
+    velocity_at_point transform_twist transform_wrench spatial_adjoint
     """.split()
 )
+
+#: What needs a grid, memory or the compiler.
+_IN_KERNELS = frozenset(name for name in NAMES if name.startswith("atomic_")) | {
+    *("len", "load", "store", "tid", "cast", "static", "printf", "print", "grad", "adjoint"),
+}
 
 
 class Builtin:
@@ -29,8 +40,10 @@ class Builtin:
     def __init__(self, name: str):
         self.name = self.__name__ = name
 
-    def __call__(self, *_args, **_kwargs):
-        raise TypeError(f"wp.{self.name} is called in kernels and @wp.func functions; on the host use Python's or NumPy's own")
+    def __call__(self, *args, **keywords):
+        if self.name in _IN_KERNELS:
+            raise TypeError(f"wp.{self.name} is called in kernels and @wp.func functions; on the host use Python's or NumPy's own")
+        return evaluate(self.name, args, keywords)
 
     def __repr__(self):
         return f"<function {self.name} of kernels>"

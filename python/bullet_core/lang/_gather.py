@@ -19,7 +19,7 @@ import numpy as np
 from bullet_core import _core
 
 from ._builtins import NAMES, Builtin
-from ._types import ALIAS, SCALARS, ArrayType, Compound, Scalar, Struct, is_compound, scalar_of
+from ._types import ALIAS, SCALARS, ArrayType, Compound, OpenType, Scalar, Struct, is_compound, scalar_of
 
 
 class Definition(NamedTuple):
@@ -178,7 +178,7 @@ class _Scope:
             return annotation.__name__
         if annotation is Any:
             return "Any"
-        if isinstance(annotation, Scalar) or is_compound(annotation):
+        if isinstance(annotation, (Scalar, OpenType)) or is_compound(annotation):
             return annotation.spelling
         if isinstance(annotation, ArrayType):
             return f"{ALIAS}.array(dtype={self.type(annotation.dtype)}, ndim={annotation.ndim})"
@@ -279,7 +279,7 @@ class _Scope:
         literal = spell(value)
         if literal is not None:
             return "expr", literal
-        is_type = isinstance(value, (type, Scalar, ArrayType, np.dtype, _core.dtype))
+        is_type = isinstance(value, (type, Scalar, OpenType, ArrayType, np.dtype, _core.dtype))
         spelled = self.type(value) if is_type else None
         if spelled is not None:
             return "expr", spelled

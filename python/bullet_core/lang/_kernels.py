@@ -14,7 +14,7 @@ from . import config
 from ._arrays import array
 from ._gather import Gatherer, evaluated
 from ._host import refuse
-from ._types import Struct, is_open, key_of, type_of
+from ._types import OpenType, Struct, is_open, key_of, name_of, type_of
 
 _lang = _core._lang
 _recording = threading.local()
@@ -61,6 +61,9 @@ class Kernel:
         chosen = {name: given for name, given in zip(names, types) if is_open(own.get(name, Any))}
         key = tuple(map(key_of, chosen.values()))
         if key not in self._instances:
+            for name, given in chosen.items():
+                if isinstance(own.get(name), OpenType) and not own[name].takes(given):
+                    raise TypeError(f"parameter `{name}` of kernel `{self.key}` is a {own[name]}, got {name_of(given)}")
             self._instances[key] = self._compile(chosen)
         return self._instances[key]
 

@@ -117,6 +117,10 @@ class Compound(tuple):
         return self._with(other, operator.sub) if isinstance(other, Compound) else NotImplemented
 
     def __mul__(self, other):
+        if isinstance(other, Compound):
+            from ._evaluate import product
+
+            return product(self, other)
         return self._with(other, operator.mul) if _is_number(other) else NotImplemented
 
     __rmul__ = __mul__
@@ -190,7 +194,55 @@ _SUFFIX = {
 }  # fmt: skip
 
 
-def _make(kind: str, dims: tuple[int, ...], dtype) -> type[Compound]:
+class OpenType:
+    """What a parameter takes that leaves something of its type to the argument: `Float`, `vector(length=Any, dtype=Float)`."""
+
+    def __init__(self, kind: str, dims: tuple, numbers: Any):
+        self.kind, self.dims, self.numbers = kind, dims, numbers
+
+    @property
+    def spelling(self) -> str:
+        numbers = self.numbers.spelling if isinstance(self.numbers, Scalar) else f"{ALIAS}.{self.numbers}" if self.numbers != "Any" else "Any"
+        if self.kind == "number":
+            return numbers
+        lengths = ", ".join("Any" if dim is Any else str(dim) for dim in self.dims)
+        shape = {"vector": f"length={lengths}, ", "matrix": f"shape=({lengths}), "}.get(self.kind, "")
+        return f"{ALIAS}.types.{self.kind}({shape}dtype={numbers})"
+
+    def takes(self, given: Any) -> bool:
+        """Whether a type is one of these."""
+        if isinstance(given, (ArrayType, Struct)):
+            return False
+        kind, dims, scalar = (given.kind, given.dims, given.scalar) if is_compound(given) else ("number", (), scalar_of(given))
+        if kind != self.kind or any(own not in (Any, dim) for own, dim in zip(self.dims, dims)):
+            return False
+        is_float, is_int = scalar.name.startswith(("float", "bfloat")), scalar.name.startswith(("int", "uint"))
+        return {"Float": is_float, "Int": is_int, "Scalar": is_float or is_int, "Any": True}.get(self.numbers, scalar is self.numbers)
+
+    def __call__(self, *_args):
+        raise TypeError(f"{self} stands for several types, in annotations; call one of them, as wp.vec3 or wp.float32")
+
+    def __repr__(self):
+        return self.spelling.replace(f"{ALIAS}.", "")
+
+    def __reduce__(self):
+        return OpenType, (self.kind, self.dims, self.numbers)
+
+
+#: Numbers of any float type, any integer type, and either.
+OPEN = {name: OpenType("number", (), name) for name in ("Float", "Int", "Scalar")}
+
+
+def _open(kind: str, dims: tuple, dtype) -> OpenType:
+    if isinstance(dtype, OpenType) and dtype.kind != "number":
+        raise TypeError(f"expected a type of numbers, got {dtype}")
+    numbers = "Any" if dtype is Any else dtype.numbers if isinstance(dtype, OpenType) else scalar_of(dtype)
+    return OpenType(kind, tuple(dim if dim is Any else operator.index(dim) for dim in dims), numbers)
+
+
+def _make(kind: str, dims: tuple[int, ...], dtype) -> type[Compound] | OpenType:
+    if Any in dims or dtype is Any or isinstance(dtype, OpenType):
+        return _open(kind, dims, dtype)
     scalar = scalar_of(dtype)
     dims = tuple(operator.index(dim) for dim in dims)
     if any(not 1 <= dim <= 64 for dim in dims):
@@ -406,7 +458,7 @@ def zero(dtype):
 
 def is_open(annotation) -> bool:
     """Whether an annotation leaves the type to the argument."""
-    return annotation is Any or (isinstance(annotation, ArrayType) and annotation.dtype is Any)
+    return annotation is Any or isinstance(annotation, OpenType) or (isinstance(annotation, ArrayType) and annotation.dtype is Any)
 
 
 def key_of(dtype):

@@ -138,8 +138,9 @@ fn differentiate(
     segments: checkpoint::Segments,
 ) -> Result<Option<Kernel>, Vec<Diagnostic>> {
     let activity = activity::analyze(&primal, arrays);
-    let mut new = Kernel::new(&format!("{}_adjoint", primal.name), primal.grid);
-    let map = parameters(&primal, &mut new);
+    let (mut new, map) = primal.emptied();
+    new.name += "_adjoint";
+    new.noalias = !options.overlapping;
     let gradients = gradients(&primal, &mut new, active);
     let builder = Builder::new(new);
     reverse::Reverse::new(primal, builder, activity, memory, gradients, map, options.overlapping)
@@ -191,16 +192,6 @@ fn active_params(kernel: &Kernel, options: AdjointOptions<'_>) -> Result<Vec<usi
         }
         None => Ok(active.into()),
     }
-}
-
-/// The kernel's own parameters again.
-fn parameters(from: &Kernel, new: &mut Kernel) -> crate::ir::ValueMap {
-    let mut map = crate::ir::ValueMap::new(from);
-    for &param in &from.params {
-        let copy = new.param(from.name_of(param).unwrap_or(""), from.ty(param));
-        map.insert(param, copy);
-    }
-    map
 }
 
 /// The gradient of each active parameter, by the parameter.

@@ -240,6 +240,8 @@ pub struct Kernel {
     pub name: String,
     /// How many dimensions the grid has, 1 to 4.
     pub grid: u8,
+    /// Whether who launches it promises that no array that it writes shares memory with another array. Adjoints are made so.
+    pub noalias: bool,
     /// In the order of the launch's arguments.
     pub params: Vec<Value>,
     /// What runs.
@@ -258,6 +260,7 @@ impl Kernel {
         Kernel {
             name: name.into(),
             grid,
+            noalias: false,
             params: vec![],
             body: Block(0),
             insts: vec![],

@@ -141,6 +141,7 @@ impl<'a> Reader<'a> {
         }
         self.expect("grid")?;
         self.kernel.grid = self.number()?;
+        self.kernel.noalias = self.eat("noalias");
         self.block(self.kernel.body)
     }
 

@@ -78,7 +78,8 @@ impl Printer<'_> {
             self.comma(i);
             self.define(param)?;
         }
-        writeln!(self.out, ") grid {} {{", self.kernel.grid)?;
+        let noalias = if self.kernel.noalias { " noalias" } else { "" };
+        writeln!(self.out, ") grid {}{noalias} {{", self.kernel.grid)?;
         self.block(self.kernel.body, 1)?;
         self.out.push_str("}\n");
         Ok(())

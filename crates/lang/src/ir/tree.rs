@@ -181,16 +181,23 @@ impl Kernel {
         self.blocks[block.index()].insts = kept;
     }
 
-    /// The same kernel without what passes dropped, its values numbered in program order.
-    pub(crate) fn compact(&self) -> Kernel {
+    /// A kernel of the same parameters that does nothing yet, and which are whose.
+    pub(crate) fn emptied(&self) -> (Kernel, ValueMap) {
         let mut new = Kernel::new(&self.name, self.grid);
-        new.insts.reserve(self.insts.len());
-        new.values.reserve(self.values.len());
+        new.noalias = self.noalias;
         let mut map = ValueMap::new(self);
         for &param in &self.params {
             let copy = new.param(self.name_of(param).unwrap_or(""), self.ty(param));
             map.insert(param, copy);
         }
+        (new, map)
+    }
+
+    /// The same kernel without what passes dropped, its values numbered in program order.
+    pub(crate) fn compact(&self) -> Kernel {
+        let (mut new, mut map) = self.emptied();
+        new.insts.reserve(self.insts.len());
+        new.values.reserve(self.values.len());
         let body = new.body;
         new.copy_block(self, self.body, body, &mut map);
         new

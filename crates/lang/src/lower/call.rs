@@ -1,8 +1,9 @@
 //! Calls: of the module's functions, which are lowered into the caller, of types, and of built-in functions.
 
-use super::value::{Data, Form, Literal, Ty, Val};
+use super::value::{Data, Form, Literal, Open, Ty, Val};
 use super::{Env, Lower, Result};
 use crate::diag::Span;
+use crate::library;
 use crate::syntax::ast::{Expr, ExprKind, Function, Symbol};
 use bullet_ops::DType;
 
@@ -34,12 +35,13 @@ impl<'a> Lower<'a> {
             }
             return self.grad_call(span, &function[0], args);
         }
-        let path = self.program.path(self.scope, func);
-        if let Some(name) = path
-            && let Some(overloads) = self.scope.functions.get(&name)
-        {
+        if let Some(overloads) = self.functions_of(func) {
+            if self.program.is_library(overloads[0]) {
+                return self.call_library(span, overloads, args, keywords);
+            }
             return self.call_function(span, overloads, args, keywords);
         }
+        let path = self.program.path(self.scope, func);
         if let Some(ty) = self.find_type(func)? {
             return self.construct(span, ty, args, keywords);
         }
@@ -95,6 +97,58 @@ impl<'a> Lower<'a> {
         let values = values?;
         self.b.span = span;
         self.builtin(span, name, args, values)
+    }
+
+    /// The functions that an expression names, of the module or of wp, unless those are built in.
+    pub(super) fn functions_of(&self, func: &Expr) -> Option<&'a [&'a Function]> {
+        let path = self.program.path(self.scope, func);
+        if let Some(known) = path.and_then(|name| self.scope.functions.get(&name)) {
+            return Some(known);
+        }
+        self.program.library(self.builtin_name(func)?)
+    }
+
+    /// A call of a function of wp, which may be given variables for its results.
+    fn call_library(
+        &mut self,
+        span: Span,
+        overloads: &[&'a Function],
+        args: &[Expr],
+        keywords: &[(Symbol, Expr)],
+    ) -> Result<Val> {
+        let function = overloads[0];
+        let name = self.text(function.name);
+        let count = function.params.len();
+        if args.len() <= count || !library::fills(name) {
+            return self.call_function(span, overloads, args, keywords);
+        }
+        let (args, targets) = args.split_at(count);
+        let Val::Tuple(results) = self.call_function(span, overloads, args, keywords)? else {
+            return Err(super::Reported);
+        };
+        if results.len() != targets.len() {
+            return self
+                .error(span, format!("`{name}` gives {} results, not {}", results.len(), targets.len()));
+        }
+        for (target, result) in targets.iter().zip(results) {
+            let ExprKind::Name(variable) = target.kind else {
+                return self.error_hint(
+                    target.span,
+                    format!("`{name}` puts its results into variables"),
+                    "put it into a variable, and that where it belongs",
+                );
+            };
+            let Some(old) = self.env.get(variable) else {
+                return self.error(target.span, format!("`{}` is no variable", self.text(variable)));
+            };
+            if !old.same_type(&result) {
+                let (old, new) = (self.type_name(old), self.type_name(&result));
+                return self.error(target.span, format!("this is {old}, and the result {new}"));
+            }
+            self.name_parts(variable, &result);
+            self.env.set(variable, result);
+        }
+        Ok(Val::None)
     }
 
     fn static_value(&mut self, arg: &Expr) -> Result<Val> {
@@ -224,8 +278,9 @@ impl<'a> Lower<'a> {
 
     fn inline_or_custom(&mut self, span: Span, function: &'a Function, env: Env) -> Result<Val> {
         match self.program.custom(function) {
-            Some(custom) => self.inline_custom(span, function, env, custom),
-            None => self.inline(span, function, env),
+            // What a gradient function calls is not differentiated, and may be what it is the gradient of.
+            Some(custom) if self.adjoints.is_none() => self.inline_custom(span, function, env, custom),
+            _ => self.inline(span, function, env),
         }
     }
 
@@ -278,6 +333,10 @@ impl<'a> Lower<'a> {
                 Some(annotation) => lower.resolve_type(annotation),
                 None => Ok(Ty::Any),
             })?;
+            let ty = match (ty, &value) {
+                (Ty::Open(open), Val::Literal(_)) => literal_type(open, values).unwrap_or(ty),
+                _ => ty,
+            };
             let value = self.convert(span, value, ty)?;
             env.set(param.name, value);
         }
@@ -312,9 +371,14 @@ impl<'a> Lower<'a> {
         let outer_returns = std::mem::replace(&mut self.returns, returns);
         let outer_kernel = std::mem::replace(&mut self.in_kernel, false);
         self.stack.push(function);
-        let known = self.errors.len();
+        let (known, first) = (self.errors.len(), self.b.kernel.insts.len());
         self.block(&function.body);
         self.stack.pop();
+        if self.program.is_library(function) {
+            // Its source is not the user's; the call is.
+            self.errors[known..].iter_mut().for_each(|error| error.span = span);
+            self.b.kernel.insts[first..].iter_mut().for_each(|inst| inst.span = span);
+        }
         self.scope = outer_scope;
         self.in_kernel = outer_kernel;
         self.returns = outer_returns;
@@ -373,7 +437,7 @@ impl<'a> Lower<'a> {
                 self.b.span = span;
                 self.construct_data(span, data, values)
             }
-            Ty::Array(..) | Ty::Any => self.error(span, "this type cannot be made in a kernel"),
+            Ty::Array(..) | Ty::Open(_) | Ty::Any => self.error(span, "this type cannot be made in a kernel"),
         }
     }
 
@@ -388,7 +452,9 @@ impl<'a> Lower<'a> {
                 let fields = fields.iter().map(|&(_, ty)| self.zero_of(span, ty)).collect::<Result<_>>()?;
                 Ok(Val::Struct(id, fields))
             }
-            Ty::Array(..) | Ty::Any => self.error(span, "a struct with arrays cannot be made in a kernel"),
+            Ty::Array(..) | Ty::Open(_) | Ty::Any => {
+                self.error(span, "a struct with arrays cannot be made in a kernel")
+            }
         }
     }
 
@@ -426,4 +492,14 @@ impl<'a> Lower<'a> {
         let part = self.b.kernel.constant(constant);
         Ok(self.val(part))
     }
+}
+
+/// What a number of the source becomes where a parameter leaves its type open: that of the first number beside it that fits.
+fn literal_type(open: Open, values: &[(Option<Symbol>, Span, Val)]) -> Option<Ty> {
+    let beside = values.iter().find_map(|value| match value.2 {
+        Val::Data(data, _) if open.takes(Data::scalar(data.dtype)) => Some(data.dtype),
+        _ => None,
+    });
+    let alone = || [DType::F32, DType::I32].into_iter().find(|&dtype| open.takes(Data::scalar(dtype)));
+    beside.or_else(alone).map(Ty::scalar)
 }

@@ -229,8 +229,10 @@ impl<'a> Lower<'a> {
         let kernel = Kernel::new("gradient", 4);
         let outer = std::mem::replace(&mut self.b, Builder::new(kernel));
         let outer_allocs = std::mem::take(&mut self.allocs);
+        let outer_adjoints = self.adjoints.take();
         let made = self.gradient_kernel(span, function, &values, &outer.kernel);
         self.allocs = outer_allocs;
+        self.adjoints = outer_adjoints;
         let mut kernel = std::mem::replace(&mut self.b, outer).kernel;
         let active: Vec<usize> = made?;
         crate::passes::optimize(&mut kernel);
@@ -277,9 +279,7 @@ impl<'a> Lower<'a> {
 
     /// Gives numbers of the source the type of the parameter that they are for, else that of the first float beside them.
     fn type_literals(&mut self, span: Span, function: &Expr, values: &mut [Val]) -> Result<()> {
-        let overloads =
-            self.program.path(self.scope, function).and_then(|name| self.scope.functions.get(&name));
-        let params = match overloads.map(|known| &known[..]) {
+        let params = match self.functions_of(function) {
             Some(&[only]) => Some(only),
             _ => None,
         };
@@ -335,9 +335,7 @@ impl<'a> Lower<'a> {
                 value.with_parts(&mut mine.into_iter())
             })
             .collect();
-        let path = self.program.path(self.scope, function);
-        let overloads = path.and_then(|name| self.scope.functions.get(&name));
-        let result = match (overloads, self.builtin_name(function)) {
+        let result = match (self.functions_of(function), self.builtin_name(function)) {
             (Some(overloads), _) => {
                 let args = args.into_iter().map(|value| (None, span, value)).collect();
                 self.call_values(span, overloads, args)?

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::Lower;
 use crate::diag::{Diagnostic, Span};
+use crate::library;
 use crate::syntax::ast::{Expr, ExprKind, Function, Names, Stmt, StmtKind, Symbol};
 
 /// Which variables are assigned; `None` where control does not come.
@@ -111,6 +112,11 @@ fn advanced(names: &Names, expr: &Expr, add: &mut impl FnMut(Symbol)) {
                 matches!(callee, "randf" | "randi" | "randu" | "randn") || super::spatial::draws(callee) > 0;
             if let (true, Some(ExprKind::Name(state))) = (draws, args.first().map(|arg| &arg.kind)) {
                 add(*state);
+            }
+            if library::fills(callee) {
+                for arg in args.iter().skip(1) {
+                    targets(arg, add);
+                }
             }
         }
         _ => {}

@@ -86,6 +86,7 @@ impl<'a> Lower<'a> {
     ) -> Result<Ty> {
         match (declared, given) {
             (Ty::Any, _) => Ok(given),
+            (Ty::Open(open), Ty::Data(data)) if open.takes(data) => Ok(given),
             (Ty::Array(Element::Any, a), Ty::Array(_, b)) if a == b => Ok(given),
             _ if declared == given => Ok(given),
             _ => {
@@ -129,7 +130,7 @@ impl<'a> Lower<'a> {
                 Ty::Array(Element::Struct(id), ndim) => {
                     let _ = write!(out, "{}_{ndim}d", self.text(self.program.classes[id as usize].name));
                 }
-                Ty::Array(Element::Any, _) | Ty::Any => out.push_str("any"),
+                Ty::Array(Element::Any, _) | Ty::Open(_) | Ty::Any => out.push_str("any"),
             }
         }
         out
@@ -153,7 +154,7 @@ fn mangle(data: Data, out: &mut String) {
 }
 
 /// Of what a launch calls an element.
-fn data_of(element: &signature::Element) -> Data {
+pub(super) fn data_of(element: &signature::Element) -> Data {
     let form = match &element.dims[..] {
         [] => Form::Scalar,
         [4] if element.name.starts_with("quat") => Form::Quat,

@@ -60,7 +60,7 @@ impl<'a> Lower<'a> {
                     let element = match ty {
                         Ty::Data(data) => Element::Data(data),
                         Ty::Struct(id) => Element::Struct(id),
-                        Ty::Array(..) | Ty::Any => {
+                        Ty::Array(..) | Ty::Open(_) | Ty::Any => {
                             return self.error_hint(
                                 span,
                                 format!("an array cannot hold structs with arrays: `{field}` is one"),
@@ -249,7 +249,7 @@ impl<'a> Lower<'a> {
                     let element = match ty {
                         Ty::Data(data) => Element::Data(data),
                         Ty::Struct(id) => Element::Struct(id),
-                        Ty::Array(..) | Ty::Any => return Err(Reported),
+                        Ty::Array(..) | Ty::Open(_) | Ty::Any => return Err(Reported),
                     };
                     fields.push(self.assemble(element, parts)?);
                 }
@@ -502,7 +502,7 @@ impl<'a> Lower<'a> {
                 match self.struct_fields(id).ok()?[at].1 {
                     Ty::Data(data) => Some(Element::Data(data)),
                     Ty::Struct(id) => Some(Element::Struct(id)),
-                    Ty::Array(..) | Ty::Any => None,
+                    Ty::Array(..) | Ty::Open(_) | Ty::Any => None,
                 }
             }
             _ => None,
@@ -565,7 +565,7 @@ impl<'a> Lower<'a> {
             let element = match ty {
                 Ty::Data(data) => Element::Data(data),
                 Ty::Struct(id) => Element::Struct(id),
-                Ty::Array(..) | Ty::Any => return Err(Reported),
+                Ty::Array(..) | Ty::Open(_) | Ty::Any => return Err(Reported),
             };
             let mut leaves = vec![];
             self.leaves(span, "", element, &mut leaves)?;

@@ -20,6 +20,7 @@ use crate::signature::Signature;
 use crate::syntax::ast::{Expr, Function, Symbol};
 pub(crate) use custom::Custom;
 pub(crate) use generic::Instance;
+pub(crate) use host::{Given, lower_call};
 pub(crate) use program::{Named, Program, Scope};
 use value::{Data, Ty, Val};
 
@@ -32,6 +33,7 @@ mod custom;
 mod expr;
 mod flow;
 mod generic;
+mod host;
 mod linalg;
 mod loops;
 mod memory;
@@ -122,33 +124,37 @@ pub(crate) fn lower<'a>(
     program: &'a Program<'a>,
     instance: Instance<'a>,
 ) -> (Kernel, Signature, Vec<Diagnostic>) {
-    let function = instance.function;
-    let kernel = Kernel::new(program.text(function.name), 1);
-    let mut lower = Lower {
-        program,
-        b: Builder::new(kernel),
-        env: Env::default(),
-        errors: vec![],
-        scope: program.scope(function.scope),
-        stack: vec![function],
-        checked: vec![],
-        grid: 0,
-        looking_up: vec![],
-        returns: None,
-        in_kernel: true,
-        adjoints: None,
-        allocs: 0,
-        fields: FxHashMap::default(),
-        depth: 0,
-        calls: 0,
-        too_large: false,
-    };
+    let mut lower = Lower::new(program, instance.function);
+    lower.stack.push(instance.function);
     let signature = lower.kernel(instance);
     lower.b.kernel.grid = lower.grid.max(1);
     (lower.b.kernel, signature, lower.errors)
 }
 
 impl<'a> Lower<'a> {
+    /// An empty kernel by the name of a function.
+    fn new(program: &'a Program<'a>, function: &Function) -> Lower<'a> {
+        Lower {
+            program,
+            b: Builder::new(Kernel::new(program.text(function.name), 1)),
+            env: Env::default(),
+            errors: vec![],
+            scope: program.scope(function.scope),
+            stack: vec![],
+            checked: vec![],
+            grid: 0,
+            looking_up: vec![],
+            returns: None,
+            in_kernel: true,
+            adjoints: None,
+            allocs: 0,
+            fields: FxHashMap::default(),
+            depth: 0,
+            calls: 0,
+            too_large: false,
+        }
+    }
+
     fn error<T>(&mut self, span: Span, message: impl Into<String>) -> Result<T> {
         self.errors.push(Diagnostic::new(span, message));
         Err(Reported)
@@ -215,7 +221,7 @@ impl<'a> Lower<'a> {
                 (_, declared) => declared,
             };
             let value = match ty {
-                Ok(Ty::Any | Ty::Array(value::Element::Any, _)) => {
+                Ok(Ty::Any | Ty::Open(_) | Ty::Array(value::Element::Any, _)) => {
                     let _: Result<()> = self.error_hint(
                         annotation.span,
                         "a kernel of generic types cannot be compiled by itself",
@@ -267,7 +273,7 @@ impl<'a> Lower<'a> {
                 });
                 Val::Struct(id, fields.collect::<Result<_>>()?)
             }
-            Ty::Any => Val::Bad,
+            Ty::Open(_) | Ty::Any => Val::Bad,
         })
     }
 

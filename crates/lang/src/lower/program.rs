@@ -59,6 +59,10 @@ pub(crate) struct Program<'a> {
     scopes: Vec<Scope<'a>>,
     kernels: Vec<Instance<'a>>,
     customs: FxHashMap<*const Function, Custom<'a>>,
+    /// Functions of wp that are written in the language, by name.
+    library: FxHashMap<&'a str, Vec<&'a Function>>,
+    /// The first of their scopes.
+    library_scope: u32,
 }
 
 impl<'a> Program<'a> {
@@ -66,23 +70,16 @@ impl<'a> Program<'a> {
     pub(crate) const HIDDEN: [&'static str; 4] = ["$returned", "$value", "$broke", "$continued"];
 
     /// Of a module: what its decorators say.
-    pub(crate) fn new(module: &'a Module) -> Program<'a> {
+    pub(crate) fn new(module: &'a Module, library: &'a [Module]) -> Program<'a> {
         let mut program = Program::with_scopes(&module.names, vec![], vec![], vec![]);
-        let mut scope = Scope {
-            constants: module.constants.iter().map(|(name, value)| (*name, Named::Borrowed(value))).collect(),
-            namespaces: module.imports.iter().map(|import| (import.alias, import.path.clone())).collect(),
-            ..Scope::default()
-        };
+        let mut scope = program.scope_of(module);
         for function in &module.functions {
-            if program.has_decorator(&scope, &function.decorators, "func") {
-                scope.functions.entry(function.name).or_default().push(function);
-            } else if program.has_decorator(&scope, &function.decorators, "kernel") {
+            if program.has_decorator(&scope, &function.decorators, "kernel") {
                 let types = Types::Annotated;
                 program.kernels.push(Instance { function, types });
             }
         }
         program.overloads(module, &scope);
-        program.derivatives(module, &scope);
         for class in &module.classes {
             if program.has_decorator(&scope, &class.decorators, "struct") {
                 scope.structs.insert(class.name, program.classes.len() as u32);
@@ -90,7 +87,46 @@ impl<'a> Program<'a> {
             }
         }
         program.scopes.push(scope);
+        program.add_library(library);
         program
+    }
+
+    /// What a module's imports, constants and functions mean, whose derivatives become known.
+    fn scope_of(&mut self, module: &'a Module) -> Scope<'a> {
+        let mut scope = Scope {
+            constants: module.constants.iter().map(|(name, value)| (*name, Named::Borrowed(value))).collect(),
+            namespaces: module.imports.iter().map(|import| (import.alias, import.path.clone())).collect(),
+            ..Scope::default()
+        };
+        for function in &module.functions {
+            if self.has_decorator(&scope, &function.decorators, "func") {
+                scope.functions.entry(function.name).or_default().push(function);
+            }
+        }
+        self.derivatives(module, &scope);
+        scope
+    }
+
+    /// Functions of wp that are written in the language. Their scopes are the next ones.
+    pub(crate) fn add_library(&mut self, library: &'a [Module]) {
+        self.library_scope = self.scopes.len() as u32;
+        for module in library {
+            let scope = self.scope_of(module);
+            for (&name, functions) in &scope.functions {
+                self.library.insert(self.names.text(name), functions.clone());
+            }
+            self.scopes.push(scope);
+        }
+    }
+
+    /// The functions that a name of wp means, if they are written in the language.
+    pub(super) fn library(&self, name: &str) -> Option<&[&'a Function]> {
+        self.library.get(name).map(Vec::as_slice)
+    }
+
+    /// Whether a function is wp's own.
+    pub(super) fn is_library(&self, function: &Function) -> bool {
+        function.scope >= self.library_scope
     }
 
     /// Of definitions whose `scope` is an index into `scopes`.
@@ -109,7 +145,16 @@ impl<'a> Program<'a> {
         };
         let instance = |function| Instance { function, types: Types::Annotated };
         let kernels = kernels.into_iter().map(instance).collect();
-        Program { names, hidden, classes, scopes, kernels, customs: FxHashMap::default() }
+        Program {
+            names,
+            hidden,
+            classes,
+            scopes,
+            kernels,
+            customs: FxHashMap::default(),
+            library: FxHashMap::default(),
+            library_scope: u32::MAX,
+        }
     }
 
     /// Replaces kernels that a module declares overloads of by those.

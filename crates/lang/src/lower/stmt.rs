@@ -437,6 +437,7 @@ impl<'a> Lower<'a> {
         match (value, ty) {
             (Val::Bad, _) => Ok(Val::Bad),
             (value, Ty::Any) => Ok(self.materialize(value)),
+            (Val::Data(data, parts), Ty::Open(open)) if open.takes(data) => Ok(Val::Data(data, parts)),
             (Val::Literal(literal), Ty::Data(Data { form: Form::Scalar, dtype })) => {
                 let part = self.literal(span, &Val::Literal(literal), dtype)?;
                 Ok(Val::scalar(dtype, part))
@@ -472,6 +473,7 @@ impl<'a> Lower<'a> {
                 };
                 format!("array of {element} with {ndim} dimensions")
             }
+            Ty::Open(open) => open.name(),
             Ty::Any => "anything".into(),
         }
     }

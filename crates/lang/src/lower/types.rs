@@ -2,7 +2,7 @@
 
 use bullet_ops::DType;
 
-use super::value::{Data, Element, Form, Literal, Ty, Val};
+use super::value::{Data, Element, Form, Literal, Numbers, Open, OpenForm, Ty, Val};
 use super::{Fields, Lower, Named, Result};
 use crate::diag::Span;
 use crate::signature::ParamType;
@@ -120,33 +120,47 @@ impl<'a> Lower<'a> {
         let form = match name {
             "vector" => {
                 let Some(length) = find(self, "length", 0) else { return Ok(None) };
-                Form::Vec(self.small(&length)?)
+                self.open_length(&length)?.map_or(OpenForm::Vec, |length| OpenForm::Known(Form::Vec(length)))
             }
             "matrix" => {
                 let Some(shape) = find(self, "shape", 0) else { return Ok(None) };
                 let ExprKind::Tuple(items) = &shape.kind else { return Ok(None) };
                 let [rows, columns] = &items[..] else { return Ok(None) };
-                Form::Mat(self.small(rows)?, self.small(columns)?)
+                match (self.open_length(rows)?, self.open_length(columns)?) {
+                    (Some(rows), Some(columns)) => OpenForm::Known(Form::Mat(rows, columns)),
+                    (rows, columns) => OpenForm::Mat(rows, columns),
+                }
             }
-            "quaternion" => Form::Quat,
-            "transformation" => Form::Transform,
+            "quaternion" => OpenForm::Known(Form::Quat),
+            "transformation" => OpenForm::Known(Form::Transform),
             _ => return Ok(None),
         };
         let at = usize::from(matches!(name, "vector" | "matrix"));
         let Some(dtype) = find(self, "dtype", at) else { return Ok(None) };
-        match self.resolve_type(&dtype)? {
-            Ty::Data(Data { form: Form::Scalar, dtype }) => Ok(Some(Ty::Data(Data { form, dtype }))),
+        let numbers = match self.resolve_type(&dtype)? {
+            Ty::Data(Data { form: Form::Scalar, dtype }) => Numbers::Only(dtype),
+            Ty::Open(Open { form: OpenForm::Known(Form::Scalar), numbers }) => numbers,
+            Ty::Any => Numbers::Any,
             other => {
                 let found = self.ty_name(other);
-                self.error(dtype.span, format!("expected a scalar type, found {found}"))
+                return self.error(dtype.span, format!("expected a scalar type, found {found}"));
             }
-        }
+        };
+        Ok(Some(match (form, numbers) {
+            (OpenForm::Known(form), Numbers::Only(dtype)) => Ty::Data(Data { form, dtype }),
+            (form, numbers) => Ty::Open(Open { form, numbers }),
+        }))
     }
 
-    /// The number of elements of a vector or row.
-    fn small(&mut self, expr: &Expr) -> Result<u16> {
+    /// The number of elements of a vector or row; `None` if it is `Any`.
+    fn open_length(&mut self, expr: &Expr) -> Result<Option<u16>> {
+        if let ExprKind::Name(name) = expr.kind
+            && self.text(name) == "Any"
+        {
+            return Ok(None);
+        }
         match self.static_int(expr)? {
-            n @ 1..=64 => Ok(n as u16),
+            n @ 1..=64 => Ok(Some(n as u16)),
             n => self
                 .error(expr.span, format!("vectors and matrices have 1 to 64 elements a dimension, not {n}")),
         }
@@ -158,7 +172,7 @@ impl<'a> Lower<'a> {
             Ty::Data(data) => Ok(Element::Data(data)),
             Ty::Struct(id) => Ok(Element::Struct(id)),
             Ty::Any => Ok(Element::Any),
-            Ty::Array(..) => self.error(
+            Ty::Array(..) | Ty::Open(_) => self.error(
                 expr.span,
                 "arrays hold numbers, vectors, matrices, quaternions, transforms or structs of these",
             ),
@@ -233,7 +247,7 @@ impl Lower<'_> {
             Ty::Array(Element::Struct(id), ndim) => {
                 ParamType::StructArray(Box::new(self.param_type(Ty::Struct(id))?), ndim)
             }
-            Ty::Array(Element::Any, _) | Ty::Any => return Err(super::Reported),
+            Ty::Array(Element::Any, _) | Ty::Open(_) | Ty::Any => return Err(super::Reported),
         })
     }
 }
@@ -252,6 +266,12 @@ pub(super) fn named(name: &str) -> Option<Ty> {
     };
     if let Some(dtype) = scalar(name) {
         return Some(Ty::scalar(dtype));
+    }
+    match name {
+        "Float" => return Some(Ty::Open(Open::scalar(Numbers::Float))),
+        "Int" => return Some(Ty::Open(Open::scalar(Numbers::Int))),
+        "Scalar" => return Some(Ty::Open(Open::scalar(Numbers::Scalar))),
+        _ => {}
     }
     let split = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
     let (stem, rest) = name.split_at(split);

@@ -36,8 +36,87 @@ pub(super) enum Ty {
     /// An index into the module's structs.
     Struct(u32),
     Array(Element, u8),
+    /// What the argument is, if it is one of these.
+    Open(Open),
     /// `Any`: whatever the argument is.
     Any,
+}
+
+/// What an annotation like `wp.Float` or `wp.types.vector(length=Any, dtype=wp.Float)` takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Open {
+    pub(super) form: OpenForm,
+    pub(super) numbers: Numbers,
+}
+
+/// Forms, of which some leave lengths open.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum OpenForm {
+    Known(Form),
+    Vec,
+    /// With as many rows, and columns.
+    Mat(Option<u16>, Option<u16>),
+}
+
+/// The dtypes that numbers may have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Numbers {
+    Only(DType),
+    Float,
+    Int,
+    /// Either.
+    Scalar,
+    Any,
+}
+
+impl Open {
+    /// Scalars.
+    pub(super) fn scalar(numbers: Numbers) -> Open {
+        Open { form: OpenForm::Known(Form::Scalar), numbers }
+    }
+
+    /// Whether a value of this type is one.
+    pub(super) fn takes(self, data: Data) -> bool {
+        let fits = |wanted: Option<u16>, found: u16| wanted.is_none_or(|wanted| wanted == found);
+        let form = match (self.form, data.form) {
+            (OpenForm::Known(form), found) => form == found,
+            (OpenForm::Vec, found) => matches!(found, Form::Vec(_)),
+            (OpenForm::Mat(rows, columns), Form::Mat(r, c)) => fits(rows, r) && fits(columns, c),
+            (OpenForm::Mat(..), _) => false,
+        };
+        let is_int = !data.dtype.is_float() && data.dtype != DType::Bool;
+        form && match self.numbers {
+            Numbers::Only(dtype) => data.dtype == dtype,
+            Numbers::Float => data.dtype.is_float(),
+            Numbers::Int => is_int,
+            Numbers::Scalar => is_int || data.dtype.is_float(),
+            Numbers::Any => true,
+        }
+    }
+
+    /// How a message calls it.
+    pub(super) fn name(self) -> String {
+        let form = match self.form {
+            OpenForm::Known(Form::Scalar) => "number".into(),
+            OpenForm::Known(Form::Vec(length)) => format!("vector of {length}"),
+            OpenForm::Known(Form::Mat(rows, columns)) => format!("{rows}x{columns} matrix"),
+            OpenForm::Known(Form::Quat) => "quaternion".into(),
+            OpenForm::Known(Form::Transform) => "transform".into(),
+            OpenForm::Vec => "vector".into(),
+            OpenForm::Mat(Some(rows), None) => format!("matrix of {rows} rows"),
+            OpenForm::Mat(None, Some(columns)) => format!("matrix of {columns} columns"),
+            OpenForm::Mat(Some(rows), Some(columns)) => format!("{rows}x{columns} matrix"),
+            OpenForm::Mat(None, None) => "matrix".into(),
+        };
+        match (self.numbers, self.form) {
+            (Numbers::Float, OpenForm::Known(Form::Scalar)) => "a float".into(),
+            (Numbers::Int, OpenForm::Known(Form::Scalar)) => "an integer".into(),
+            (Numbers::Only(dtype), _) => format!("a {form} of {}", dtype_name(dtype)),
+            (Numbers::Float, _) => format!("a {form} of floats"),
+            (Numbers::Int, _) => format!("a {form} of integers"),
+            (Numbers::Scalar | Numbers::Any, _) => format!("a {form}"),
+        }
+    }
 }
 
 /// What an array holds many of.

@@ -17,12 +17,7 @@ pub(super) fn has_short_loops(kernel: &Kernel) -> bool {
 
 /// The kernel with short loops written out, innermost first.
 pub(super) fn unroll(kernel: &Kernel) -> Kernel {
-    let mut new = Kernel::new(&kernel.name, kernel.grid);
-    let mut map = ValueMap::new(kernel);
-    for &param in &kernel.params {
-        let copy = new.param(kernel.name_of(param).unwrap_or(""), kernel.ty(param));
-        map.insert(param, copy);
-    }
+    let (mut new, mut map) = kernel.emptied();
     let body = new.body;
     copy(kernel, kernel.body, &mut new, body, &mut map);
     new

@@ -10,4 +10,4 @@ mod expr;
 mod lexer;
 mod parser;
 
-pub(crate) use parser::{parse, parse_definitions, parse_expression};
+pub(crate) use parser::{parse, parse_definitions, parse_expression, parse_with};

@@ -27,6 +27,11 @@ pub(crate) fn parse(text: &str, hidden: &[&str]) -> (Module, Vec<Diagnostic>) {
     for name in hidden {
         names.intern(name);
     }
+    parse_with(text, names)
+}
+
+/// The same with names that are known.
+pub(crate) fn parse_with(text: &str, names: Names) -> (Module, Vec<Diagnostic>) {
     let mut parser = Parser::new(text, names);
     let mut module = Module::default();
     while parser.peek() != Token::End {

@@ -24,8 +24,8 @@ extern "C" __global__ void arithmetic_adjoint(int dim0, Array1<float> x, Array1<
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const float v = x(i);
-    const float v_2 = y(i);
+    const float v = __ldg(&x(i));
+    const float v_2 = __ldg(&y(i));
     const float v_3 = 1.0f + v * v;
     const float v_4 = adj_out(i);
     const float v_5 = v_4 * -(v_2 / v_3 / v_3);

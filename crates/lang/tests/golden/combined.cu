@@ -9,6 +9,18 @@ struct Array1 {
     __device__ __forceinline__ T* at(int i, int pitch) const { return data + i * pitch; }
 };
 
+// Whether this lane adds x to the cell. Where all lanes of a warp are here with one cell, the first does, for all.
+template <class T>
+__device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
+    const unsigned all = 0xffffffffu;
+    if (__activemask() != all) return true;
+    const unsigned long long place = (unsigned long long)cell;
+    if (!__all_sync(all, place == __shfl_sync(all, place, 0))) return true;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_down_sync(all, x, step);
+    return threadIdx.x % 32 == 0;
+}
+
 extern "C" __global__ void combined(int dim0, Array1<float> x, Array1<float> v, Array1<float> drag, int seed,
                                     float dt) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -77,7 +89,7 @@ extern "C" __global__ void combined_adjoint(int dim0, Array1<float> x, Array1<fl
     const unsigned v_4 = ((unsigned)seed + ((v_3 >> 22u) ^ v_3)) * 747796405u + 2891336453u;
     const unsigned v_5 = ((v_4 >> ((v_4 >> 28u) + 4u)) ^ v_4) * 277803737u;
     const float* from = v.at(i, 3);
-    const float v_6 = from[0], v_7 = from[1], v_8 = from[2];
+    const float v_6 = __ldg(from + 0), v_7 = __ldg(from + 1), v_8 = __ldg(from + 2);
     const unsigned v_9 = ((v_5 >> 22u) ^ v_5) * 747796405u + 2891336453u;
     const unsigned v_10 = ((v_9 >> ((v_9 >> 28u) + 4u)) ^ v_9) * 277803737u;
     const unsigned state = (v_10 >> 22u) ^ v_10;
@@ -94,7 +106,7 @@ extern "C" __global__ void combined_adjoint(int dim0, Array1<float> x, Array1<fl
     const float p_3 = v_6 + (float)(state >> 8u) * 5.9604645e-8f * 0.01f;
     const float p_4 = v_7 + (float)(state_2 >> 8u) * 5.9604645e-8f * 0.01f;
     const float p_5 = v_8 + v_19 * 0.01f;
-    const float v_20 = drag(0);
+    const float v_20 = __ldg(&drag(0));
     const float v_21 = sqrtf(p_3 * p_3 + p_4 * p_4 + p_5 * p_5);
     const float v_22 = v_20 * v_21;
     const float v_23 = dt / 1.5f;
@@ -156,7 +168,8 @@ extern "C" __global__ void combined_adjoint(int dim0, Array1<float> x, Array1<fl
     const float v_54 = v_51 * p_5 + v_52 * p_4 + v_53 * p_3;
     const float v_55 = v_54 * v_20 * (0.5f * (1.0f / v_21));
     const float v_56 = v_55 + v_55;
-    atomicAdd(&adj_drag(0), v_36 * v_28 + v_42 * v_26 + v_48 * v_24 + v_54 * v_21);
+    float sum = v_36 * v_28 + v_42 * v_26 + v_48 * v_24 + v_54 * v_21;
+    if (leads_sum(&adj_drag(0), sum)) atomicAdd(&adj_drag(0), sum);
     float* to = adj_v.at(i, 3);
     to[0] = 0.0f;
     to[1] = 0.0f;

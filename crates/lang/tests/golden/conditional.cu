@@ -63,7 +63,7 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
         v_2 = 0.0f;
         v_3 = false;
     } else {
-        const float v_4 = x(i);
+        const float v_4 = __ldg(&x(i));
         float v_5;
         bool v_6;
         if (v_4 > 1.0f) {
@@ -72,7 +72,7 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
         } else {
             bool v_7;
             if (v_4 > 0.0f) {
-                const float v_8 = x((i + 1) % n);
+                const float v_8 = __ldg(&x((i + 1) % n));
                 v_7 = v_8 > 0.0f;
             } else {
                 v_7 = false;
@@ -97,7 +97,7 @@ extern "C" __global__ void conditional_adjoint(int dim0, Array1<float> x, Array1
         v_3 = v_6;
     }
     if (!v) {
-        const float v_10 = x(i);
+        const float v_10 = __ldg(&x(i));
         const float v_11 = adj_out(i);
         const float adj_v = mul_masked(v_2 > 0.0f ? v_11 : 0.0f, 0.5f * (1.0f / sqrtf(v_2)));
         float adj_v_2;

@@ -24,7 +24,7 @@ extern "C" __global__ void derivatives_adjoint(int dim0, Array1<float> x, Array1
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const float v = x(i);
+    const float v = __ldg(&x(i));
     const float v_2 = 1.5f * v;
     const float v_3 = sqrtf(fabsf(v));
     const float v_4 = erfinvf(0.5f * sinf(v));
@@ -62,9 +62,9 @@ extern "C" __global__ void compacted_adjoint(int dim0, Array1<float> x, Array1<i
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const int v = places(i);
-    const float v_2 = x(i);
-    const float v_3 = adj_out(v);
+    const int v = __ldg(&places(i));
+    const float v_2 = __ldg(&x(i));
+    const float v_3 = __ldg(&adj_out(v));
     const float v_4 = adj_x(i);
     adj_x(i) = v_4 + (v_3 + v_3) * v_2;
 }

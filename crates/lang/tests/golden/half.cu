@@ -117,6 +117,18 @@ struct Tape {
     }
 };
 
+// Whether this lane adds x to the cell. Where all lanes of a warp are here with one cell, the first does, for all.
+template <class T>
+__device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
+    const unsigned all = 0xffffffffu;
+    if (__activemask() != all) return true;
+    const unsigned long long place = (unsigned long long)cell;
+    if (!__all_sync(all, place == __shfl_sync(all, place, 0))) return true;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_down_sync(all, x, step);
+    return threadIdx.x % 32 == 0;
+}
+
 extern "C" __global__ void half(int dim0, Array1<Half> x, Array1<Bfloat> w, Half s_bits, Array1<Half> total,
                                 Array1<Bfloat> out) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
@@ -134,8 +146,10 @@ extern "C" __global__ void half(int dim0, Array1<Half> x, Array1<Bfloat> w, Half
         const float p_2 = round_half(round_half(sinf(p)) + round_half(size / round_half(1.5f + round_half(p * p))));
         p = p_2;
     }
-    atomic_narrow(&total(0), NarrowAdd{p});
-    atomic_narrow(&total(0), NarrowAdd{round_half(round_half(u_y) * fmaxf(v_x, v_y))});
+    float sum = p;
+    if (leads_sum(&total(0), sum)) atomic_narrow(&total(0), NarrowAdd{sum});
+    float sum_2 = round_half(round_half(u_y) * fmaxf(v_x, v_y));
+    if (leads_sum(&total(0), sum_2)) atomic_narrow(&total(0), NarrowAdd{sum_2});
     const float v_2 = round_bfloat(round_bfloat(round_bfloat(u_x * u_x) + round_bfloat(u_y * u_y)) + round_bfloat(u_z * u_z));
     const float v_3 = round_bfloat(round_half(sqrtf(round_half(2.0f + round_half(size * size)))));
     out(i) = Bfloat(round_bfloat(v_2 * v_3) + round_bfloat(v_z));

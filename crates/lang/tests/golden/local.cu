@@ -133,14 +133,14 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
     table[11] = 0.0f;
     const int v = x.shape[1];
     for (int k = 0; k < v; ++k) {
-        const int v_2 = place(k);
-        const float v_3 = x(i, k);
+        const int v_2 = __ldg(&place(k));
+        const float v_3 = __ldg(&x(i, k));
         const int v_4 = k % 3 * 4;
         const int v_5 = v_4 + v_2 % 4;
         const float v_6 = table[v_5];
         table[v_5] = v_6 + sinf(v_3);
         const float v_7 = table[v_4 + 1];
-        const float v_8 = x(i, k);
+        const float v_8 = __ldg(&x(i, k));
         table[0] = v_7 * v_8;
         tape.push(v_7);
     }
@@ -162,7 +162,7 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
     adj_table[0] = v_15 + adj_sum;
     for (int k_2 = max(min(4, v) - v_13, 0) - 1; k_2 > -1; --k_2) {
         const int v_16 = v_13 + k_2;
-        const float v_17 = x(i, v_16);
+        const float v_17 = __ldg(&x(i, v_16));
         atomicAdd(&adj_x(i, v_16), (adj_sum + adj_sum) * v_17);
     }
     const float v_18 = adj_sum + adj_sum;
@@ -177,10 +177,10 @@ extern "C" __global__ void local_adjoint(int dim0, Array2<float> x, Array1<int> 
     for (int k_3 = v - 1; k_3 > -1; --k_3) {
         float v_23;
         tape.pop(v_23);
-        const float v_24 = x(i, k_3);
+        const float v_24 = __ldg(&x(i, k_3));
         const int v_25 = k_3 % 3 * 4;
         const int v_26 = v_25 + 1;
-        const int v_27 = place(k_3);
+        const int v_27 = __ldg(&place(k_3));
         const int v_28 = v_25 + v_27 % 4;
         const float v_29 = adj_table[0];
         adj_table[0] = 0.0f;

@@ -50,6 +50,18 @@ struct Tape {
     }
 };
 
+// Whether this lane adds x to the cell. Where all lanes of a warp are here with one cell, the first does, for all.
+template <class T>
+__device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
+    const unsigned all = 0xffffffffu;
+    if (__activemask() != all) return true;
+    const unsigned long long place = (unsigned long long)cell;
+    if (!__all_sync(all, place == __shfl_sync(all, place, 0))) return true;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_down_sync(all, x, step);
+    return threadIdx.x % 32 == 0;
+}
+
 extern "C" __global__ void loop(int dim0, Array1<float> x, int steps, Array1<float> out) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
@@ -85,11 +97,11 @@ extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Ar
     const int v = x.shape[0];
     float total = 0.0f;
     for (int k = 0; k < v; ++k) {
-        const float v_2 = x(k);
-        const float v_3 = x(i);
+        const float v_2 = __ldg(&x(k));
+        const float v_3 = __ldg(&x(i));
         total = total + v_2 * v_3;
     }
-    const float state = x(i);
+    const float state = __ldg(&x(i));
     float state_2 = state;
     for (int k_2 = 0; k_2 < steps; ++k_2) {
         tape.push(state_2);
@@ -121,10 +133,11 @@ extern "C" __global__ void loop_adjoint(int dim0, Array1<float> x, int steps, Ar
     }
     atomicAdd(&adj_x(i), adj_state_2);
     for (int k_4 = v - 1; k_4 > -1; --k_4) {
-        const float v_5 = x(i);
-        const float v_6 = x(k_4);
+        const float v_5 = __ldg(&x(i));
+        const float v_6 = __ldg(&x(k_4));
         atomicAdd(&adj_x(i), adj_rest * v_6);
-        atomicAdd(&adj_x(k_4), adj_rest * v_5);
+        float sum = adj_rest * v_5;
+        if (leads_sum(&adj_x(k_4), sum)) atomicAdd(&adj_x(k_4), sum);
     }
     adj_out(i) = 0.0f;
 }

@@ -28,7 +28,7 @@ extern "C" __global__ void math_adjoint(int dim0, Array1<float> x, Array1<float>
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const float v = x(i);
+    const float v = __ldg(&x(i));
     const float v_2 = -v;
     const float v_3 = expf(v_2 * v);
     const float v_4 = adj_out(i);

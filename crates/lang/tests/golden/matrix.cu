@@ -43,12 +43,12 @@ extern "C" __global__ void matrix_adjoint(int dim0, Array1<float> a, Array1<floa
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = a.at(i, 9);
-    const float v = from[0], v_2 = from[1], v_3 = from[2], v_4 = from[3], v_5 = from[4], v_6 = from[5], v_7 = from[6], v_8 = from[7], v_9 = from[8];
+    const float v = __ldg(from + 0), v_2 = __ldg(from + 1), v_3 = __ldg(from + 2), v_4 = __ldg(from + 3), v_5 = __ldg(from + 4), v_6 = __ldg(from + 5), v_7 = __ldg(from + 6), v_8 = __ldg(from + 7), v_9 = __ldg(from + 8);
     const float v_10 = v * v_4 + v_2 * v_5 + v_3 * v_6;
     const float v_11 = v * v_7 + v_2 * v_8 + v_3 * v_9;
     const float v_12 = v_4 * v_7 + v_5 * v_8 + v_6 * v_9;
     const float* from_2 = x.at(i, 3);
-    const float v_13 = from_2[0], v_14 = from_2[1], v_15 = from_2[2];
+    const float v_13 = __ldg(from_2 + 0), v_14 = __ldg(from_2 + 1), v_15 = __ldg(from_2 + 2);
     const float m_00 = v * v + v_2 * v_2 + v_3 * v_3 + v_13;
     const float m_01 = v_10 + v_14;
     const float m_02 = v_11 + v_15;

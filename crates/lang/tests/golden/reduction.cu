@@ -18,6 +18,18 @@ struct Array2 {
     __device__ __forceinline__ T* at(int i, int j, int pitch) const { return data + (i * shape[1] + j) * pitch; }
 };
 
+// Whether this lane adds x to the cell. Where all lanes of a warp are here with one cell, the first does, for all.
+template <class T>
+__device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
+    const unsigned all = 0xffffffffu;
+    if (__activemask() != all) return true;
+    const unsigned long long place = (unsigned long long)cell;
+    if (!__all_sync(all, place == __shfl_sync(all, place, 0))) return true;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_down_sync(all, x, step);
+    return threadIdx.x % 32 == 0;
+}
+
 extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> rows, Array1<float> total) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
@@ -28,7 +40,8 @@ extern "C" __global__ void reduction(int dim0, Array2<float> x, Array1<float> ro
         s = s + v * v;
     }
     rows(i) = sqrtf(s);
-    atomicAdd(&total(0), s);
+    float sum = s;
+    if (leads_sum(&total(0), sum)) atomicAdd(&total(0), sum);
 }
 
 extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<float> rows,
@@ -40,14 +53,14 @@ extern "C" __global__ void reduction_adjoint(int dim0, Array2<float> x, Array1<f
     const int v = x.shape[1];
     float s = 0.0f;
     for (int k = 0; k < v; ++k) {
-        const float v_2 = x(i, k);
+        const float v_2 = __ldg(&x(i, k));
         s = s + v_2 * v_2;
     }
-    const float adj_s = adj_total(0);
+    const float adj_s = __ldg(&adj_total(0));
     const float v_3 = adj_rows(i);
     const float adj_s_2 = adj_s + v_3 * (0.5f * (1.0f / sqrtf(s)));
     for (int k_2 = v - 1; k_2 > -1; --k_2) {
-        const float v_4 = x(i, k_2);
+        const float v_4 = __ldg(&x(i, k_2));
         const float v_5 = adj_x(i, k_2);
         adj_x(i, k_2) = v_5 + (adj_s_2 + adj_s_2) * v_4;
     }

@@ -186,7 +186,7 @@ extern "C" __global__ void rotations_adjoint(int dim0, Array1<float> x, Array1<f
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
     const float* from = x.at(i, 3);
-    const float v_x = from[0], v_y = from[1], v_z = from[2];
+    const float v_x = __ldg(from + 0), v_y = __ldg(from + 1), v_z = __ldg(from + 2);
     const float v = v_x * 0.5f;
     const float v_2 = cosf(v);
     const float v_3 = sinf(v);

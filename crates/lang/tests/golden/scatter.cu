@@ -25,9 +25,9 @@ extern "C" __global__ void scatter_adjoint(int dim0, Array1<float> x, Array1<int
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const int v = source(i);
-    const float v_2 = x(v);
-    const int v_3 = target(i);
-    const float v_4 = adj_out(v_3);
+    const int v = __ldg(&source(i));
+    const float v_2 = __ldg(&x(v));
+    const int v_3 = __ldg(&target(i));
+    const float v_4 = __ldg(&adj_out(v_3));
     atomicAdd(&adj_x(v), (v_4 + v_4) * v_2);
 }

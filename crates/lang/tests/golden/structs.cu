@@ -65,10 +65,10 @@ extern "C" __global__ void structs_adjoint(int dim0, Array1<float> world_bodies_
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= (unsigned)dim0) return;
     const int i = (int)thread;
-    const float body_0 = *world_bodies_mass.at(i, 10);
+    const float body_0 = __ldg(world_bodies_mass.at(i, 10));
     const float* from = world_bodies_spin_axis.at(i, 10);
-    const float body_2 = from[0], body_3 = from[1], body_4 = from[2];
-    const double body_5 = *world_bodies_spin_rate.at(i, 5);
+    const float body_2 = __ldg(from + 0), body_3 = __ldg(from + 1), body_4 = __ldg(from + 2);
+    const double body_5 = __ldg(world_bodies_spin_rate.at(i, 5));
     *out_mass.at(i, 10) = body_0;
     const float v = *out_mass.at(i, 10);
     *out_mass.at(i, 10) = v * 2.0f;

@@ -70,7 +70,7 @@ extern "C" __global__ void vector_adjoint(int dim0, Array1<float> p, Array1<floa
     const float v_11 = v_3 * v_8;
     const float v_12 = v_4 * v_8;
     const float* from_2 = p.at(i, 3);
-    const float v_13 = from_2[0], v_14 = from_2[1], v_15 = from_2[2];
+    const float v_13 = __ldg(from_2 + 0), v_14 = __ldg(from_2 + 1), v_15 = __ldg(from_2 + 2);
     const float v_16 = 2.0f * v_12;
     const float v_17 = 2.0f * (v_12 * v_12) - 1.0f;
     const float v_18 = v_10 * v_15 - v_11 * v_14;

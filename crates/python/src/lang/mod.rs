@@ -3,6 +3,7 @@
 //! a [`Kernel`].
 
 mod args;
+mod host;
 mod tape;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) fn add(parent: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTape>()?;
     module.add_function(wrap_pyfunction!(compile, &module)?)?;
     module.add_function(wrap_pyfunction!(set_kernel_compiler, &module)?)?;
+    module.add_function(wrap_pyfunction!(host::evaluate, &module)?)?;
     module.add("CompileError", parent.py().get_type::<CompileError>())?;
     parent.add_submodule(&module)
 }

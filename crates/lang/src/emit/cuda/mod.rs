@@ -40,6 +40,7 @@ mod prelude;
 mod records;
 mod standalone;
 mod stmt;
+mod warp;
 
 pub use names::symbol;
 pub(crate) use records::number as record_number;
@@ -162,6 +163,9 @@ struct Emitter<'a> {
     /// The instructions that put down records, and by its number what each array is called whose elements these are of.
     recorded: Vec<bool>,
     record_keys: Vec<Option<String>>,
+    /// The instructions that add what a warp sums first, and the arrays that nothing writes meanwhile.
+    warp_sums: Vec<bool>,
+    constant: FxHashSet<Value>,
     names: names::Names,
     /// The text of each value: a variable, a literal or an expression.
     texts: Vec<Option<expr::Text>>,
@@ -189,6 +193,8 @@ impl<'a> Emitter<'a> {
             tape: tape_place(kernel),
             recorded: distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct)),
             record_keys: vec![None; kernel.params.len()],
+            warp_sums: warp::likely(kernel),
+            constant: constant(kernel),
             names: names::Names::new(),
             texts: vec![None; kernel.value_count()],
             uses: kernel.use_counts(),
@@ -347,6 +353,21 @@ impl<'a> Emitter<'a> {
         self.needs.halves.extend(half::is_half(dtype).then_some(dtype));
         half::storage(dtype)
     }
+}
+
+/// The parameters that no thread of a launch writes to.
+fn constant(kernel: &Kernel) -> FxHashSet<Value> {
+    if !kernel.noalias {
+        return FxHashSet::default();
+    }
+    let mut constant: FxHashSet<Value> = kernel.params.iter().copied().collect();
+    for inst in kernel.instructions() {
+        let data = kernel.inst(inst);
+        if matches!(data.op, Op::Store | Op::Atomic(_) | Op::CompareExchange) {
+            constant.remove(&data.args[0]);
+        }
+    }
+    constant
 }
 
 /// The one block that uses each value; those that several use are `shared`.

@@ -147,6 +147,7 @@ const USED: &[&str] = &[
     "dim2",
     "dim3",
     "gridDim",
+    "leads_sum",
     "llabs",
     "llmax",
     "llmin",

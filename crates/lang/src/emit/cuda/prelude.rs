@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bullet_ops::DType;
 
-use super::{Layout, half, records};
+use super::{Layout, half, records, warp};
 
 /// What kernels use.
 #[derive(Default)]
@@ -19,6 +19,7 @@ pub(super) struct Needs {
     /// 16-bit floats, and atomics of them.
     pub(super) halves: BTreeSet<DType>,
     pub(super) narrow_atomics: bool,
+    pub(super) warp_sums: bool,
     /// Atomics that CUDA has not on every architecture.
     pub(super) add_double: bool,
     pub(super) float_extremes: bool,
@@ -143,6 +144,7 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
         (needs.records, records::RECORDS),
         (needs.add_double, ADD_DOUBLE),
         (needs.float_extremes, EXTREMES),
+        (needs.warp_sums, warp::SUMS),
     ] {
         if needed {
             out.push_str(text);

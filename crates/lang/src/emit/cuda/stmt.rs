@@ -159,13 +159,17 @@ impl Emitter<'_> {
         let results = self.kernel.inst(inst).results.clone();
         let ty = self.ty(results[0]);
         if lanes == 1 {
+            let element = match self.is_constant(inst) {
+                true => format!("__ldg({})", address(&element)),
+                false => element,
+            };
             let name = self.variable(results[0]);
             return self.line(&format!("const {ty} {name} = {element};"));
         }
         let pointer = self.names.unique("from");
         let storage = self.storage(self.kernel.dtype(results[0]));
         self.line(&format!("const {storage}* {pointer} = {element};"));
-        let width = self.at_once(inst);
+        let (width, constant) = (self.at_once(inst), self.is_constant(inst));
         let mut names = vec![];
         for (chunk, results) in results.chunks(width).enumerate() {
             let used: Vec<usize> = (0..width).filter(|&i| self.uses[results[i].index()] > 0).collect();
@@ -176,11 +180,19 @@ impl Emitter<'_> {
                 let name = self.variable(results[lane]);
                 names.push(match together {
                     true => format!("{name} = {from}.{}", ["x", "y", "z", "w"][lane]),
+                    false if constant => format!("{name} = __ldg({from} + {})", chunk * width + lane),
                     false => format!("{name} = {from}[{}]", chunk * width + lane),
                 });
             }
         }
         self.line(&format!("const {ty} {};", names.join(", ")));
+    }
+
+    /// Whether `__ldg` may read what an instruction loads: then its compiler may do it before stores in front of it.
+    fn is_constant(&self, inst: Inst) -> bool {
+        let array = self.kernel.inst(inst).args[0];
+        let has_load = !matches!(self.kernel.dtype(array), DType::Bool | DType::F16 | DType::BF16);
+        has_load && self.constant.contains(&array)
     }
 
     /// How many scalars of an element may be read or written at once.
@@ -268,8 +280,7 @@ impl Emitter<'_> {
         let (element, lanes, first) = self.element(inst);
         let data = self.kernel.inst(inst).clone();
         let dtype = self.kernel.dtype(data.args[0]);
-        // `&*p` is `p`.
-        let mut base = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
+        let mut base = address(&element);
         if lanes > 1 {
             let pointer = self.names.unique("to");
             let ty = self.storage(dtype);
@@ -284,12 +295,19 @@ impl Emitter<'_> {
                 self.line(&format!("record_log.put({cell}, {key}, {number}, {});", value.text));
                 continue;
             }
-            let call = self.update(op, dtype, &cell, &value.text);
             let result = data.results[lane];
             if self.uses[result.index()] > 0 {
+                let call = self.update(op, dtype, &cell, &value.text);
                 let (ty, name) = (self.ty(result), self.variable(result));
                 self.line(&format!("const {ty} {name} = {call};"));
+            } else if self.warp_sums[inst.index()] {
+                self.needs.warp_sums = true;
+                let (ty, sum) = (self.ty(result), self.names.unique("sum"));
+                let call = self.update(op, dtype, &cell, &sum);
+                self.line(&format!("{ty} {sum} = {};", value.text));
+                self.line(&format!("if (leads_sum({cell}, {sum})) {call};"));
             } else {
+                let call = self.update(op, dtype, &cell, &value.text);
                 self.line(&format!("{call};"));
             }
         }
@@ -303,7 +321,7 @@ impl Emitter<'_> {
 
     fn exchange(&mut self, inst: Inst) {
         let (element, _, first) = self.element(inst);
-        let cell = element.strip_prefix('*').map_or(format!("&{element}"), String::from);
+        let cell = address(&element);
         let data = self.kernel.inst(inst).clone();
         let (expected, new) = (self.text(data.args[first]).text, self.text(data.args[first + 1]).text);
         let result = data.results[0];
@@ -467,4 +485,9 @@ fn mentions(text: &str, name: &str) -> bool {
         let after = text[at + name.len()..].chars().next();
         !before.is_some_and(is_part) && !after.is_some_and(is_part)
     })
+}
+
+/// Of an element; `&*p` is `p`.
+fn address(element: &str) -> String {
+    element.strip_prefix('*').map_or_else(|| format!("&{element}"), String::from)
 }
