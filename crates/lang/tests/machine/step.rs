@@ -64,6 +64,12 @@ impl<'a> Machine<'a> {
         let parts: Vec<&str> = line.op.split('.').collect();
         let (name, ty) = (parts[0], parts[parts.len() - 1]);
         match name {
+            // One lane after the other is here.
+            "activemask" | "vote" => {
+                let Arg::Register(to) = line.args[0] else { panic!("{}", line.text) };
+                frame.registers[to] = 1;
+                return;
+            }
             "ld" => return self.ld(frame, line, &parts),
             "st" => return self.st(frame, line, &parts),
             "atom" | "red" => return self.atom(frame, line, &parts),

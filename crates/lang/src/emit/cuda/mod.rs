@@ -46,6 +46,7 @@ pub use names::symbol;
 pub(crate) use records::number as record_number;
 pub use records::{CHUNK, FOLD, fold_source};
 pub use standalone::standalone;
+pub(crate) use warp::likely as likely_warp_sums;
 
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -356,7 +357,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// The parameters that no thread of a launch writes to.
-fn constant(kernel: &Kernel) -> FxHashSet<Value> {
+pub(crate) fn constant(kernel: &Kernel) -> FxHashSet<Value> {
     if !kernel.noalias {
         return FxHashSet::default();
     }

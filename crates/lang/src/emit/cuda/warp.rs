@@ -26,7 +26,7 @@ __device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
 
 /// Which instructions, by their number, are sums that lanes side by side likely add to one element; those are of one grid's last
 /// dimension.
-pub(super) fn likely(kernel: &Kernel) -> Vec<bool> {
+pub(crate) fn likely(kernel: &Kernel) -> Vec<bool> {
     let mut likely = vec![false; kernel.insts.len()];
     let sums: Vec<Inst> = kernel.instructions().into_iter().filter(|&inst| is_sum(kernel, inst)).collect();
     if sums.is_empty() {

@@ -51,6 +51,8 @@ pub(super) enum Operand {
     Double(u64),
     /// A name of ours, which no name of Python meets: a letter or word and a number.
     Name(&'static str, u32),
+    /// The thread's place in its warp.
+    Lane,
     /// An argument of a function of ours.
     Arg(u32),
     /// The result of a function of ours.
@@ -84,6 +86,7 @@ impl fmt::Display for Operand {
             Operand::Single(bits) => write!(f, "0f{bits:08X}"),
             Operand::Double(bits) => write!(f, "0d{bits:016X}"),
             Operand::Name(stem, number) => write!(f, "${stem}{number}"),
+            Operand::Lane => f.write_str("%laneid"),
             Operand::Arg(number) => write!(f, "x{number}"),
             Operand::Result => f.write_str("y"),
         }

@@ -34,6 +34,12 @@ impl Emitter<'_> {
                 continue;
             }
             let used = self.uses[result.index()] > 0;
+            if !used && self.warp_sums[inst.index()] {
+                let (sum, done) = self.warp_sum(ty.dtype, place, value);
+                self.update(op, ty.dtype, ty.space, place, sum, false);
+                self.asm.place(done);
+                continue;
+            }
             let old = self.update(op, ty.dtype, ty.space, place, value, used);
             if used {
                 self.values[result.index()] = Some(old);

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use bullet_ops::DType;
 
-use super::asm::{Class, Operand, Place, arithmetic, bits, put};
+use super::asm::{Class, Operand, Place, arithmetic, put};
 use super::{Emitter, Key};
 use crate::emit::cuda::{Layout, at_once};
-use crate::ir::{ArrayType, Const, Def, Inst, Shuffle, Space, Type, Value};
+use crate::ir::{ArrayType, Const, Def, Inst, Space, Type, Value};
 
 /// How `ld` and `st` name a type; what registers hold of 8 and 16 bits is extended on the way.
 fn storage(dtype: DType) -> &'static str {
@@ -234,7 +234,11 @@ impl Emitter<'_> {
             DType::Bool => Class::Word,
             dtype => Class::of(dtype),
         };
-        let from = format!("ld.{}", space(ty.space));
+        // What nobody writes may come through the cache of constants, and before stores in front of it.
+        let from = match self.constant.contains(&data.args[0]) {
+            true => String::from("ld.global.nc"),
+            false => format!("ld.{}", space(ty.space)),
+        };
         for (chunk, results) in data.results.chunks(width).enumerate() {
             let place = place.plus(chunk * width * size);
             let used = results.iter().filter(|result| self.uses[result.index()] > 0).count();
@@ -296,33 +300,6 @@ impl Emitter<'_> {
     /// The value of these bits.
     pub(super) fn of_bits(&mut self, dtype: DType, x: Operand) -> Operand {
         if dtype == DType::Bool { self.asm.test("ne.u32", x, Operand::Int(0)) } else { x }
-    }
-
-    pub(super) fn shuffle(&mut self, inst: Inst, op: Shuffle) {
-        let data = self.kernel.inst(inst);
-        let (mode, clamp) = match op {
-            Shuffle::Index => ("idx", 31),
-            Shuffle::Up => ("up", 0),
-            Shuffle::Down => ("down", 31),
-            Shuffle::Xor => ("bfly", 31),
-        };
-        let (x, lane) = (self.bits_of(data.args[0]), self.get(data.args[1]));
-        let (name, mask) = if self.target.has_sync() { ("shfl.sync", ",-1") } else { ("shfl", "") };
-        let one = |this: &mut Self, x: Operand| {
-            let y = this.asm.reg(Class::Word);
-            put!(this.asm, "{name}.{mode}.b32 {y},{x},{lane},{clamp}{mask};");
-            y
-        };
-        let dtype = self.kernel.dtype(data.results[0]);
-        let raw = if bits(dtype) == "b64" {
-            let [low, high] = self.asm.split(x);
-            let (low, high) = (one(self, low), one(self, high));
-            self.asm.join(low, high)
-        } else {
-            one(self, x)
-        };
-        let value = self.of_bits(dtype, raw);
-        self.values[data.results[0].index()] = Some(value);
     }
 }
 

@@ -28,7 +28,7 @@
 //! ```text
 //! asm      registers, operands, lines
 //! arith    arithmetic and conversions           math, power, trig, errors   mathematical functions
-//! memory   parameters, arrays, loads, stores    atomic               updates
+//! memory   parameters, arrays, loads, stores    atomic, warp         updates, sums of warps, shuffles
 //! control  branches and loops                   tape, print          what threads put aside, and say
 //! ```
 
@@ -37,7 +37,7 @@ use std::fmt::{self, Write};
 use bullet_ops::DType;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::cuda::{CudaOptions, Layout, Sharing, TapePlace, symbol, tape_place};
+use super::cuda::{CudaOptions, Layout, Sharing, TapePlace, constant, likely_warp_sums, symbol, tape_place};
 use crate::ir::{Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::order;
 
@@ -52,6 +52,7 @@ mod power;
 mod print;
 mod tape;
 mod trig;
+mod warp;
 
 use asm::{Asm, Class, Operand, put};
 use math::{FEW, Function, Stands};
@@ -87,7 +88,7 @@ impl Target {
         match self {
             Target::Sm35 => ("sm_35", "4.3"),
             Target::Sm60 => ("sm_60", "5.0"),
-            Target::Sm70 => ("sm_70", "6.0"),
+            Target::Sm70 => ("sm_70", "6.2"),
             Target::Sm80 => ("sm_80", "7.0"),
         }
     }
@@ -214,6 +215,9 @@ struct Emitter<'a> {
     /// Which instructions put down records.
     recorded: Vec<bool>,
     records: tape::Records,
+    /// The instructions that add what a warp sums first, and the arrays that nothing writes meanwhile.
+    warp_sums: Vec<bool>,
+    constant: FxHashSet<Value>,
     /// What it prints, the number of the first of these texts in the module, and the bytes of the longest list of arguments.
     texts: Vec<String>,
     first_text: usize,
@@ -254,6 +258,8 @@ impl<'a> Emitter<'a> {
             tape: tape::Tape::new(kernel, tape_place(kernel)),
             records: tape::Records::of(arrays),
             recorded,
+            warp_sums: likely_warp_sums(kernel),
+            constant: constant(kernel),
             texts: vec![],
             first_text: 0,
             printed: 0,
