@@ -60,7 +60,7 @@ class Device:
         """The product's name."""
 
     def synchronize(self) -> None:
-        """Waits for all work on this device."""
+        """Waits for all work on this device, and raises what its kernels found wrong."""
 
     @property
     def type(self) -> str:

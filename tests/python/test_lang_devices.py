@@ -1,5 +1,10 @@
 """Kernels on every device there is, beside NumPy and beside the CPU: what a GPU's code has of its own."""
 
+import inspect
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -206,3 +211,180 @@ def test_kernels_print(device, capfd):
     wp.launch(say, 3, [wp.array(np.array([1, 2, 2.5], np.float32), device=device)], device=device)
     wp.synchronize(device)
     assert "element 2 is 2.5" in capfd.readouterr().out
+
+
+@wp.kernel
+def roots(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    assert x[i] >= 0.0, "100 % of them must not be negative"
+    out[i] = wp.sqrt(x[i])
+
+
+@wp.kernel
+def choose(x: wp.array(dtype=wp.vec3), at: wp.array(dtype=int), out: wp.array(dtype=float)):
+    i = wp.tid()
+    v = x[i]
+    out[i] = v[at[i]]
+
+
+@wp.kernel
+def gather(x: wp.array2d(dtype=float), at: wp.array(dtype=int), out: wp.array(dtype=float)):
+    i, j = wp.tid()
+    wp.atomic_add(out, i, x[i, at[j]])
+
+
+def debugged(kernel):
+    """The same kernel, whose indices a GPU checks, too."""
+    return wp.kernel(kernel._function, module_options={"mode": "debug"})
+
+
+def line_of(kernel, text):
+    """Where a line of a kernel is, as errors say it."""
+    lines, first = inspect.getsourcelines(kernel._function)
+    return f"{__file__}:{first + next(i for i, line in enumerate(lines) if text in line)}:"
+
+
+def expect_fault(error, device, run, read, *parts):
+    """Where a fault is found: at the launch on a CPU, by who reads on a GPU."""
+    with pytest.raises(error) as caught:
+        run()
+        read()
+    for part in parts:
+        assert part in str(caught.value), caught.value
+    wp.synchronize(device)
+
+
+@on_each_device
+def test_a_failed_assertion_is_an_error_and_the_device_goes_on(device):
+    x, out = wp.array(np.arange(1000, dtype=np.float32), device=device), wp.zeros(1000, device=device)
+    bad = wp.array(np.where(np.arange(1000) == 700, -1, 4).astype(np.float32), device=device)
+    parts = ("`roots`, thread (700,): 100 % of them must not be negative", line_of(roots, "assert"), "assert x[i] >= 0.0")
+    for read in (out.numpy, lambda: wp.synchronize(device), lambda: bc.ones(3, device=device).tolist()):
+        expect_fault(AssertionError, device, lambda: wp.launch(roots, 1000, [bad, out], device=device), read, *parts)
+        wp.launch(roots, 1000, [x, out], device=device)
+        np.testing.assert_allclose(out.numpy(), np.sqrt(np.arange(1000)), rtol=1e-6)
+    if device != "cpu":
+        # Threads go on that have nothing wrong.
+        wp.launch(roots, 1000, [bad, wp.zeros(1000, device=device)], device=device)
+        out.fill_(7.0)
+        wp.launch(roots, 1000, [bad, out], device=device)
+        with pytest.raises(AssertionError):
+            out.numpy()
+        assert (np.delete(out.numpy(), 700) == 2).all() and out.numpy()[700] == 7
+
+
+@on_each_device
+def test_components_out_of_range_are_an_error_and_the_device_goes_on(device):
+    x, out = wp.array(np.ones((300, 3), np.float32), dtype=wp.vec3, device=device), wp.zeros(300, device=device)
+    for wrong in (3, -4, 2**31 - 1):
+        at = np.full(300, -1)
+        at[299] = wrong
+        parts = (f"`choose`, thread (299,): index {wrong} is outside of 3 components", line_of(choose, "v[at[i]]"))
+        at = wp.array(at, dtype=int, device=device)
+        expect_fault(IndexError, device, lambda at=at: wp.launch(choose, 300, [x, at, out], device=device), out.numpy, *parts)
+    wp.launch(choose, 300, [x, wp.zeros(300, dtype=int, device=device), out], device=device)
+    assert out.numpy().sum() == 300
+
+
+@on_each_device
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_indices_are_checked_in_debug_mode(device, deterministic):
+    checked = debugged(gather)
+    x = wp.array(np.arange(20, dtype=np.float32).reshape(4, 5), device=device)
+    out = wp.zeros(3, device=device)
+
+    def run(dim, at):
+        at = wp.array(np.array(at), dtype=int, device=device)
+        wp.launch(checked, dim, [x, at, out], device=device, deterministic=deterministic)
+
+    line = line_of(gather, "atomic_add")
+    for wrong in (5, -1, 2**31 - 1, -(2**31)):
+        parts = (f"index {wrong} of `x` is outside 0 to 5 in dimension 1 of its shape (4, 5)", "`gather`, thread (0, 2)", line)
+        expect_fault(IndexError, device, lambda wrong=wrong: run((1, 3), [0, 1, wrong]), out.numpy, *parts)
+    expect_fault(IndexError, device, lambda: run((4, 1), [0]), out.numpy, "index 3 of `out` is outside 0 to 3 in dimension 0 of its shape (3,)", "thread (3, 0)")
+    expect_fault(IndexError, device, lambda: run((3, 1), [9]), out.numpy, "index 9 of `x`")
+    out.zero_()
+    run((3, 3), [0, 4, 4])
+    np.testing.assert_array_equal(out.numpy(), [8, 23, 38])
+
+
+@on_each_device
+def test_the_first_of_several_faults_is_told(device):
+    x, out = wp.array(np.full(100, -1, np.float32), device=device), wp.zeros(100, device=device)
+    with pytest.raises(AssertionError):
+        wp.launch(roots, 100, [x, out], device=device)
+        wp.launch(debugged(gather), (1, 1), [wp.zeros((1, 1), device=device), wp.array([3], dtype=int, device=device), out], device=device)
+        out.numpy()
+    out.numpy()
+
+
+@on_each_device
+def test_the_way_back_tells_what_went_wrong_before(device):
+    at, out = wp.array([0, 1, 3], dtype=int, device=device), wp.zeros(3, device=device)
+    x = wp.array(np.ones((3, 3), np.float32), dtype=wp.vec3, device=device, requires_grad=True)
+    with wp.Tape() as tape:
+        with pytest.raises(IndexError, match="index 3 is outside of 3 components"):
+            wp.launch(choose, 3, [x, at, out], device=device)
+            tape.backward(grads={out: np.ones(3, np.float32)})
+        wp.synchronize(device)
+    with wp.Tape() as tape:
+        wp.launch(choose, 3, [x, wp.array([0, 1, -1], dtype=int, device=device), out], device=device)
+    tape.backward(grads={out: np.ones(3, np.float32)})
+    np.testing.assert_array_equal(x.grad.numpy(), np.eye(3))
+
+
+@on_each_device
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_fault_on_the_way_back(device, deterministic):
+    @wp.kernel(module_options={"mode": "debug"})
+    def walk(x: wp.array(dtype=float), steps: wp.array(dtype=int), out: wp.array(dtype=float)):
+        i = wp.tid()
+        state = x[0]
+        for k in range(steps[i]):
+            state = state * x[k] + wp.sin(state)
+        out[i] = state
+
+    x, out = wp.array(np.full(4, 0.5, np.float32), device=device, requires_grad=True), wp.zeros(2, device=device)
+    steps = wp.array([1, 4], dtype=int, device=device)
+
+    def back():
+        with wp.Tape() as tape:
+            wp.launch(walk, 2, [x, steps, out], device=device, deterministic=deterministic)
+        tape.backward(grads={out: np.ones(2, np.float32)})
+        gradient = x.grad.numpy().copy()
+        tape.zero()
+        return gradient
+
+    before = back()
+    steps.assign(np.array([1, 5], np.int32))
+    with wp.Tape() as tape:
+        with pytest.raises(IndexError, match="kernel `walk`, thread \\(1,\\): index 4 of `x`"):
+            wp.launch(walk, 2, [x, steps, out], device=device, deterministic=deterministic)
+            out.numpy()
+    if device != "cpu":
+        # Who does not care is told by the adjoint, which goes the same way.
+        tape.backward(grads={out: np.ones(2, np.float32)})
+        with pytest.raises(IndexError, match="kernel `walk_adjoint`, thread \\(1,\\): index 4 of `(adj_)?x`"):
+            x.grad.numpy()
+        tape.zero()
+    steps.assign(np.array([1, 4], np.int32))
+    np.testing.assert_allclose(back(), before, rtol=1e-5)
+
+
+def test_modes():
+    with pytest.raises(ValueError, match="'release' or 'debug', got 'fast'"):
+        wp.kernel(roots._function, module_options={"mode": "fast"})
+    x, before = wp.ones(3), wp.config.mode
+    try:
+        wp.config.mode = "slow"
+        with pytest.raises(ValueError, match="BULLET_KERNEL_MODE"):
+            wp.launch(roots, 3, [x, x])
+        wp.config.mode = "debug"
+        wp.launch(roots, 3, [x, x])
+    finally:
+        wp.config.mode = before
+    assert x.list() == [1, 1, 1]
+    asked = "import bullet_core.lang as wp; print(wp.config.mode)"
+    for mode in ("debug", ""):
+        said = subprocess.run([sys.executable, "-c", asked], env={**os.environ, "BULLET_KERNEL_MODE": mode}, capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == (mode or "release")

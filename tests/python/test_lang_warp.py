@@ -50,6 +50,8 @@ class TestIndices:
             at[-1] = bad
             with pytest.raises(IndexError) as caught:
                 wp.launch(component, n, [x, wp.array(at, dtype=int), out])
+                # A GPU says it to who waits for it.
+                wp.synchronize()
             text = str(caught.value)
             line = component.__wrapped__.__code__.co_firstlineno + 4
             assert f"thread ({n - 1},): index {bad} is outside of 3 components" in text and f"{__file__}:{line}:" in text, text
@@ -79,8 +81,10 @@ class TestIndices:
         for index in (2, -1):
             with pytest.raises(IndexError, match=f"index {index} is outside of a slice"):
                 wp.launch(part, 1, [x, index, out])
+                wp.synchronize()
         with pytest.raises(IndexError, match="index 3 is outside of dimension 1"):
             wp.launch(own, 1, [3, out])
+            wp.synchronize()
 
 
 class TestLanguage:
@@ -101,6 +105,7 @@ class TestLanguage:
         assert out.list() == [7.75, 2.0, 5.0]
         with pytest.raises(IndexError, match="index 3 is outside of 3 items of a tuple"):
             wp.launch(k, 1, [3, out])
+            wp.synchronize()
 
     def test_parameters_by_name_and_defaults(self):
         @wp.func

@@ -305,6 +305,10 @@ pub(crate) struct CompileArgs {
     #[arg(long)]
     pub(crate) adjoint: bool,
 
+    /// Code for a GPU checks indices of arrays
+    #[arg(long)]
+    pub(crate) debug: bool,
+
     /// Only the kernel of this name; may be given again
     #[arg(long = "kernel", value_name = "NAME")]
     pub(crate) kernels: Vec<String>,

@@ -5,13 +5,14 @@
 //! cache's folder is; the cache checks that a file is whole.
 
 use bullet_lang::diag::Span;
+use bullet_lang::fault::{Place, Site};
 use bullet_lang::ir::Kernel;
 use bullet_ops::DType;
 use bullet_runtime::jit::cache::{Cache, Key};
 
 use crate::compile::{Code, target_name};
 use crate::host::Print;
-use crate::program::{Error, Lanes, Meta, Options, Place, Program, Site};
+use crate::program::{Error, Lanes, Meta, Options, Program};
 
 /// Changes with the layout of images.
 const MAGIC: &[u8; 8] = b"BLTCPU01";
@@ -116,6 +117,7 @@ impl Writer {
         });
         self.number(options.tape_limit as u64);
         self.number(options.records.into());
+        self.number(options.sums.into());
     }
 
     fn meta(&mut self, meta: &Meta) {
@@ -197,7 +199,8 @@ impl<'a> Reader<'a> {
             2 => Lanes::Always,
             _ => return None,
         };
-        Some(Options { check, lanes, tape_limit: self.small()?, records: self.number()? != 0 })
+        let tape_limit = self.small()?;
+        Some(Options { check, lanes, tape_limit, records: self.number()? != 0, sums: self.number()? != 0 })
     }
 
     fn site(&mut self) -> Option<Site> {

@@ -47,5 +47,6 @@ mod print;
 mod program;
 
 pub use abi::Arg;
+pub use bullet_lang::fault::FaultKind;
 pub use compile::{asm, clif};
-pub use program::{Error, Fault, FaultKind, Lanes, Options, Program};
+pub use program::{Error, Fault, Lanes, Options, Program};

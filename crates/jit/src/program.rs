@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bullet_kernels::cpu::{par, stop};
 use bullet_lang::diag::Span;
+use bullet_lang::fault::{self, FaultKind, Place, Site};
 use bullet_lang::ir::Kernel;
 
 use crate::abi::{Arg, Context, STOPPED};
@@ -38,11 +39,14 @@ pub struct Options {
     /// Whether updates whose order matters are recorded, for [`Program::launch_in_order`]: of kernels whose
     /// [order](bullet_lang::order::order) is `Records`. Only that launches such a program.
     pub records: bool,
+    /// Whether sums of several threads to one element may be made before they are added to it, in whatever order. That must not be
+    /// seen: what the kernel writes shares no memory with its other arrays.
+    pub sums: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30, records: false }
+        Options { check: true, lanes: Lanes::Auto, tape_limit: 1 << 30, records: false, sums: false }
     }
 }
 
@@ -64,17 +68,6 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What kind of fault it was, and so whose mistake.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultKind {
-    /// An index out of range.
-    Index,
-    /// An assertion of the kernel.
-    Assert,
-    /// A launch that does not fit the kernel, or memory.
-    Other,
-}
-
 /// Why a launch stopped. What was stored before stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
@@ -95,34 +88,6 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
-
-/// What can go wrong at an instruction.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Site {
-    Index {
-        name: String,
-        place: Place,
-        axis: u8,
-        span: Span,
-    },
-    Assert {
-        text: String,
-        span: Span,
-    },
-    /// An index of what this says.
-    Within {
-        text: String,
-        span: Span,
-    },
-}
-
-/// An array that is indexed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    Param(u32),
-    /// Of so many elements.
-    Local(u32),
-}
 
 /// What a program is beside its code.
 #[derive(Clone, PartialEq, Debug)]
@@ -255,66 +220,31 @@ impl Program {
 
     /// A fault in words.
     fn explain(&self, raw: RawFault, grid: [i32; 4], args: &[Arg]) -> Fault {
-        let mut thread = vec![0; self.meta.grid.into()];
-        let mut rest = raw.thread;
-        for axis in (0..thread.len()).rev() {
-            let length = i64::from(grid[axis]).max(1);
-            thread[axis] = if axis == 0 { rest } else { rest % length };
-            rest /= length;
-        }
-        let head = format!("kernel `{}`, thread {}", self.meta.name, tuple(&thread));
-        let kind = match self.meta.sites.get(raw.site as usize) {
-            Some(Site::Index { .. } | Site::Within { .. }) => FaultKind::Index,
-            Some(Site::Assert { .. }) => FaultKind::Assert,
-            None => FaultKind::Other,
-        };
-        let (what, span) = match self.meta.sites.get(raw.site as usize) {
-            Some(Site::Index { name, place, axis, span }) => {
-                let shape: Vec<i64> = match *place {
-                    Place::Local(count) => vec![count.into()],
-                    Place::Param(number) => {
-                        let shape = args.get(number as usize).map_or([0; 4], Arg::shape);
-                        let ndim = usize::from(self.meta.ndims.get(number as usize).copied().unwrap_or(0));
-                        shape[..ndim.min(4)].iter().map(|&length| length.into()).collect()
-                    }
+        let thread = fault::place(raw.thread, &grid[..self.meta.grid.into()]);
+        let head = fault::head(&self.meta.name, &thread);
+        let site = self.meta.sites.get(raw.site as usize);
+        let what = match site {
+            Some(site) => {
+                let number = match *site {
+                    Site::Index { place: Place::Param(number), .. } => Some(number as usize),
+                    _ => None,
                 };
-                let length = shape.get(usize::from(*axis)).copied().unwrap_or(0);
-                let text = format!(
-                    "index {} of `{name}` is outside 0 to {length} in dimension {axis} of its shape {}",
-                    raw.value,
-                    tuple(&shape)
-                );
-                (text, Some(*span))
+                let shape = number.and_then(|number| args.get(number)).map_or([0; 4], Arg::shape);
+                let ndim = number.and_then(|number| self.meta.ndims.get(number)).copied().unwrap_or(0);
+                site.message(raw.value.into(), &shape[..usize::from(ndim).min(4)])
             }
-            Some(Site::Assert { text, span }) => (text.clone(), Some(*span)),
-            Some(Site::Within { text, span }) => (outside(raw.value.into(), text), Some(*span)),
-            None if raw.site == TAPE_SITE => {
-                let text = format!(
-                    "its tape does not fit {} bytes: the loops of this thread keep more for the way back; run fewer steps a launch, \
-                     or raise the limit",
-                    self.options.tape_limit
-                );
-                (text, None)
-            }
+            None if raw.site == TAPE_SITE => format!(
+                "its tape does not fit {} bytes: the loops of this thread keep more for the way back; run fewer steps a launch, \
+                 or raise the limit",
+                self.options.tape_limit
+            ),
             None if raw.site == RECORDS_SITE => {
-                ("there is no memory for the records of its atomic updates".into(), None)
+                "there is no memory for the records of its atomic updates".into()
             }
-            None => ("an unknown fault".into(), None),
+            None => "an unknown fault".into(),
         };
-        Fault { kind, message: format!("{head}: {what}"), span, thread }
-    }
-}
-
-/// What is wrong with an index.
-fn outside(index: i64, of: &str) -> String {
-    format!("index {index} is outside of {of}")
-}
-
-/// As Python writes it.
-fn tuple(numbers: &[i64]) -> String {
-    match numbers {
-        [one] => format!("({one},)"),
-        _ => format!("({})", numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")),
+        let kind = site.map_or(FaultKind::Other, Site::kind);
+        Fault { kind, message: format!("{head}: {what}"), span: site.map(Site::span), thread }
     }
 }
 

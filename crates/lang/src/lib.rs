@@ -9,6 +9,7 @@
 //!   passes    folding, common subexpressions, dead code, unrolling
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
 //!   emit      CUDA C++; or PTX of our own
+//! fault       what may stop a thread, where, and the words for it, the same on every device
 //! host        one call of a function on the host, interpreted
 //! interp      runs IR slowly and exactly, in f64 or with derivatives: the oracle of all of it
 //! ```
@@ -27,6 +28,7 @@
 pub mod adjoint;
 pub mod diag;
 pub mod emit;
+pub mod fault;
 pub mod host;
 pub mod interp;
 pub mod ir;
@@ -36,6 +38,7 @@ mod lower;
 pub mod order;
 mod passes;
 mod signature;
+pub mod sums;
 mod syntax;
 
 pub use diag::Diagnostics;

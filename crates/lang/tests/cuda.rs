@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::null_mut;
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, FOLD, Layout, Sharing, fold_source, source, symbol};
+use bullet_lang::emit::cuda::{Checks, CudaOptions, FOLD, Layout, Sharing, fold_source, source, symbol};
 use bullet_lang::ir::Kernel;
 use bullet_lang::order::{counting, summed};
 use bullet_lang::{Options, compile};
@@ -264,6 +264,27 @@ fn architectures(version: c_int) -> &'static [&'static str] {
     }
 }
 
+/// Compiles every source by every NVRTC there, and looks for its kernels.
+fn compile_all(places: &std::ffi::OsStr, sources: &[(String, Vec<String>)]) {
+    let mut compiled = 0;
+    for place in std::env::split_paths(places) {
+        let Some(nvrtc) = Nvrtc::open(&place) else { continue };
+        for arch in architectures(nvrtc.version) {
+            for (text, names) in sources {
+                let image = nvrtc.compile(text, arch).unwrap_or_else(|log| panic!("{arch}:\n{log}\n{text}"));
+                for name in names {
+                    let section = format!(".text.{name}\0");
+                    let has = image.windows(section.len()).any(|window| window == section.as_bytes());
+                    assert!(has, "{arch}: `{name}` is not in the machine code");
+                }
+                compiled += 1;
+            }
+            println!("{arch} by NVRTC {}: {} units of the kernel language", nvrtc.version, sources.len());
+        }
+    }
+    assert!(compiled > 0, "BULLET_NVRTC names no NVRTC");
+}
+
 #[test]
 fn emitted_sources_compile() {
     let Some(places) = std::env::var_os("BULLET_NVRTC").filter(|places| !places.is_empty()) else {
@@ -276,7 +297,7 @@ fn emitted_sources_compile() {
         let text = fs::read_to_string(entry.path()).expect("a readable file");
         for (layout, sharing) in [(Layout::Contiguous, Sharing::Distinct), (Layout::Strided, Sharing::Any)] {
             for records in [None, Some(sharing)] {
-                let options = CudaOptions { layout, records };
+                let options = CudaOptions { layout, records, ..CudaOptions::default() };
                 sources.push(emitted(&entry.file_name().to_string_lossy(), &text, options));
             }
         }
@@ -295,23 +316,43 @@ fn emitted_sources_compile() {
         sources.push(emitted("random.py", &text, CudaOptions { records, ..CudaOptions::default() }));
     }
     sources.push((fold_source(), vec![FOLD.into()]));
-    let mut compiled = 0;
-    for place in std::env::split_paths(&places) {
-        let Some(nvrtc) = Nvrtc::open(&place) else { continue };
-        for arch in architectures(nvrtc.version) {
-            for (text, names) in &sources {
-                let image = nvrtc.compile(text, arch).unwrap_or_else(|log| panic!("{arch}:\n{log}\n{text}"));
-                for name in names {
-                    let section = format!(".text.{name}\0");
-                    let has = image.windows(section.len()).any(|window| window == section.as_bytes());
-                    assert!(has, "{arch}: `{name}` is not in the machine code");
-                }
-                compiled += 1;
-            }
-            println!("{arch} by NVRTC {}: {} units of the kernel language", nvrtc.version, sources.len());
+    compile_all(&places, &sources);
+}
+
+/// What may stop threads: every kind of site, of arrays of every number of dimensions, with names that checks use, too.
+const FAULTS: &str = "import warp as wp
+
+@wp.kernel
+def failed(faults: wp.array4d(dtype=float), index: wp.array(dtype=int), Fault: wp.array2d(dtype=wp.vec3), Site: wp.array3d(dtype=float)):
+    i, j = wp.tid()
+    assert index[i] < 100, '100 % of all'
+    shape = wp.zeros(shape=(3, 4), dtype=float)
+    shape[j, index[i]] = faults[i, j, index[j], 2] + Site[i, i, j]
+    row = Fault[i, 1:]
+    Fault[i, j] = row[j] * shape[i, j] * Fault[j, i][index[i]]
+    wp.atomic_add(Site, 0, i + j, 1, faults[0, 1, 2, 3])
+";
+
+#[test]
+fn checks_compile() {
+    let Some(places) = std::env::var_os("BULLET_NVRTC").filter(|places| !places.is_empty()) else {
+        println!("skipped: BULLET_NVRTC is not set; run `cargo xtask test --stage cuda`");
+        return;
+    };
+    let mut sources = vec![];
+    for layout in [Layout::Contiguous, Layout::Strided] {
+        for (checks, records) in [
+            (Checks::Off, None),
+            (Checks::All, None),
+            (Checks::All, Some(Sharing::Distinct)),
+            (Checks::Unrecorded, Some(Sharing::Any)),
+        ] {
+            let options = CudaOptions { layout, records, checks };
+            sources.push(emitted("faults.py", FAULTS, options));
+            sources.push(emitted("random.py", &generate::module(3), options));
         }
     }
-    assert!(compiled > 0, "BULLET_NVRTC names no NVRTC");
+    compile_all(&places, &sources);
 }
 
 #[test]

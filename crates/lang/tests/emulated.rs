@@ -13,9 +13,10 @@ use std::{env, fs};
 
 use arguments::Given;
 use bullet_lang::adjoint::{Tape, Use};
-use bullet_lang::emit::cuda::{CudaOptions, Layout, source, takes_tape};
+use bullet_lang::emit::cuda::{Checks, CudaOptions, Layout, sites, source, takes_tape};
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Kernel, Type};
+use bullet_lang::{Options as Compile, compile};
 use bullet_ops::DType;
 
 /// How many threads run each kernel.
@@ -23,6 +24,7 @@ const THREADS: usize = 7;
 /// What CUDA has and C++ has not, for one thread after the other.
 const DEVICE: &str = r#"
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -58,7 +60,7 @@ static int min(int a, int b) { return a < b ? a : b; }
 static int max(int a, int b) { return a > b ? a : b; }
 static long long llmin(long long a, long long b) { return a < b ? a : b; }
 static long long llmax(long long a, long long b) { return a > b ? a : b; }
-static void __trap() { abort(); }
+const int THREADS = 7;
 static double erfinv(double y) {
     const double l = log1p(-y * y), t = 4.33 + l / 2;
     double x = copysign(sqrt(sqrt(t * t - l / 0.147) - t), y);
@@ -118,7 +120,10 @@ impl Case {
     /// A function of C++ that reads the arguments, launches, and writes the arrays, in a namespace with the kernel.
     fn text(&self, number: usize) -> String {
         let kernel = &self.kernel;
-        let text = source(&[kernel], CudaOptions { layout: Layout::Strided, ..CudaOptions::default() });
+        // Indices are in range, and checks of them do nothing.
+        let checks = if self.seed.is_multiple_of(2) { Checks::All } else { Checks::Off };
+        let options = CudaOptions { layout: Layout::Strided, checks, ..CudaOptions::default() };
+        let text = source(&[kernel], options);
         let text = text.replace("extern \"C\" ", "");
         let (mut reads, mut copies, mut given, mut measured) = (String::new(), String::new(), vec![], vec![]);
         let mut arrays = vec![];
@@ -161,8 +166,14 @@ impl Case {
                 _ => unreachable!("arguments fit"),
             }
         }
+        let (mut cell, mut fault, mut good) = ("", "", "");
+        if !sites(kernel, options).is_empty() {
+            cell = "    Fault cell = {};\n    const Faults faults = {&cell, 0, 1, {THREADS, 1, 1, 1}};\n";
+            fault = ", faults";
+            good = "    if (cell.code) abort();\n";
+        }
         let call = |args: &[String], tape: &str| {
-            format!("    launch([&] {{ {}({THREADS}, {}{tape}); }});\n", kernel.name, args.join(", "))
+            format!("    launch([&] {{ {}({THREADS}, {}{fault}{tape}); }});\n", kernel.name, args.join(", "))
         };
         let launches = if takes_tape(kernel) {
             let words = match Tape::of(kernel) {
@@ -179,7 +190,7 @@ impl Case {
             call(&given, "")
         };
         format!(
-            "namespace k{number} {{\n{text}\nvoid run() {{\n{reads}{copies}{launches}    {}\n}}\n}}\n",
+            "namespace k{number} {{\n{text}\nvoid run() {{\n{reads}{copies}{cell}{launches}{good}    {}\n}}\n}}\n",
             arrays.join(" ")
         )
     }
@@ -210,13 +221,23 @@ fn floats(array: &Array<f64>) -> Vec<f64> {
     }
 }
 
-/// Compiles and runs the cases; all that they wrote.
-fn run_all(cases: &[Case], compiler: &str, folder: &Path) -> Vec<f64> {
-    let mut text = String::from(DEVICE);
-    cases.iter().enumerate().for_each(|(i, case)| text += &case.text(i));
+/// The C++ compiler, if there is one.
+fn compiler() -> Option<String> {
+    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        println!("there is no {compiler}");
+        return None;
+    }
+    Some(compiler)
+}
+
+/// Compiles functions `run` in the namespaces `k0`, `k1`, .. and runs them on numbers; all that they wrote.
+fn run_all(texts: &[String], numbers: &[f64], compiler: &str, folder: &Path) -> Vec<u8> {
+    fs::create_dir_all(folder).unwrap();
+    let mut text = String::from(DEVICE) + &texts.concat();
     text +=
         "int main() {\n    double x;\n    while (fread(&x, sizeof x, 1, stdin) == 1) data.push_back(x);\n";
-    (0..cases.len()).for_each(|i| _ = writeln!(text, "    k{i}::run();"));
+    (0..texts.len()).for_each(|i| _ = writeln!(text, "    k{i}::run();"));
     text += "}\n";
     let (file, program) = (folder.join("kernels.cpp"), folder.join("kernels"));
     fs::write(&file, text).unwrap();
@@ -225,21 +246,17 @@ fn run_all(cases: &[Case], compiler: &str, folder: &Path) -> Vec<f64> {
     let done = Command::new(compiler).args(flags).arg(&program).arg(&file).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let input = folder.join("input");
-    let bytes: Vec<u8> = cases.iter().flat_map(Case::input).flat_map(f64::to_ne_bytes).collect();
+    let bytes: Vec<u8> = numbers.iter().copied().flat_map(f64::to_ne_bytes).collect();
     fs::write(&input, bytes).unwrap();
     let stdin = Stdio::from(fs::File::open(&input).unwrap());
     let ran = Command::new(&program).stdin(stdin).output().unwrap();
     assert!(ran.status.success(), "{}: {}", file.display(), ran.status);
-    ran.stdout.chunks_exact(8).map(|x| f64::from_ne_bytes(x.try_into().unwrap())).collect()
+    ran.stdout
 }
 
 #[test]
 fn cuda_on_the_cpu_does_what_the_interpreter_says() {
-    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".into());
-    if Command::new(&compiler).arg("--version").output().is_err() {
-        println!("there is no {compiler}");
-        return;
-    }
+    let Some(compiler) = compiler() else { return };
     let number =
         |name: &str, default| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (first, count): (u64, u64) = (number("BULLET_LANG_SEED", 1), number("BULLET_LANG_KERNELS", 40));
@@ -248,8 +265,10 @@ fn cuda_on_the_cpu_does_what_the_interpreter_says() {
         .filter_map(|case| case.expected().map(|expected| (case, expected)))
         .unzip();
     let folder = env::temp_dir().join(format!("bullet-emulated-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let found = run_all(&cases, &compiler, &folder);
+    let texts: Vec<String> = cases.iter().enumerate().map(|(i, case)| case.text(i)).collect();
+    let input: Vec<f64> = cases.iter().flat_map(Case::input).collect();
+    let found = run_all(&texts, &input, &compiler, &folder);
+    let found: Vec<f64> = found.chunks_exact(8).map(|x| f64::from_ne_bytes(x.try_into().unwrap())).collect();
     let mut next = found.iter();
     for (case, expected) in cases.iter().zip(&expected) {
         for (i, array) in case
@@ -270,6 +289,85 @@ fn cuda_on_the_cpu_does_what_the_interpreter_says() {
                 );
             }
         }
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A kernel of a matrix `x` of 3 rows of 5 floats, an array `out` of 6, and n = 2, in which `i` is the thread.
+fn faulty(body: &str) -> Kernel {
+    let lines: Vec<String> = body.lines().map(|line| format!("    {line}\n")).collect();
+    let text = format!(
+        "import warp as wp\n\n@wp.kernel\ndef k(x: wp.array2d(dtype=wp.float64), out: wp.array(dtype=wp.float64), n: int):\n    \
+         i = wp.tid()\n{}",
+        lines.concat()
+    );
+    compile("test.py", &text, Compile::default()).unwrap_or_else(|e| panic!("{e}")).remove(0)
+}
+
+/// The function of C++ that launches it, and writes the fault cell and `out`.
+fn faulty_text(number: usize, kernel: &Kernel, options: CudaOptions) -> String {
+    let (text, strides) = (source(&[kernel], options).replace("extern \"C\" ", ""), options.layout);
+    let [wide, narrow] = if strides == Layout::Strided { [", {5, 1}", ", {1}"] } else { ["", ""] };
+    format!(
+        "namespace k{number} {{\n{text}\nstatic_assert(sizeof(Faults) == 40 && offsetof(Faults, first) == 16 && offsetof(Faults, grid) \
+         == 20);\nvoid run() {{\n    double x[15], out[6] = {{}};\n    for (int i = 0; i < 15; ++i) x[i] = i;\n    \
+         Fault cell = {{}};\n    const Faults faults = {{&cell, 0, 40, {{THREADS, 1, 1, 1}}}};\n    launch([&] {{ k(THREADS, \
+         Array2<double>{{x, {{3, 5}}{wide}}}, Array1<double>{{out, {{6}}{narrow}}}, 2, faults); }});\n    fwrite(&cell, \
+         sizeof cell, 1, stdout);\n    fwrite(out, sizeof out, 1, stdout);\n}}\n}}\n"
+    )
+}
+
+/// Bodies that stop threads; whether indices of arrays must be checked for that; which elements of `out` other threads write.
+const FAULTY: &[(&str, bool, &[usize])] = &[
+    ("assert i != 3, \"not % 3\"\nout[i % 6] = 1.0", false, &[0, 1, 2, 4, 5]),
+    ("v = wp.vec3(1.0, 2.0, 3.0)\nout[i % 6] = wp.float64(v[i - 1 + n])", false, &[0, 1]),
+    ("row = x[1, 1:n + 1]\nout[i % 6] = row[i]", false, &[0, 1]),
+    ("out[i] = 1.0", true, &[0, 1, 2, 3, 4, 5]),
+    ("out[i % 6] = 1.0\nout[i % 6] = x[i % 3, i]", true, &[0, 1, 2, 3, 4, 5]),
+    ("for k in range(x.shape[0]):\n    out[i % 6] += x[k, n] + x[k - i, n]", true, &[0]),
+    ("t = wp.zeros(shape=4, dtype=wp.float64)\nt[i] = 2.0\nout[i % 6] = t[i]", true, &[0, 1, 2, 3]),
+    ("wp.atomic_add(out, 9 - 2 * i, 1.0)", true, &[1, 3, 5]),
+];
+
+#[test]
+fn faults_are_those_of_the_interpreter() {
+    let Some(compiler) = compiler() else { return };
+    let (mut texts, mut kernels) = (vec![], vec![]);
+    for (i, &(body, needs_checks, _)) in FAULTY.iter().enumerate() {
+        let kernel = faulty(body);
+        let checks = if needs_checks || i % 2 == 0 { Checks::All } else { Checks::Off };
+        let layout = if i % 2 == 0 { Layout::Contiguous } else { Layout::Strided };
+        let options = CudaOptions { layout, checks, ..CudaOptions::default() };
+        texts.push(faulty_text(i, &kernel, options));
+        let off = CudaOptions { checks: Checks::Off, ..options };
+        assert_eq!(sites(&kernel, off).is_empty(), needs_checks, "{body}");
+        kernels.push((kernel, options));
+    }
+    let folder = env::temp_dir().join(format!("bullet-faults-{}", std::process::id()));
+    let found = run_all(&texts, &[], &compiler, &folder);
+    assert_eq!(found.len(), FAULTY.len() * (64 + 6 * 8));
+    for ((found, (kernel, options)), (body, _, good)) in
+        found.chunks_exact(64 + 6 * 8).zip(&kernels).zip(FAULTY)
+    {
+        let mut arrays: Vec<Array<f64>> = vec![
+            Array {
+                shape: vec![3, 5],
+                ..Array::floats(DType::F64, &(0..15).map(f64::from).collect::<Vec<_>>())
+            },
+            Array::zeros(DType::F64, &[6], 1),
+        ];
+        let args = [Arg::Array(0), Arg::Array(1), Arg::Int(2)];
+        let fault = run(kernel, &[THREADS], &args, &mut arrays, Run::default()).unwrap_err().to_string();
+        let word = |at: usize| i32::from_ne_bytes(found[at..at + 4].try_into().unwrap());
+        let long = |at: usize| i64::from_ne_bytes(found[at..at + 8].try_into().unwrap());
+        let site = &sites(kernel, *options)[word(0) as usize - 40];
+        let shape: Vec<i32> = (0..4).map(|axis| word(48 + 4 * axis)).filter(|&length| length > 0).collect();
+        let said = format!("k, thread [{}]: {}", long(24), site.message(long(8), &shape));
+        assert!(said.starts_with(&fault), "{said}, not {fault}: {body}");
+        assert_eq!([32, 36, 40, 44].map(word), [THREADS as i32, 1, 1, 1]);
+        let written =
+            (0..6).filter(|i| f64::from_ne_bytes(found[64 + 8 * i..72 + 8 * i].try_into().unwrap()) != 0.0);
+        assert_eq!(written.collect::<Vec<_>>(), *good, "{body}");
     }
     fs::remove_dir_all(&folder).unwrap();
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bullet_lang::adjoint::{Adjoint, AdjointOptions, Use, adjoint};
-use bullet_lang::emit::cuda::{self, CudaOptions};
+use bullet_lang::emit::cuda::{self, Checks, CudaOptions};
 use bullet_lang::interp::{Arg, Array, Cells, Dual, Options as Run, Real, run};
 use bullet_lang::ir::{Kernel, Type};
 use bullet_lang::{Options, compile};
@@ -62,6 +62,37 @@ fn ir_and_cuda_are_as_recorded() {
             assert_eq!(again.to_string(), kernel.to_string());
         }
         compare(&folder("golden").join(format!("{name}.cu")), &cuda::source(&all, CudaOptions::default()));
+    }
+}
+
+/// Asserts, and accesses that are in range for sure, or not, or were checked before.
+const FAULTS: &str = "import warp as wp
+
+@wp.kernel
+def asserts(x: wp.array(dtype=float), out: wp.array(dtype=float)):
+    i = wp.tid()
+    assert x[i] > 0.0, 'all must be positive'
+    out[i] = wp.log(x[i])
+
+@wp.kernel
+def indices(x: wp.array2d(dtype=float), at: wp.array(dtype=int), points: wp.array(dtype=wp.vec3), out: wp.array(dtype=float)):
+    i, j = wp.tid()
+    table = wp.zeros(shape=4, dtype=float)
+    for k in range(x.shape[1]):
+        table[k % 4] += x[i, k]
+        table[at[k]] += points[at[k]][at[j]]
+    row = x[i, 1:3]
+    wp.atomic_add(out, i + 2 * j, table[3] + row[j])
+    out[i + 2 * j] += 1.0
+";
+
+#[test]
+fn checks_are_as_recorded() {
+    let kernels = compile("faults.py", FAULTS, Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let kernels: Vec<&Kernel> = kernels.iter().collect();
+    for (name, checks) in [("faults", Checks::Off), ("faults_checked", Checks::All)] {
+        let text = cuda::source(&kernels, CudaOptions { checks, ..CudaOptions::default() });
+        compare(&folder("golden").join(format!("{name}.cu")), &text);
     }
 }
 

@@ -7,23 +7,40 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
-use bullet_lang::emit::cuda::standalone;
+use bullet_lang::emit::cuda::{Checks, CudaOptions, standalone};
 use bullet_lang::{Options, compile};
 
 /// What nvcc makes code for; every nvcc that there is a wheel of knows these.
 const ARCHITECTURES: [&str; 3] = ["75", "90", "120"];
 
-/// The programs of the kernels in `examples/kernels/kinds`, with their adjoints.
+/// What no example does: stop threads.
+const ASSERTS: &str = "import warp as wp
+
+@wp.kernel
+def asserts(x: wp.array2d(dtype=float), at: wp.array(dtype=int), faults: wp.array(dtype=float)):
+    i = wp.tid()
+    assert at[i] < 7, '100 % of the places are below 7'
+    faults[i] = x[at[i], i] * wp.vec3(1.0, 2.0, 3.0)[at[i] % 3]
+";
+
+/// The programs of the kernels in `examples/kernels/kinds`, with their adjoints; every other one with checks of indices.
 fn programs() -> Vec<(String, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
+    let entries = fs::read_dir(folder).expect("examples/kernels/kinds").flatten();
+    let text = |path: PathBuf| fs::read_to_string(path).expect("a readable file");
+    let mut texts: Vec<(String, String)> = entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), text(entry.path())))
+        .chain([("asserts.py".into(), ASSERTS.into())])
+        .collect();
+    texts.sort();
     let mut out = vec![];
-    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let text = fs::read_to_string(entry.path()).expect("a readable file");
+    for (name, text) in texts {
         for kernel in compile(&name, &text, Options::default()).unwrap_or_else(|e| panic!("{name}: {e}")) {
             let made =
                 adjoint(&kernel, AdjointOptions::default()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-            out.push((kernel.name.clone(), standalone(&kernel, Some(&made))));
+            let checks = if out.len() % 2 == 0 { Checks::Off } else { Checks::All };
+            let options = CudaOptions { checks, ..CudaOptions::default() };
+            out.push((kernel.name.clone(), standalone(&kernel, Some(&made), options)));
         }
     }
     out

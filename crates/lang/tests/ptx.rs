@@ -145,7 +145,7 @@ fn sources(target: Target, count: u64) -> Vec<(String, String)> {
     for (name, text) in kinds() {
         for (layout, sharing) in [(Layout::Contiguous, Sharing::Distinct), (Layout::Strided, Sharing::Any)] {
             for records in [None, Some(sharing)] {
-                let options = CudaOptions { layout, records };
+                let options = CudaOptions { layout, records, ..CudaOptions::default() };
                 sources.push((name.clone(), emitted(&name, &text, options, target)));
             }
         }

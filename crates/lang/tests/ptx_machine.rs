@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use arguments::Given;
 use bullet_lang::adjoint::{AdjointOptions, Tape, Use, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing, symbol, takes_tape};
+use bullet_lang::emit::cuda::{Checks, CudaOptions, Layout, Sharing, sites, symbol, takes_tape};
 use bullet_lang::emit::ptx::{Target, module};
 use bullet_lang::interp::{Arg, Array, Cells, Options as Run, run};
 use bullet_lang::ir::{Kernel, Type};
@@ -145,6 +145,12 @@ impl Case<'_> {
         }
     }
 
+    /// Indices are in range, and checks of them do nothing.
+    fn options(&self) -> CudaOptions {
+        let checks = if self.target == Target::Sm35 { Checks::All } else { Checks::Off };
+        CudaOptions { layout: self.layout, records: self.records, checks }
+    }
+
     /// The bytes of an array's element, and from one to the next: apart where it is the field of a struct.
     fn element(&self, array: usize) -> (usize, usize) {
         let is_it = |arg: &&Arg<f64>| matches!(arg, Arg::Array(i) if *i == array);
@@ -162,7 +168,7 @@ impl Case<'_> {
     }
 
     fn text(&self) -> String {
-        let options = CudaOptions { layout: self.layout, records: self.records };
+        let options = self.options();
         module(&[self.kernel], options, self.target).unwrap_or_else(|e| panic!("{e}\n{}", self.kernel))
     }
 
@@ -226,6 +232,11 @@ impl Case<'_> {
         records: &Records,
     ) {
         let mut packed = self.pack(places);
+        let fails = !sites(self.kernel, self.options()).is_empty();
+        let cell = machine.alloc(&[0; 64]);
+        if fails {
+            packed.push(&[&cell.to_le_bytes()[..], &[0; 8], &1u32.to_le_bytes(), &[0; 20]].concat(), 8);
+        }
         if let Some((words, size, need)) = tape {
             packed.push(&words.to_le_bytes(), 8);
             packed.push(&size.to_le_bytes(), 4);
@@ -240,6 +251,7 @@ impl Case<'_> {
             (0..records.arrays).for_each(|_| packed.push(&[0; 8], 8));
         }
         machine.launch(&symbol(&self.kernel.name), self.threads() as u64, &packed.0);
+        assert_eq!(machine.read(cell, 64), [0; 64], "a fault\n{}", self.kernel);
     }
 
     /// Room for what the kernel records.

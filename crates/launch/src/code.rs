@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bullet_jit::{Fault, Lanes, Options};
 use bullet_lang::adjoint::{Adjoint, Tape, Use};
 use bullet_lang::diag::Diagnostic;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing};
+use bullet_lang::emit::cuda::{Checks, CudaOptions, Layout, Sharing, sites};
 use bullet_lang::ir::{self, Effect};
 use bullet_lang::link::Linked;
 use bullet_lang::order::{Order, order, summed};
+use bullet_lang::sums;
 use bullet_tensor::{Device, DeviceKind, Tensor, access};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
+use crate::faults::shown;
 use crate::kernel::{Arg, LaunchOptions, types};
 use crate::reach::{overlap, repeats};
 use crate::records::Recorder;
@@ -30,8 +32,12 @@ pub(crate) struct Code {
     pub(crate) tape: Tape,
     /// As far as the order of updates can be seen: where arrays do not share memory, and where they may.
     orders: OnceLock<[Seen; 2]>,
+    /// Whether a thread on a GPU may report a fault, without and with checks of indices.
+    may_fail: [OnceLock<bool>; 2],
     /// By the number of the [way](Way).
-    cpu: [OnceLock<Result<cpu::Program>>; 3],
+    cpu: [OnceLock<Result<cpu::Program>>; 4],
+    /// Whether a CPU may make sums of updates, where arrays share no memory.
+    sums: OnceLock<bool>,
     cuda: Mutex<Vec<Arc<cuda::Function>>>,
     recorders: Mutex<Vec<Arc<Recorder>>>,
 }
@@ -49,6 +55,8 @@ struct Seen {
 enum Way {
     /// In any order.
     Free,
+    /// In any order, and several as one.
+    Sums,
     /// By records that are applied in order.
     Records,
     /// One after the other.
@@ -64,7 +72,9 @@ impl Code {
             ir,
             linked,
             orders: OnceLock::new(),
+            may_fail: Default::default(),
             cpu: Default::default(),
+            sums: OnceLock::new(),
             cuda: Mutex::default(),
             recorders: Mutex::default(),
         }
@@ -118,11 +128,11 @@ impl Code {
                             .into(),
                     ));
                 }
-                let way = if options.deterministic { self.way(args) } else { Way::Free };
+                let way = if options.deterministic { self.way(args) } else { self.free(args) };
                 match self.program(way) {
-                    Ok(program) => {
-                        program.launch(grid, args, way != Way::Free).map_err(|fault| self.explain(fault))
-                    }
+                    Ok(program) => program
+                        .launch(grid, args, options.deterministic && way != Way::Free)
+                        .map_err(|fault| self.explain(fault)),
                     Err(e) => Err(e.clone()),
                 }
             }
@@ -132,13 +142,21 @@ impl Code {
                     || types(&self.ir).zip(args).any(|(ty, arg)| !cuda::is_plain(ty, arg));
                 let layout = if strided { Layout::Strided } else { Layout::Contiguous };
                 let records = if options.deterministic { self.sharing(args) } else { None };
-                let code = CudaOptions { layout, records };
+                let code = CudaOptions { layout, records, checks: checks(options) };
                 match records {
                     Some(_) => self.recorder(device, code)?.launch(work, options.block),
                     None => self.function(device, code)?.launch(work, options.block),
                 }
             }
         }
+    }
+
+    /// Whether a thread of such a launch may report a fault on a GPU.
+    pub(crate) fn may_fail(&self, options: LaunchOptions) -> bool {
+        *self.may_fail[usize::from(options.debug)].get_or_init(|| {
+            let options = CudaOptions { checks: checks(options), ..CudaOptions::default() };
+            !sites(&self.ir, options).is_empty()
+        })
     }
 
     /// What a GPU is told of a launch.
@@ -166,6 +184,12 @@ impl Code {
         } else {
             (distinct, Sharing::Distinct)
         }
+    }
+
+    /// How any other launch runs threads on a CPU.
+    fn free(&self, args: &[Arg]) -> Way {
+        let sums = *self.sums.get_or_init(|| !sums::postponable(&self.ir.plain()).is_empty());
+        if sums && (self.ir.noalias || self.are_distinct(args)) { Way::Sums } else { Way::Free }
     }
 
     /// How a deterministic launch runs threads on a CPU.
@@ -206,6 +230,7 @@ impl Code {
     fn program(&self, way: Way) -> &Result<cpu::Program> {
         let options = match way {
             Way::Free => Options::default(),
+            Way::Sums => Options { sums: true, ..Options::default() },
             Way::Records => Options { records: true, ..Options::default() },
             Way::Serial => Options { lanes: Lanes::Off, ..Options::default() },
         };
@@ -215,10 +240,7 @@ impl Code {
     /// A fault with the line of the source that it came from.
     fn explain(&self, fault: Fault) -> Error {
         let message = match fault.span {
-            Some(span) => {
-                let shown = self.linked.diagnostics(vec![Diagnostic::new(span, fault.message)]).to_string();
-                shown.trim_start_matches("error: ").trim_end().to_string()
-            }
+            Some(span) => shown(&self.linked, span, fault.message, None),
             None => fault.message,
         };
         Error::Fault(fault.kind, message)
@@ -231,7 +253,7 @@ impl Code {
         if let Some(function) = known.iter().find(|function| function.is_for(device, options)) {
             return Ok(function.clone());
         }
-        let function = Arc::new(cuda::Function::new(device, &self.ir, options)?);
+        let function = Arc::new(cuda::Function::new(device, &self.ir, options, &self.ir.name, &self.linked)?);
         known.push(function.clone());
         Ok(function)
     }
@@ -246,7 +268,7 @@ impl Code {
         if let Some(recorder) = known.iter().find(|recorder| recorder.is_for(device, options)) {
             return Ok(recorder.clone());
         }
-        let recorder = Recorder::new(device, &self.ir, options)?;
+        let recorder = Recorder::new(device, &self.ir, options, &self.linked)?;
         let recorder = Arc::new(recorder.map_err(|diagnostic| self.not_on_a_gpu(diagnostic))?);
         known.push(recorder.clone());
         Ok(recorder)
@@ -261,4 +283,9 @@ impl Code {
             shown.trim_end()
         ))
     }
+}
+
+/// Which indices a launch checks on a GPU.
+fn checks(options: LaunchOptions) -> Checks {
+    if options.debug { Checks::All } else { Checks::Off }
 }

@@ -1,8 +1,11 @@
 //! Kernels on a GPU: compiled by [`compiler`](crate::compiler), arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
+use std::sync::Arc;
+
 use bullet_lang::adjoint::Tape;
 use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
+use bullet_lang::link::Linked;
 use bullet_tensor::runtime::jit::Program;
 use bullet_tensor::runtime::{
     Buffer, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, StreamId,
@@ -11,6 +14,7 @@ use bullet_tensor::{Device, Tensor};
 
 use crate::compiler;
 use crate::error::{Error, Result, argument};
+use crate::faults::Faults;
 use crate::kernel::{Arg, types};
 use crate::tape::copy;
 
@@ -21,6 +25,8 @@ pub(crate) struct Function {
     options: CudaOptions,
     module: ModuleId,
     function: FunctionId,
+    /// Where it reports what goes wrong, if anything can.
+    faults: Option<Faults>,
 }
 
 /// What is launched.
@@ -54,9 +60,10 @@ pub(crate) fn threads(grid: &[i32]) -> u64 {
     grid.iter().fold(1, |all, &length| all.saturating_mul(length as u64))
 }
 
-/// Threads of a launch, in blocks of so many.
+/// Threads of a launch, from the first of a grid on, in blocks of so many.
 #[derive(Clone, Copy)]
 pub(crate) struct Blocks {
+    pub(crate) first: u64,
     pub(crate) threads: u64,
     pub(crate) block: u32,
 }
@@ -95,9 +102,18 @@ impl Drop for Function {
 }
 
 impl Function {
-    pub(crate) fn new(device: &Device, kernel: &ir::Kernel, options: CudaOptions) -> Result<Function> {
+    /// Of a kernel whose faults are told of the kernel `name` in a source.
+    pub(crate) fn new(
+        device: &Device,
+        kernel: &ir::Kernel,
+        options: CudaOptions,
+        name: &str,
+        linked: &Arc<Linked>,
+    ) -> Result<Function> {
         let module = compiler::load(device, kernel, options)?;
-        Function::of(device, module, &symbol(&kernel.name), options)
+        let mut function = Function::of(device, module, &symbol(&kernel.name), options)?;
+        function.faults = Faults::of(device, kernel, options, name, linked)?;
+        Ok(function)
     }
 
     /// The one of this name in a source of CUDA C++.
@@ -108,7 +124,7 @@ impl Function {
 
     fn of(device: &Device, module: ModuleId, name: &str, options: CudaOptions) -> Result<Function> {
         let function = device.driver().function(module, name)?;
-        Ok(Function { device: device.clone(), options, module, function })
+        Ok(Function { device: device.clone(), options, module, function, faults: None })
     }
 
     pub(crate) fn is_for(&self, device: &Device, options: CudaOptions) -> bool {
@@ -121,7 +137,7 @@ impl Function {
 
     /// Enqueues it in blocks of so many threads; a tape that has to be measured is waited for.
     pub(crate) fn launch(&self, work: Work<'_>, block: u32) -> Result<()> {
-        self.launch_part(work, Blocks { threads: work.threads(), block }, &|_| {})
+        self.launch_part(work, Blocks { first: 0, threads: work.threads(), block }, &|_| {})
     }
 
     /// The same for so many threads of the grid, with more arguments behind those of the tape.
@@ -132,7 +148,7 @@ impl Function {
         more: &dyn Fn(&mut KernelArgs),
     ) -> Result<()> {
         let (kernel, tape) = (work.kernel, work.tape);
-        let packed = self.pack(work, work.args);
+        let packed = self.pack(work, work.args, part.first);
         if !takes_tape(kernel) {
             let mut packed = packed;
             more(&mut packed);
@@ -148,7 +164,7 @@ impl Function {
             Tape::Words(words) => words,
             Tape::Measured => {
                 let args = work.to_measure()?;
-                run(&self.pack(work, &args), None)?.words()?
+                run(&self.pack(work, &args, part.first), None)?.words()?
             }
         };
         let need = run(&packed, Some(words))?;
@@ -163,10 +179,14 @@ impl Function {
         Ok(())
     }
 
-    fn pack(&self, work: Work<'_>, args: &[Arg]) -> KernelArgs {
+    /// The arguments of a launch from this thread of the grid on.
+    fn pack(&self, work: Work<'_>, args: &[Arg], first: u64) -> KernelArgs {
         let mut packed = KernelArgs::new();
         work.grid.iter().for_each(|&length| _ = packed.push(length));
         types(work.kernel).zip(args).for_each(|(ty, arg)| self.push(ty, arg, &mut packed));
+        if let Some(faults) = &self.faults {
+            packed.push_bytes(&faults.argument(work.grid, first), align_of::<u64>());
+        }
         packed
     }
 
@@ -192,7 +212,7 @@ impl Function {
     }
 
     fn run_of(&self, kernel: &ir::Kernel, part: Blocks, args: &KernelArgs) -> Result<()> {
-        let Blocks { threads, block } = part;
+        let Blocks { threads, block, .. } = part;
         if threads.div_ceil(block.into()) > i32::MAX as u64 {
             return argument(format!(
                 "`{}` is launched over {threads} threads, more than {} on a GPU",
@@ -209,7 +229,8 @@ impl Function {
         let config = LaunchConfig { grid, block: [part.block, 1, 1], ..LaunchConfig::default() };
         let launch = Launch::Kernel { function: self.function, config, args };
         // SAFETY: the arguments were checked against the kernel's parameters, and their memory is pool memory, which is
-        // reused in stream order. That indices are in range is the kernel's own affair, as the user's guide says.
+        // reused in stream order. That indices are in range is the kernel's own affair unless it checks them, as the user's
+        // guide says.
         Ok(unsafe { self.device.driver().launch(StreamId::DEFAULT, launch) }?)
     }
 

@@ -32,12 +32,14 @@ pub struct LaunchOptions {
     pub differentiable: bool,
     /// Whether it leaves the same bits at every run, and its way back on a tape does: see [`order`](bullet_lang::order).
     pub deterministic: bool,
+    /// Whether a GPU checks indices of arrays, as a CPU always does, and its way back on a tape does.
+    pub debug: bool,
 }
 
 impl Default for LaunchOptions {
     fn default() -> LaunchOptions {
         // A multiple of the warp on every GPU, with room for eight blocks on a multiprocessor of any of them.
-        LaunchOptions { block: 256, differentiable: true, deterministic: false }
+        LaunchOptions { block: 256, differentiable: true, deterministic: false, debug: false }
     }
 }
 
@@ -114,6 +116,11 @@ impl Kernel {
         &self.params
     }
 
+    /// Whether a thread of such a launch may report a fault on a GPU.
+    pub(crate) fn may_fail(&self, options: LaunchOptions) -> bool {
+        self.code.may_fail(options)
+    }
+
     /// What it does to each parameter of the IR.
     pub fn effects(&self) -> &[Effect] {
         self.code.effects()
@@ -155,7 +162,8 @@ impl Kernel {
     /// On a GPU it returns before the work is done.
     ///
     /// # Errors
-    /// Arguments that do not fit; what the kernel did wrong, of a CPU; a device that cannot run it.
+    /// Arguments that do not fit; what the kernel did wrong, of a CPU (of a GPU whoever waits for it is told); a device that cannot
+    /// run it.
     pub fn launch(&self, device: &Device, grid: &[i32], args: &[Arg], options: LaunchOptions) -> Result<()> {
         let extents = self.extents(grid)?;
         self.check(device, args)?;

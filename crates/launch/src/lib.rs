@@ -19,13 +19,16 @@
 //! those of the grid's threads one after the other; on a GPU `records.rs` adds up behind the threads.
 //!
 //! **Trust.** A launch checks dtype, rank, element shape and device of every argument against the kernel's signature, which
-//! is what makes it safe: the code itself follows addresses. On a CPU it checks indices, too.
+//! is what makes it safe: the code itself follows addresses. On a CPU it checks indices, too, and a launch that finds one out of range
+//! stops with an error; on a GPU it does with [`LaunchOptions::debug`], and threads that stop report it to the device (`faults.rs`): whoever
+//! next reads a tensor there, or waits, gets the error.
 
 mod code;
 mod compiler;
 mod cpu;
 mod cuda;
 mod error;
+mod faults;
 mod kernel;
 mod reach;
 mod records;

@@ -4,9 +4,12 @@
 //! them. A record's key is its element's place among all bytes that the launch adds to, arrays in the order of parameters, those that share
 //! memory together: where arrays lie changes from run to run, and so would an order by addresses.
 
+use std::sync::Arc;
+
 use bullet_lang::adjoint::Tape;
 use bullet_lang::diag::Diagnostic;
-use bullet_lang::emit::cuda::{CHUNK, CudaOptions, FOLD, Sharing, fold_source};
+use bullet_lang::emit::cuda::{CHUNK, Checks, CudaOptions, FOLD, Sharing, fold_source};
+use bullet_lang::link::Linked;
 use bullet_lang::{ir, order};
 use bullet_tensor::runtime::{Buffer, KernelArgs};
 use bullet_tensor::{DType, Device, Tensor};
@@ -60,6 +63,7 @@ impl Recorder {
         device: &Device,
         kernel: &ir::Kernel,
         options: CudaOptions,
+        linked: &Arc<Linked>,
     ) -> Result<Result<Recorder, Diagnostic>> {
         let sharing = options.records.unwrap_or(Sharing::Any);
         let distinct = sharing == Sharing::Distinct;
@@ -67,14 +71,16 @@ impl Recorder {
             Some(most) => Room::Known(most),
             None => match order::counting(kernel, distinct) {
                 Ok(counting) => {
-                    let function = Function::new(device, &counting, options)?;
+                    let checks = if options.checks == Checks::Off { Checks::Off } else { Checks::Unrecorded };
+                    let options = CudaOptions { checks, ..options };
+                    let function = Function::new(device, &counting, options, &kernel.name, linked)?;
                     let (tape, arrays) = (Tape::of(&counting), order::summed(&counting, distinct).len());
                     Room::Counted(Box::new(Counting { kernel: counting, tape, arrays, function }))
                 }
                 Err(diagnostic) => return Ok(Err(diagnostic)),
             },
         };
-        let function = Function::new(device, kernel, options)?;
+        let function = Function::new(device, kernel, options, &kernel.name, linked)?;
         let fold = Function::load(device, FOLD, &fold_source(), options)?;
         Ok(Ok(Recorder { function, fold, summed: order::summed(kernel, distinct), room, sharing }))
     }
@@ -89,7 +95,7 @@ impl Recorder {
         let keys = self.keys(work.args);
         let most = match &self.room {
             Room::Known(most) => *most,
-            Room::Counted(counting) => self.count(counting, work, Blocks { threads, block })?,
+            Room::Counted(counting) => self.count(counting, work, Blocks { first: 0, threads, block })?,
         };
         let slice = (SLICE / most.max(1)).next_multiple_of(BLOCK).clamp(BLOCK, threads.max(BLOCK));
         let mut first = 0;
@@ -140,7 +146,7 @@ impl Recorder {
             Room::Counted(_) => Some(Need::new(device)?),
         };
         let need_ptr = need.as_ref().map_or(0, |need| need.ptr().0);
-        let blocks = Blocks { threads: part.threads, block: part.block };
+        let blocks = Blocks { first: part.first, threads: part.threads, block: part.block };
         self.function.launch_part(work, blocks, &|packed| {
             packed.push(part.first as i64).push(part.threads as i64).push(size).push(need_ptr);
             packed.push(record_keys.address()).push(cells.ptr()).push(values.ptr());
@@ -174,7 +180,7 @@ impl Recorder {
             let mut args = KernelArgs::new();
             args.push(keys).push(places).push(cells.ptr()).push(values.ptr()).push(count as i64);
             next.iter().for_each(|part| _ = args.push(part.ptr()));
-            self.fold.run(Blocks { threads: chunks, block: BLOCK as u32 }, &args)?;
+            self.fold.run(Blocks { first: 0, threads: chunks, block: BLOCK as u32 }, &args)?;
             if count <= CHUNK {
                 return Ok(());
             }

@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bullet_lang::adjoint::Use;
-use bullet_tensor::{DType, Device, Tensor, no_grad};
+use bullet_tensor::{DType, Device, Tensor, no_grad, synchronize};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
@@ -268,6 +268,19 @@ impl Tape {
         }
     }
 
+    /// Waits for launches that may have reported faults, and tells them: adjoints trust that what they compute anew went well.
+    fn check_faults(&self) -> Result<()> {
+        let mut checked: Vec<&Device> = vec![];
+        for Record { kernel, device, options, .. } in &self.records {
+            let can_wait = device.gpu().is_some() && !device.is_capturing();
+            if can_wait && !checked.contains(&device) && kernel.may_fail(*options) {
+                synchronize(device)?;
+                checked.push(device);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether gradients flow in an array's memory: one that asked for its own and was launched on, or what such were written to.
     pub fn follows(&self, array: &Tensor) -> bool {
         self.active.contains_key(&array.memory_id())
@@ -276,8 +289,9 @@ impl Tape {
     /// Goes back from these arrays, whose gradients are given, and adds to every [`Gradient`] that was asked for.
     ///
     /// # Errors
-    /// An array that was changed outside of the tape; what a device refuses.
+    /// What threads of its launches reported on a GPU; an array that was changed outside of the tape; what a device refuses.
     pub fn backward(&mut self, seeds: &[(Tensor, Tensor)]) -> Result<()> {
+        self.check_faults()?;
         no_grad(|| {
             let mut pass = Pass { tape: self, flat: HashMap::new(), taken: HashSet::new() };
             for (array, gradient) in seeds {

@@ -34,10 +34,10 @@ impl PyDevice {
         self.0.name().to_string()
     }
 
-    /// Waits for all work on this device.
+    /// Waits for all work on this device, and raises what its kernels found wrong.
     fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
         crate::interrupt::wait(py, &self.0)?;
-        py.detach(|| self.0.synchronize()).map_err(error::runtime)
+        py.detach(|| bullet_tensor::synchronize(&self.0)).map_err(error::exception)
     }
 
     fn __repr__(&self) -> String {

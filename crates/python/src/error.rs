@@ -4,7 +4,9 @@ use bullet_ops::ErrorKind as OpKind;
 use bullet_runtime::ErrorKind as RuntimeKind;
 use bullet_tensor::Error;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyIndexError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyIndexError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError,
+};
 
 /// The exception for an error, with its text.
 pub(crate) fn exception(error: Error) -> PyErr {
@@ -33,6 +35,8 @@ pub(crate) fn runtime(error: bullet_runtime::Error) -> PyErr {
     match error.kind {
         RuntimeKind::OutOfMemory(_) => PyMemoryError::new_err(error.message),
         RuntimeKind::InvalidArgument => PyValueError::new_err(error.message),
+        RuntimeKind::Index => PyIndexError::new_err(error.message),
+        RuntimeKind::Assert => PyAssertionError::new_err(error.message),
         RuntimeKind::DriverMissing
         | RuntimeKind::NoDevice
         | RuntimeKind::JitMissing

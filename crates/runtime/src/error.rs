@@ -17,6 +17,10 @@ pub enum ErrorKind {
     LaunchFailed,
     /// The caller's mistake: a range, name or setting that makes no sense.
     InvalidArgument,
+    /// A kernel was given an index out of range, or made one.
+    Index,
+    /// An assertion of a kernel failed.
+    Assert,
     /// This driver cannot do that at all (a kernel image on the host driver).
     Unsupported,
     /// The work was cancelled before it ran.

@@ -32,6 +32,7 @@ mod storage;
 pub mod tape;
 mod tensor;
 mod views;
+mod wait;
 
 pub use access::access;
 pub use bullet_kernels::cpu::{par, simd, stop};
@@ -49,3 +50,4 @@ pub use rescue::rescued;
 pub use tape::{Backward, grad_enabled, no_grad, set_grad_enabled, with_grad};
 pub use tensor::Tensor;
 pub use views::Slice;
+pub use wait::synchronize;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use bullet_kernels::cpu::stop;
-use bullet_kernels::cuda::Gpu;
 use bullet_ops::{DType, Element, Layout, Meta, Op, Shape};
 use bullet_runtime::hardware::memory_holds;
 use bullet_runtime::{Device, DeviceKind, DevicePtr};
@@ -15,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::rescue;
 use crate::storage::{Guards, Storage};
 use crate::tape::{Autograd, Backward, Leaf, Node, Step, grad_enabled, no_grad};
+use crate::wait::check_faults;
 
 /// An n-dimensional array on a device.
 ///
@@ -396,10 +396,7 @@ impl Tensor {
         let storage = dense.storage();
         let _guards = Guards::take(&[storage], &[]);
         storage.buffer().read(dense.layout().offset * self.dtype().size(), out)?;
-        if self.device().gpu().is_some() {
-            Gpu::of(self.device())?.check_faults()?;
-        }
-        Ok(())
+        check_faults(self.device())
     }
 
     /// The elements as f64, in row-major order, whatever the dtype.

@@ -24,11 +24,12 @@ _NOT_GUARANTEED = config.DeterministicMode.NOT_GUARANTEED
 class Kernel:
     """A kernel: what one thread of a grid does. `launch` runs it; it is compiled at its first launch."""
 
-    def __init__(self, function: Callable, enable_backward: bool = True, deterministic: config.DeterministicMode | bool | None = None):
+    def __init__(self, function: Callable, enable_backward: bool = True, deterministic: config.DeterministicMode | bool | None = None, mode: str | None = None):
         functools.update_wrapper(self, function)
         self._function = function
         self._enable_backward = enable_backward
         self._deterministic = deterministic
+        self._mode = mode
         self._compiled: Any = None
         # Of generic types: what was compiled, by the types.
         self._instances: dict[Any, Any] | None = {} if _is_generic(function) else None
@@ -115,18 +116,21 @@ def kernel(
         enable_backward: False for a kernel that has no gradient: a launch of it that gradients flow through is an error.
         deterministic: that of `launch`, for launches that do not say it.
         module, grid_stride: say how Warp compiles, and mean nothing here.
-        module_options: `enable_backward` and `deterministic` may be there, too.
+        module_options: `enable_backward`, `deterministic` and `mode` may be there, the last as `config.mode` says of all kernels.
     """
     given = dict(module_options or {})
     enable_backward = given.pop("enable_backward", True) if enable_backward is None else enable_backward
     deterministic = given.pop("deterministic", None) if deterministic is None else deterministic
+    mode = given.pop("mode", None)
     given.pop("deterministic_max_records", None)
     refuse("kernel", module_options=given, **options)
+    if mode is not None:
+        _is_debug(mode)
     if function is None:
-        return functools.partial(kernel, enable_backward=enable_backward, deterministic=deterministic)
+        return functools.partial(kernel, enable_backward=enable_backward, deterministic=deterministic, module_options={"mode": mode})
     if not hasattr(function, "__code__"):
         raise TypeError(f"@kernel takes a function, got {type(function)}")
-    return Kernel(function, bool(enable_backward), deterministic)
+    return Kernel(function, bool(enable_backward), deterministic, mode)
 
 
 def func(function: Callable | None = None):
@@ -227,7 +231,7 @@ def launch(
             one element, and so does its way back on a tape. Without it what the kernel says, or `config.deterministic`.
         adj_inputs, adj_outputs, stream, adjoint, record_cmd, max_blocks: Warp's, which are not there; an error says what is.
 
-    On a GPU it returns before the work is done.
+    On a GPU it returns before the work is done. What a thread does wrong is raised by who waits for it then.
     """
     if not isinstance(kernel, Kernel):
         raise TypeError(f"launch takes a @kernel, got {type(kernel)}")
@@ -249,7 +253,9 @@ def launch(
         compiled = kernel._instance([type_of(x, own.get(name, Any)) for x, name in zip(given, names)])
     else:
         compiled = kernel._compiled or kernel.compiled
-    compiled.launch(dim, inputs, outputs, device, tape, block, kernel._enable_backward, exact)
+    mode = kernel._mode or config.mode
+    debug = mode != "release" and _is_debug(mode)
+    compiled.launch(dim, inputs, outputs, device, tape, block, kernel._enable_backward, exact, debug)
 
 
 def _is_exact(deterministic: Any) -> bool:
@@ -257,6 +263,13 @@ def _is_exact(deterministic: Any) -> bool:
     if not isinstance(deterministic, (bool, config.DeterministicMode)):
         raise TypeError(f"deterministic is a DeterministicMode or a bool, got {deterministic!r}")
     return bool(deterministic)
+
+
+def _is_debug(mode: Any) -> bool:
+    """Whether launches check indices of arrays on a GPU."""
+    if mode not in ("release", "debug"):
+        raise ValueError(f"the mode of kernels (wp.config.mode, BULLET_KERNEL_MODE) is 'release' or 'debug', got {mode!r}")
+    return mode == "debug"
 
 
 def open_tape():

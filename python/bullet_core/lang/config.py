@@ -4,6 +4,7 @@ refused; others say how Warp works inside, are kept, and change nothing."""
 from __future__ import annotations
 
 import enum
+import os
 import sys
 import types
 from typing import Any
@@ -40,7 +41,8 @@ lineinfo = False
 llvm_cuda = False
 log_level = 20
 max_unroll = 16
-mode = "release"
+#: "debug": a GPU checks indices of arrays, too, as a CPU always does. Of launches of kernels that do not say it themselves.
+mode = os.environ.get("BULLET_KERNEL_MODE") or "release"
 optimization_level = None
 print_launches = False
 ptx_target_arch = None

@@ -50,6 +50,10 @@ fn texts_of_every_kernel_go_to_standard_output() {
         assert_eq!(both.matches(words).count(), 1, "{words}: {both}");
     }
     assert!(!both.contains("scale"), "{both}");
+    assert!(!cuda.contains("Faults"), "{cuda}");
+    let checked = place.ok("compile kernels.py --emit cuda,cu --debug --kernel square");
+    let check = "if ((unsigned)i >= (unsigned)out.shape[0]) return faults.report(1, i, out.shape);";
+    assert_eq!(checked.matches(check).count(), 2, "{checked}");
 }
 
 #[test]

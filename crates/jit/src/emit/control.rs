@@ -10,7 +10,6 @@ use super::Emitter;
 use super::scalar::{register, trusted};
 use crate::abi::Function;
 use crate::host::Print;
-use crate::program::Site;
 
 impl Emitter<'_> {
     /// The instructions of a block.
@@ -61,9 +60,12 @@ impl Emitter<'_> {
                 for (lane, &value) in args[first..].iter().enumerate() {
                     let value = self.value(value);
                     let at = self.ops.b.ins().iadd_imm_s(address, (lane * dtype.size()) as i64);
-                    let old = match self.recorded.get(inst.index()) {
-                        Some(true) => self.record(op, dtype, at, value),
-                        _ => self.ops.atomic(op, dtype, at, value),
+                    let old = if self.recorded.get(inst.index()) == Some(&true) {
+                        self.record(op, dtype, at, value)
+                    } else if self.add_later(inst, lane, at, value) {
+                        value
+                    } else {
+                        self.ops.atomic(op, dtype, at, value)
                     };
                     self.values[data.results[lane].index()] = Some(old);
                 }
@@ -81,13 +83,12 @@ impl Emitter<'_> {
             Op::Push(_) => self.push(args[0]),
             Op::Pop(_) => self.pop(inst),
             Op::Print(text) => self.print(inst, text),
-            Op::Assert(text) => {
+            Op::Assert(_) => {
                 let good = self.value(args[0]);
-                self.sites.push(Site::Assert { text: kernel.text(text).into(), span: data.span });
-                let zero = self.ops.int(I32, 0);
-                self.unless_fault(good, self.sites.len() as u32 - 1, zero);
+                let (site, zero) = (self.site(inst), self.ops.int(I32, 0));
+                self.unless_fault(good, site, zero);
             }
-            Op::Within(text) => self.within(inst, text),
+            Op::Within(_) => self.within(inst),
             // `refuse` names every op: what is left does nothing here.
             _ => {}
         }

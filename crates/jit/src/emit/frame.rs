@@ -1,5 +1,6 @@
 //! Where arrays are, and the way to an element: checks and addresses.
 
+use bullet_lang::fault::Site;
 use bullet_lang::ir::{self, Atomic, Def, Inst, Type as IrType};
 use bullet_ops::DType;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -10,7 +11,6 @@ use super::Emitter;
 use super::scalar::{register, trusted};
 use crate::abi::{Arg, Context};
 use crate::in_order;
-use crate::program::{Place, Site};
 
 /// Local arrays beyond this many bytes of a kernel lie beside the stack.
 const MOST_STACK: usize = 16 << 10;
@@ -125,7 +125,7 @@ impl Emitter<'_> {
     }
 
     /// Goes on only if an index is within its bounds.
-    pub(super) fn within(&mut self, inst: Inst, text: u32) {
+    pub(super) fn within(&mut self, inst: Inst) {
         if !self.options.check {
             return;
         }
@@ -133,27 +133,19 @@ impl Emitter<'_> {
         let [index, low, high] = [index, low, high].map(|value| self.value(value));
         let (place, count) = (self.ops.b.ins().isub(index, low), self.ops.b.ins().isub(high, low));
         let good = self.ops.b.ins().icmp(IntCC::UnsignedLessThan, place, count);
-        let site = self.within_site(inst, text);
+        let site = self.site(inst);
         self.unless_fault(good, site, index);
     }
 
-    /// The site of an index that is checked by itself.
-    pub(super) fn within_site(&mut self, inst: Inst, text: u32) -> u32 {
-        let (text, span) = (self.kernel.text(text).into(), self.kernel.inst(inst).span);
-        self.sites.push(Site::Within { text, span });
+    /// The site of an assertion, or of an index that is checked by itself.
+    pub(super) fn site(&mut self, inst: Inst) -> u32 {
+        self.sites.extend(Site::of(self.kernel, inst));
         self.sites.len() as u32 - 1
     }
 
     /// The site of an index of a memory op.
     pub(super) fn index_site(&mut self, inst: Inst, axis: usize) -> u32 {
-        let data = self.kernel.inst(inst);
-        let array = data.args[0];
-        let place = match (self.kernel.value(array).def, self.local(array)) {
-            (Def::Param(number), _) => Place::Param(number),
-            (_, local) => Place::Local(local.map_or(0, |(_, count)| count)),
-        };
-        let name = self.kernel.name_of(array).unwrap_or("array").to_string();
-        self.sites.push(Site::Index { name, place, axis: axis as u8, span: data.span });
+        self.sites.push(Site::of_index(self.kernel, inst, axis));
         self.sites.len() as u32 - 1
     }
 

@@ -4,6 +4,7 @@
 //! carry are arguments of blocks. Memory is checked and addressed by [`frame`]; [`scalar`] has single operations.
 
 use bullet_lang::adjoint::Tape;
+use bullet_lang::fault::Site;
 use bullet_lang::ir::{self, Inst, Kernel, Op, Space};
 use bullet_lang::order;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -16,7 +17,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use crate::abi::{Context, Function};
 use crate::host::Print;
-use crate::program::{Error, Options, Site};
+use crate::program::{Error, Options};
 use frame::Frame;
 use lanes::LANES;
 use scalar::{Ops, trusted};
@@ -27,6 +28,7 @@ mod frame;
 mod lanes;
 mod polls;
 mod scalar;
+mod sums;
 mod uniform;
 mod wide;
 
@@ -152,6 +154,8 @@ struct Emitter<'a> {
     fault: Block,
     /// When to ask whether to go on, in kernels with loops.
     polls: Option<polls::Polls>,
+    /// Sums that are not added yet.
+    waiting: Vec<sums::Waiting>,
     sites: Vec<Site>,
     prints: Vec<Print>,
     tape: TapeUse,
@@ -181,6 +185,7 @@ impl<'a> Emitter<'a> {
             place: [none; 4],
             fault,
             polls: None,
+            waiting: vec![],
             sites: vec![],
             prints: vec![],
             tape: TapeUse::of(kernel),
@@ -201,6 +206,7 @@ impl<'a> Emitter<'a> {
         let args = self.of_context(I64, Context::ARGS);
         self.bind(args);
         self.start_polls();
+        self.start_sums();
         let grid = usize::from(self.kernel.grid);
         let lengths: Vec<Value> =
             (0..grid).map(|axis| self.of_context(I32, Context::GRID + 4 * axis as i32)).collect();
@@ -225,6 +231,7 @@ impl<'a> Emitter<'a> {
             None => self.threads(head, exit, end, &lengths),
         }
         self.ops.b.switch_to_block(exit);
+        self.end_sums();
         let done = self.ops.int(I32, 0);
         self.ops.b.ins().return_(&[done]);
         self.end_in_fault();
@@ -366,6 +373,7 @@ impl<'a> Emitter<'a> {
         let lane = self.ops.b.ins().uextend(I64, lane);
         let thread = self.ops.b.ins().iadd(first, lane);
         self.ops.call(Function::Fault, &[self.context, site, value, thread], None);
+        self.end_sums();
         let failed = self.ops.int(I32, 1);
         self.ops.b.ins().return_(&[failed]);
     }

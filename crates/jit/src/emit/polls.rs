@@ -50,6 +50,7 @@ impl Emitter<'_> {
         let Some(polls) = self.polls else { return };
         self.ops.b.set_cold_block(polls.stopped);
         self.ops.b.switch_to_block(polls.stopped);
+        self.end_sums();
         let status = self.ops.int(I32, STOPPED.into());
         self.ops.b.ins().return_(&[status]);
     }

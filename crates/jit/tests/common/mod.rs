@@ -201,8 +201,8 @@ pub(crate) fn program_in_order(kernel: &Kernel, lanes: Lanes) -> Program {
     Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }
 
-/// A kernel compiled.
+/// A kernel compiled, for arrays that share no memory.
 pub(crate) fn program(kernel: &Kernel, lanes: Lanes) -> Program {
-    let options = Options { lanes, ..Options::default() };
+    let options = Options { lanes, sums: true, ..Options::default() };
     Program::new(kernel, options).unwrap_or_else(|e| panic!("{e}\n{kernel}"))
 }

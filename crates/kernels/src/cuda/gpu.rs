@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bullet_ops::{DType, Layout};
 use bullet_runtime::jit::{GpuInfo, Program, Tier};
 use bullet_runtime::{
-    Buffer, Device, DevicePtr, Driver, Error, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result,
-    StreamId,
+    Buffer, Device, DevicePtr, FunctionId, KernelArgs, Launch, LaunchConfig, ModuleId, Result, StreamId,
 };
+
+use super::fault::{Explain, Faults};
 
 /// What the sources begin with.
 const PRELUDE: &str = include_str!("../../cuda/prelude.cuh");
@@ -96,58 +96,6 @@ pub(crate) fn assemble(tier: Tier, defines: &[Define], name: &str, source: &str)
     text + source
 }
 
-/// Host view of `struct Fault` of the prelude.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Fault {
-    code: u32,
-    unused: u32,
-    value: i64,
-    bound: i64,
-}
-
-/// The code of logits that no token can be drawn from; every other code is of an index out of range.
-const FAULT_LOGIT: u32 = 2;
-
-/// A [`Fault`] in pinned memory, which kernels write under its own address and the host reads without a copy.
-struct FaultCell {
-    cell: NonNull<Fault>,
-    driver: Arc<dyn Driver>,
-}
-
-// SAFETY: the cell is owned memory; the host touches it only with volatile accesses between waits for the device.
-unsafe impl Send for FaultCell {}
-// SAFETY: as above.
-unsafe impl Sync for FaultCell {}
-
-impl FaultCell {
-    fn new(driver: &Arc<dyn Driver>) -> Result<FaultCell> {
-        let cell = driver.alloc_pinned(size_of::<Fault>())?.cast::<Fault>();
-        // SAFETY: pinned memory of this size and of more than this alignment, which nobody else knows.
-        unsafe { cell.write(Fault::default()) };
-        Ok(FaultCell { cell, driver: Arc::clone(driver) })
-    }
-
-    /// The fault that kernels have reported, if any; cleared for the next.
-    fn take(&self) -> Option<Fault> {
-        // SAFETY: valid as long as this struct; kernels that write it have been waited for, or report later ones.
-        unsafe {
-            let fault = self.cell.read_volatile();
-            (fault.code != 0).then(|| {
-                self.cell.write_volatile(Fault::default());
-                fault
-            })
-        }
-    }
-}
-
-impl Drop for FaultCell {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new`. A device that still runs kernels is not dropped: its handle is held by `Gpu`.
-        let _ = unsafe { self.driver.free_pinned(self.cell.cast(), size_of::<Fault>()) };
-    }
-}
-
 /// An entry point that was asked for before.
 struct Loaded {
     unit: Unit,
@@ -165,7 +113,7 @@ pub struct Gpu {
     modules: Mutex<Vec<(Unit, ModuleCell)>>,
     functions: RwLock<HashMap<u64, Vec<Loaded>>>,
     generated: RwLock<HashMap<Box<[u8]>, FunctionId>>,
-    fault: FaultCell,
+    faults: Faults,
     /// Kernels wait for the one before by themselves (`begin_kernel` of the prelude), so launches may overlap.
     overlaps: bool,
 }
@@ -185,14 +133,14 @@ impl Gpu {
             return Ok(gpu.clone());
         }
         let info = *device.gpu().expect("only a GPU has CUDA kernels");
-        let fault = FaultCell::new(device.driver())?;
+        let faults = Faults::new(device.driver())?;
         let gpu = Arc::new(Gpu {
             device: device.clone(),
             info,
             modules: Mutex::default(),
             functions: RwLock::default(),
             generated: RwLock::default(),
-            fault,
+            faults,
             overlaps: info.tier >= Tier::Sm90a,
         });
         *cell = Some(gpu.clone());
@@ -211,26 +159,25 @@ impl Gpu {
 
     /// Where kernels report values that make no sense.
     pub(crate) fn fault(&self) -> DevicePtr {
-        // Pinned memory has one address for host and device.
-        DevicePtr(self.fault.cell.as_ptr() as u64)
+        self.faults.ptr()
+    }
+
+    /// Where kernels of others report faults, and the first of so many codes for them; they are known as long as anybody else
+    /// has `explain`.
+    ///
+    /// # Errors
+    /// There are no more codes.
+    pub fn report_faults(&self, count: u32, explain: Arc<dyn Explain>) -> Result<(DevicePtr, u32)> {
+        Ok((self.faults.ptr(), self.faults.register(count, explain)?))
     }
 
     /// What kernels found wrong in the values they were given, since the last call. Only complete after a wait for the
     /// device.
     ///
     /// # Errors
-    /// An index out of range, in NumPy's words, or logits that no token can be drawn from.
+    /// An index out of range, in NumPy's words; logits that no token can be drawn from; what a kernel of others reported.
     pub fn check_faults(&self) -> Result<()> {
-        let Some(Fault { code, value, bound, .. }) = self.fault.take() else { return Ok(()) };
-        let what = match (code, value) {
-            (FAULT_LOGIT, 0..) => format!("the logit of token {value} of {bound} is NaN or +inf"),
-            (FAULT_LOGIT, _) => format!("none of the {bound} tokens has a logit above -inf"),
-            _ => format!("index {value} is out of bounds for axis with size {bound}"),
-        };
-        Err(Error::invalid(format!(
-            "{what}; found on {} by an earlier operation, whose result is not to be used",
-            self.device
-        )))
+        self.faults.take(&self.device).map_or(Ok(()), Err)
     }
 
     /// The entry point of a unit; compiled and loaded at the first call.

@@ -20,6 +20,7 @@ pub mod copy;
 mod cross_entropy;
 pub mod decode;
 mod execute;
+mod fault;
 pub mod gemm;
 mod gpu;
 pub mod index;
@@ -38,6 +39,7 @@ mod sort;
 use bullet_runtime::jit::Tier;
 
 pub use execute::{execute, takes_strided};
+pub use fault::{Explain, Report};
 pub use gpu::{Define, Gpu, Unit};
 pub use map::map;
 

@@ -64,10 +64,10 @@ pub enum Op {
     Shuffle(Shuffle),
     /// `[x..]`: C's printf, with the format of this index.
     Print(u32),
-    /// `[bool]`: stops the kernel with the message of this index if false.
+    /// `[bool]`: a [fault](crate::fault) with the message of this index if false: the thread stops.
     Assert(u32),
-    /// `[index, low, high]`, of i32: stops the kernel, as an index outside of an array does, unless `low <= index < high`. The text
-    /// of this index says of what.
+    /// `[index, low, high]`, of i32: a fault, as of an index outside of an array, unless `low <= index < high`. The text of this
+    /// index says of what.
     Within(u32),
 }
 

@@ -2,6 +2,7 @@
 
 use crate::ir::Kernel;
 
+pub(crate) mod bounds;
 mod dead;
 mod range;
 mod simplify;

@@ -52,6 +52,11 @@ impl Ranges {
         at.0 >= low.1 && (below || self.of(kernel, high).is_some_and(|high| at.1 < high.0))
     }
 
+    /// What the index of a loop that counts up stays below.
+    pub(super) fn below(&self, index: Value) -> Option<Value> {
+        self.below.get(&index).copied()
+    }
+
     /// Learns the index of a loop, as far as its bounds are known.
     pub(super) fn enter_loop(&mut self, kernel: &Kernel, inst: Inst) {
         let data = kernel.inst(inst);

@@ -190,7 +190,7 @@ impl PyKernel {
     }
 
     /// Runs it over a grid, with the arguments of both tuples; on the tape if there is one. A block of 0 threads is the usual one.
-    #[pyo3(signature = (dim, inputs, outputs, device, tape, block = 0, differentiable = true, deterministic = false))]
+    #[pyo3(signature = (dim, inputs, outputs, device, tape, block = 0, differentiable = true, deterministic = false, debug = false))]
     #[expect(clippy::too_many_arguments, reason = "those of a launch")]
     fn launch(
         &self,
@@ -203,6 +203,7 @@ impl PyKernel {
         block: u32,
         differentiable: bool,
         deterministic: bool,
+        debug: bool,
     ) -> PyResult<()> {
         let given = inputs.iter().chain(&outputs);
         let Args { args, gradients, foreign } = Args::of(&self.0, given, inputs.len() + outputs.len())?;
@@ -210,7 +211,7 @@ impl PyKernel {
         let grid = &dim.0[..dim.1];
         let usual = LaunchOptions::default();
         let block = if block == 0 { usual.block } else { block };
-        let options = LaunchOptions { block, differentiable, deterministic };
+        let options = LaunchOptions { block, differentiable, deterministic, debug };
         match tape {
             Some(tape) => tape.get().launch(py, &self.0, &device, grid, args, &gradients, &foreign, options),
             None => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bullet_lang::adjoint::{Adjoint, AdjointOptions, adjoint};
-use bullet_lang::emit::cuda::{CudaOptions, source, standalone};
+use bullet_lang::emit::cuda::{Checks, CudaOptions, source, standalone};
 use bullet_lang::emit::ptx;
 use bullet_lang::ir::Kernel;
 use bullet_lang::{Diagnostics, Options};
@@ -263,15 +263,17 @@ impl Maker<'_> {
 
     fn make(&mut self, emit: Emit, unit: &Unit, functions: &[&Kernel]) -> Result<Vec<u8>, Failure> {
         let text = |times: &mut Times, work: &dyn Fn() -> String| timed(&mut times.emit, work).into_bytes();
-        let cuda = || source(functions, CudaOptions::default());
+        let checks = if self.args.debug { Checks::All } else { Checks::Off };
+        let options = CudaOptions { checks, ..CudaOptions::default() };
+        let cuda = || source(functions, options);
         Ok(match emit {
             Emit::Ir => {
                 let ir = || functions.iter().map(|kernel| kernel.to_string()).collect::<Vec<_>>().join("\n");
                 text(&mut self.times, &ir)
             }
             Emit::Cuda => text(&mut self.times, &cuda),
-            Emit::Cu => text(&mut self.times, &|| standalone(&unit.kernel, unit.adjoint.as_ref())),
-            Emit::Ptx if self.args.ptx_by == PtxBy::Bullet => self.own_ptx(functions)?,
+            Emit::Cu => text(&mut self.times, &|| standalone(&unit.kernel, unit.adjoint.as_ref(), options)),
+            Emit::Ptx if self.args.ptx_by == PtxBy::Bullet => self.own_ptx(functions, options)?,
             Emit::Ptx => self.image(Image::Ptx, &unit.kernel.name, &cuda)?,
             Emit::Cubin => self.image(Image::Cubin, &unit.kernel.name, &cuda)?,
             Emit::Clif => timed(&mut self.times.emit, || cpu(functions, bullet_jit::clif))?,
@@ -280,9 +282,9 @@ impl Maker<'_> {
     }
 
     /// PTX of our own.
-    fn own_ptx(&mut self, functions: &[&Kernel]) -> Result<Vec<u8>, Failure> {
+    fn own_ptx(&mut self, functions: &[&Kernel], options: CudaOptions) -> Result<Vec<u8>, Failure> {
         let target = self.args.arch.target();
-        let made = timed(&mut self.times.emit, || ptx::module(functions, CudaOptions::default(), target));
+        let made = timed(&mut self.times.emit, || ptx::module(functions, options, target));
         let failed = |e: ptx::Unsupported| Failure::failed(e.to_string()).or_hint("--ptx-by nvrtc");
         made.map(String::into_bytes).map_err(failed)
     }

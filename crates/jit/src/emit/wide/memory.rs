@@ -10,7 +10,6 @@ use super::super::Emitter;
 use super::super::lanes::{LANES, Parts, count, vector};
 use super::super::scalar::trusted;
 use super::super::uniform::Shape;
-use crate::program::Site;
 
 /// The elements of all lanes.
 enum Run {
@@ -349,7 +348,9 @@ impl Emitter<'_> {
                 .skip(1)
                 .fold(scalars[0], |a, &b| self.ops.binary(ir::Binary::Add, dtype, a, b));
             let at = self.ops.b.ins().iadd_imm_s(address, (i * dtype.size()) as i64);
-            self.ops.atomic(Atomic::Add, dtype, at, sum);
+            if !self.add_later(inst, i, at, sum) {
+                self.ops.atomic(Atomic::Add, dtype, at, sum);
+            }
         }
     }
 
@@ -360,10 +361,9 @@ impl Emitter<'_> {
         });
     }
 
-    pub(super) fn assert_lanes(&mut self, inst: Inst, text: u32) {
+    pub(super) fn assert_lanes(&mut self, inst: Inst) {
         let data = self.kernel.inst(inst);
-        self.sites.push(Site::Assert { text: self.kernel.text(text).into(), span: data.span });
-        let site = self.sites.len() as u32 - 1;
+        let site = self.site(inst);
         let parts = self.parts(data.args[0]);
         let (good, mask) = (self.bits(&parts), self.mask_bits());
         let bad = self.ops.b.ins().band_not(mask, good);
@@ -373,7 +373,7 @@ impl Emitter<'_> {
     }
 
     /// Goes on only if the indices of all lanes at work are within their bounds.
-    pub(super) fn within_lanes(&mut self, inst: Inst, text: u32) {
+    pub(super) fn within_lanes(&mut self, inst: Inst) {
         if !self.options.check {
             return;
         }
@@ -385,7 +385,7 @@ impl Emitter<'_> {
         let (outside, mask) = (self.bits(&outside), self.mask_bits());
         let bad = self.ops.b.ins().band(mask, outside);
         let fine = self.ops.b.ins().icmp_imm_s(IntCC::Equal, bad, 0);
-        let site = self.within_site(inst, text);
+        let site = self.site(inst);
         let (next, cold) = (self.ops.b.create_block(), self.ops.b.create_block());
         self.ops.b.set_cold_block(cold);
         self.ops.b.ins().brif(fine, next, &[], cold, &[]);

@@ -144,10 +144,8 @@ impl Emitter<'_> {
             Op::While => return self.conditional_of_lanes(inst),
             Op::Push(_) => self.push_lanes(data.args[0]),
             Op::Pop(_) => self.pop_lanes(inst),
-            Op::Assert(text) if !self.is_uniform(data.args[0]) => self.assert_lanes(inst, text),
-            Op::Within(text) if data.args.iter().any(|&arg| !self.is_uniform(arg)) => {
-                self.within_lanes(inst, text)
-            }
+            Op::Assert(_) if !self.is_uniform(data.args[0]) => self.assert_lanes(inst),
+            Op::Within(_) if data.args.iter().any(|&arg| !self.is_uniform(arg)) => self.within_lanes(inst),
             _ => return false,
         }
         true

@@ -51,6 +51,11 @@ impl Text {
         format!("!{}", self.at(Level::Prefix))
     }
 
+    /// Whether it is a variable, a number or the like.
+    pub(super) fn is_atom(&self) -> bool {
+        self.level == Level::Atom
+    }
+
     /// As an operand of a comparison or assignment.
     pub(super) fn operand(&self) -> String {
         self.at(Level::Sum).into_owned()

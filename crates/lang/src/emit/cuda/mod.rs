@@ -17,6 +17,10 @@
 //! and writes nothing but scratch; the next has that many words a thread, its `tape_size`. A thread that needs more than
 //! it has writes no gradient, and says so in `*tape_need`, which a launch therefore looks at again.
 //!
+//! # Faults
+//! A kernel that may stop a thread (`assert`, indices that are checked) has one argument more, behind its own: `faults.rs` says
+//! which, and what a thread does that goes wrong.
+//!
 //! # Records
 //! With [`CudaOptions::records`] sums of floats whose order matters are put down as records: `records.rs` says how, and
 //! [`order`] what for.
@@ -30,10 +34,12 @@ use bullet_ops::DType;
 use rustc_hash::FxHashSet;
 
 use crate::adjoint::Tape;
+use crate::fault::Sites;
 use crate::ir::{ArrayType, Block, Kernel, Op, Type, Value};
 use crate::order;
 
 mod expr;
+mod faults;
 mod half;
 mod names;
 mod prelude;
@@ -42,11 +48,13 @@ mod standalone;
 mod stmt;
 mod warp;
 
+pub use faults::sites;
+pub(crate) use faults::{recorded, sites_of};
 pub use names::symbol;
 pub(crate) use records::number as record_number;
 pub use records::{CHUNK, FOLD, fold_source};
 pub use standalone::standalone;
-pub(crate) use warp::likely as likely_warp_sums;
+pub(crate) use warp::summed as warp_sums;
 
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -66,6 +74,20 @@ pub struct CudaOptions {
     pub layout: Layout,
     /// Whether sums whose order matters are recorded, of kernels whose [order](crate::order::order) is `Records`.
     pub records: Option<Sharing>,
+    /// Which indices of arrays are checked.
+    pub checks: Checks,
+}
+
+/// Which indices of arrays are checked that are not in range for sure. Those of components and slices always are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Checks {
+    /// None: one that is out of range reads or writes memory that is not the array's.
+    #[default]
+    Off,
+    /// All.
+    All,
+    /// All but those of sums that are recorded, of a kernel that only counts them.
+    Unrecorded,
 }
 
 /// What is known of the memory of arrays.
@@ -164,6 +186,7 @@ struct Emitter<'a> {
     /// The instructions that put down records, and by its number what each array is called whose elements these are of.
     recorded: Vec<bool>,
     record_keys: Vec<Option<String>>,
+    sites: Sites,
     /// The instructions that add what a warp sums first, and the arrays that nothing writes meanwhile.
     warp_sums: Vec<bool>,
     constant: FxHashSet<Value>,
@@ -180,21 +203,22 @@ struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, options: CudaOptions, needs: &'a mut prelude::Needs) -> Emitter<'a> {
         let layout = options.layout;
-        let distinct = options.records.map(|sharing| sharing == Sharing::Distinct);
         let mut user = vec![None; kernel.value_count()];
         let mut shared = FxHashSet::default();
         users(kernel, kernel.body, &mut user, &mut shared);
         for value in shared {
             user[value] = None;
         }
+        let recorded = faults::recorded(kernel, options);
         Emitter {
             kernel,
             layout,
             needs,
             tape: tape_place(kernel),
-            recorded: distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct)),
+            sites: faults::sites_of(kernel, options, &recorded),
+            recorded,
             record_keys: vec![None; kernel.params.len()],
-            warp_sums: warp::likely(kernel),
+            warp_sums: warp::summed(kernel),
             constant: constant(kernel),
             names: names::Names::new(),
             texts: vec![None; kernel.value_count()],
@@ -224,6 +248,10 @@ impl<'a> Emitter<'a> {
                 }
             });
             self.texts[param.index()] = Some(expr::Text::variable(name));
+        }
+        if !self.sites.all.is_empty() {
+            self.needs.faults = true;
+            params.push("Faults faults".into());
         }
         if self.tape == TapePlace::Argument {
             params.extend(

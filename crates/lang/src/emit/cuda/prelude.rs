@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use bullet_ops::DType;
 
-use super::{Layout, half, records, warp};
+use super::{Layout, faults, half, records, warp};
 
 /// What kernels use.
 #[derive(Default)]
@@ -15,6 +15,7 @@ pub(super) struct Needs {
     pub(super) at_once: BTreeSet<usize>,
     pub(super) tape: bool,
     pub(super) records: bool,
+    pub(super) faults: bool,
     pub(super) masked: bool,
     /// 16-bit floats, and atomics of them.
     pub(super) halves: BTreeSet<DType>,
@@ -141,6 +142,7 @@ pub(super) fn write(out: &mut String, needs: &Needs, layout: Layout) {
     for (needed, text) in [
         (needs.masked, MASKED),
         (needs.tape, TAPE),
+        (needs.faults, faults::FAULTS),
         (needs.records, records::RECORDS),
         (needs.add_double, ADD_DOUBLE),
         (needs.float_extremes, EXTREMES),

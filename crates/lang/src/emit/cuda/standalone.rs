@@ -1,13 +1,15 @@
 //! A kernel as a program of its own: one file that nvcc compiles as it is, and that needs nothing but a GPU.
 //!
 //! It fills the arguments with simple numbers, launches the kernel, then its adjoint with gradients of 1, and compares the
-//! sum of each array with what the [interpreter](crate::interp) found for the same numbers.
+//! sum of each array with what the [interpreter](crate::interp) found for the same numbers. A thread that stops (`assert`, an index
+//! that is checked) ends the program with what went wrong, and exit code 1.
 
 use std::fmt::Write;
 
 use super::half::{host, storage};
-use super::{CudaOptions, source, symbol, takes_tape};
+use super::{CudaOptions, sites, source, symbol, takes_tape};
 use crate::adjoint::Adjoint;
+use crate::fault::{Place, Site};
 use crate::interp::{Arg, Array, Cells, Options as Run, run};
 use crate::ir::{ArrayType, Kernel, Type, Value};
 
@@ -72,18 +74,40 @@ bool compare(const char* name, const T* device, size_t count, size_t lanes, size
 }
 "#;
 
+const FAILED: &str = r#"
+// What a thread may stop at: what to print of it, and which dimension of an array the index is of.
+struct Site {
+    const char* text;
+    int axis;
+};
+
+// Prints the first fault of a kernel's threads; whether there was one.
+bool failed(const Fault* cell, const char* kernel, const Site* sites) {
+    Fault fault;
+    if (cudaMemcpy(&fault, cell, sizeof fault, cudaMemcpyDeviceToHost) != cudaSuccess || fault.code == 0) return false;
+    const Site site = sites[fault.code - 1];
+    printf("kernel %s, thread %lld: ", kernel, fault.thread);
+    printf(site.text, fault.index, fault.shape[site.axis]);
+    printf("\n");
+    return true;
+}
+"#;
+
 /// A program that runs a kernel, and its adjoint if there is one.
-pub fn standalone(kernel: &Kernel, adjoint: Option<&Adjoint>) -> String {
+pub fn standalone(kernel: &Kernel, adjoint: Option<&Adjoint>, options: CudaOptions) -> String {
     let kernels: Vec<&Kernel> =
         [Some(kernel), adjoint.map(|adjoint| &adjoint.kernel)].into_iter().flatten().collect();
     let mut out = String::from("#include <cstdio>\n#include <cstdlib>\n\n");
-    out += &source(&kernels, CudaOptions::default());
+    out += &source(&kernels, options);
     out += CONVERSIONS;
     host(&mut out, &kernel.params.iter().map(|&param| kernel.dtype(param)).collect());
     out += HELPERS;
+    if kernels.iter().any(|kernel| !sites(kernel, options).is_empty()) {
+        out += FAILED;
+    }
     let dim = if kernel.grid == 1 { 64 } else { 8 };
     let size = dim.to_string();
-    let mut main = Main { kernel, dim, text: String::new() };
+    let mut main = Main { kernel, dim, options, text: String::new() };
     main.line("bool good = true;");
     main.launch(kernel, "_1", kernel.params.len());
     if let Some(adjoint) = adjoint {
@@ -103,6 +127,7 @@ pub fn standalone(kernel: &Kernel, adjoint: Option<&Adjoint>) -> String {
 struct Main<'a> {
     kernel: &'a Kernel,
     dim: usize,
+    options: CudaOptions,
     text: String,
 }
 
@@ -147,6 +172,12 @@ impl Main<'_> {
         let threads = self.dim.pow(kernel.grid.into());
         let blocks = threads.div_ceil(128);
         let function = symbol(&kernel.name);
+        // Parameters' names end in the suffix.
+        let (sites, number) = (sites(kernel, self.options), suffix.trim_start_matches('_'));
+        if !sites.is_empty() {
+            self.faults(kernel, number, &sites);
+            args.push(format!("faults{number}"));
+        }
         if takes_tape(kernel) {
             self.line("unsigned need = 0, *tape_words = nullptr, *tape_need = nullptr;");
             self.line("CHECK(cudaMalloc(&tape_need, sizeof need));");
@@ -169,6 +200,12 @@ impl Main<'_> {
         self.line(&format!("{function}<<<{blocks}, 128>>>({});", args.join(", ")));
         self.line("CHECK(cudaGetLastError());");
         self.line("CHECK(cudaDeviceSynchronize());");
+        if !sites.is_empty() {
+            self.line(&format!(
+                "if (failed(faults{number}.cell, {:?}, sites{number})) return 1;",
+                kernel.name
+            ));
+        }
         let mut next = 0;
         for (number, &param) in kernel.params.iter().enumerate() {
             let Type::Array(ty) = kernel.ty(param) else { continue };
@@ -184,6 +221,19 @@ impl Main<'_> {
                 ));
             }
         }
+    }
+
+    /// The argument for faults, and what to print of each.
+    fn faults(&mut self, kernel: &Kernel, number: &str, sites: &[Site]) {
+        let rows: Vec<String> = sites.iter().map(row).collect();
+        self.line(&format!("const Site sites{number}[] = {{"));
+        rows.iter().for_each(|row| self.line(&format!("    {row},")));
+        self.line("};");
+        let mut grid = [1; 4].map(|length| length.to_string());
+        grid[..kernel.grid.into()].fill("dim".into());
+        self.line(&format!("Faults faults{number} = {{nullptr, 0, 1, {{{}}}}};", grid.join(", ")));
+        self.line(&format!("CHECK(cudaMalloc(&faults{number}.cell, sizeof(Fault)));"));
+        self.line(&format!("CHECK(cudaMemset(faults{number}.cell, 0, sizeof(Fault)));"));
     }
 
     /// The sum of each array behind a launch, and the sum of magnitudes; `None` if the interpreter finds a fault.
@@ -227,4 +277,21 @@ impl Main<'_> {
         let sums: Vec<(f64, f64)> = sums.collect();
         sums.iter().all(|(sum, _): &(f64, f64)| sum.is_finite()).then_some(sums)
     }
+}
+
+/// What to print at a site, of the index and the length of its dimension.
+fn row(site: &Site) -> String {
+    let plain = |text: &str| text.replace('%', "%%");
+    let (format, axis) = match site {
+        Site::Assert { text, .. } => (plain(text), 0),
+        Site::Within { text, .. } => (format!("index %lld is outside of {}", plain(text)), 0),
+        Site::Index { name, place, axis, .. } => {
+            let length = match place {
+                Place::Param(_) => "%d".into(),
+                Place::Local(count) => count.to_string(),
+            };
+            (format!("index %lld of {} is outside 0 to {length} in dimension {axis}", plain(name)), *axis)
+        }
+    };
+    format!("{{{format:?}, {axis}}}")
 }

@@ -107,33 +107,10 @@ impl Emitter<'_> {
                 }
                 self.line(&format!("printf({args});"));
             }
-            Op::Assert(text) => {
-                let test = self.text(data.args[0]);
-                self.line(&format!("if (!({})) {{", test.text));
-                let message = format!("{}: {}\n", kernel.name, kernel.text(text)).replace('%', "%%");
-                self.line(&format!("    printf({message:?});"));
-                self.line("    __trap();");
-                self.line("}");
-            }
+            Op::Assert(_) => self.assertion(inst),
             Op::Within(_) => self.within(inst),
             _ => {}
         }
-    }
-
-    /// Stops if an index is outside of its bounds. It says nothing, as a call of `printf` costs registers where all is well.
-    fn within(&mut self, inst: Inst) {
-        let [index, low, high] = [0, 1, 2].map(|at| self.kernel.inst(inst).args[at]);
-        let test = if self.kernel.as_const(low).is_some_and(|low| low.is(0)) {
-            let index = self.text(index).operand();
-            match self.kernel.as_const(high).and_then(Const::as_int) {
-                Some(high) => format!("(unsigned){index} >= {high}u"),
-                None => format!("(unsigned){index} >= (unsigned){}", self.text(high).operand()),
-            }
-        } else {
-            let [index, low, high] = [index, low, high].map(|value| self.text(value).operand());
-            format!("{index} < {low} || {index} >= {high}")
-        };
-        self.line(&format!("if ({test}) __trap();"));
     }
 
     /// An element, or the first scalar's address of one with several lanes.
@@ -142,7 +119,7 @@ impl Emitter<'_> {
         let array = data.args[0];
         let Some(ty) = self.kernel.ty(array).array() else { return (String::new(), 1, 1) };
         let ndim = usize::from(ty.ndim);
-        let indices: Vec<String> = data.args[1..=ndim].iter().map(|&index| self.text(index).text).collect();
+        let indices = self.checked_indices(inst, ndim);
         let name = self.text(array).text;
         let text = match (ty.space, ty.lanes) {
             (Space::Global, 1) if ty.pitch == 1 => format!("{name}({})", indices.join(", ")),

@@ -35,24 +35,9 @@ impl Emitter<'_> {
             Op::Shuffle(op) => self.shuffle(inst, op),
             Op::Within(_) => self.within(inst),
             Op::Print(text) => self.print(inst, text),
-            Op::Assert(text) => self.assert(inst, text),
+            Op::Assert(_) => self.assert(inst),
             _ => self.fail("an instruction that emitters do not see"),
         }
-    }
-
-    /// Stops if an index is outside of its bounds.
-    fn within(&mut self, inst: Inst) {
-        let args = self.kernel.inst(inst).args.clone();
-        let [index, low, high] = [0, 1, 2].map(|i| self.get(args[i]));
-        let out = if self.kernel.as_const(args[1]).is_some_and(|low| low.is(0)) {
-            self.asm.test("ge.u32", index, high)
-        } else {
-            let below = self.asm.test("lt.s32", index, low);
-            let result = self.asm.reg(Class::Truth);
-            put!(self.asm, "setp.ge.or.s32 {result},{index},{high},{below};");
-            result
-        };
-        put!(self.asm, "@{out} trap;");
     }
 
     /// A new register for a value that several places assign to.

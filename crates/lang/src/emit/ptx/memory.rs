@@ -174,6 +174,7 @@ impl Emitter<'_> {
         let array = data.args[0];
         let ty = self.array(array);
         let indices = &data.args[1..=usize::from(ty.ndim)];
+        self.check_indices(inst, indices);
         let base = self.base(array);
         let scale = i64::from(ty.pitch) * ty.dtype.size() as i64;
         let constants: Option<Vec<i64>> =

@@ -29,7 +29,7 @@
 //! asm      registers, operands, lines
 //! arith    arithmetic and conversions           math, power, trig, errors   mathematical functions
 //! memory   parameters, arrays, loads, stores    atomic, warp         updates, sums of warps, shuffles
-//! control  branches and loops                   tape, print          what threads put aside, and say
+//! control  branches and loops                   tape, print, faults  what threads put aside, say, and stop at
 //! ```
 
 use std::fmt::{self, Write};
@@ -37,7 +37,10 @@ use std::fmt::{self, Write};
 use bullet_ops::DType;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::cuda::{CudaOptions, Layout, Sharing, TapePlace, constant, likely_warp_sums, symbol, tape_place};
+use super::cuda::{
+    CudaOptions, Layout, TapePlace, constant, recorded, sites_of, symbol, tape_place, warp_sums,
+};
+use crate::fault::Sites;
 use crate::ir::{Def, Inst, Kernel, Op, Type, Value, Values};
 use crate::order;
 
@@ -46,6 +49,7 @@ mod asm;
 mod atomic;
 mod control;
 mod errors;
+mod faults;
 mod math;
 mod memory;
 mod power;
@@ -217,6 +221,9 @@ struct Emitter<'a> {
     records: tape::Records,
     /// The instructions that add what a warp sums first, and the arrays that nothing writes meanwhile.
     warp_sums: Vec<bool>,
+    /// What may stop a thread, and where the text is that reports it.
+    sites: Sites,
+    fault: Option<faults::Report>,
     constant: FxHashSet<Value>,
     /// What it prints, the number of the first of these texts in the module, and the bytes of the longest list of arguments.
     texts: Vec<String>,
@@ -234,8 +241,7 @@ struct Entry {
 
 impl<'a> Emitter<'a> {
     fn new(kernel: &'a Kernel, options: CudaOptions, target: Target) -> Emitter<'a> {
-        let distinct = options.records.map(|sharing| sharing == Sharing::Distinct);
-        let recorded = distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct));
+        let recorded = recorded(kernel, options);
         let arrays = if recorded.contains(&true) { order::arrays_of(kernel, &recorded) } else { vec![] };
         let mut asm = Asm::new(has_few_functions(kernel));
         asm.text.reserve(TYPICAL_LINE * kernel.value_count());
@@ -257,9 +263,11 @@ impl<'a> Emitter<'a> {
             thread: Operand::Int(0),
             tape: tape::Tape::new(kernel, tape_place(kernel)),
             records: tape::Records::of(arrays),
-            recorded,
-            warp_sums: likely_warp_sums(kernel),
+            warp_sums: warp_sums(kernel),
+            sites: sites_of(kernel, options, &recorded),
+            fault: None,
             constant: constant(kernel),
+            recorded,
             texts: vec![],
             first_text: 0,
             printed: 0,
@@ -282,10 +290,12 @@ impl<'a> Emitter<'a> {
         }
         let mut out = format!(".visible .entry {}({})\n{{\n", symbol(&self.kernel.name), self.parameters());
         self.declarations += &self.buffer();
+        put!(self.asm, "ret;");
+        self.report();
         for part in [&self.asm.registers(), &self.declarations, &self.head, &self.asm.text] {
             out += part;
         }
-        out += "ret;\n}\n";
+        out += "}\n";
         Ok(Entry { text: out, calls: self.asm.calls, prints: self.texts })
     }
 
@@ -313,6 +323,9 @@ impl<'a> Emitter<'a> {
                 array => format!(".align 8 .b8[{}]", memory::array_size(array, self.layout)),
             });
         }
+        if !self.sites.all.is_empty() {
+            types.push(format!(".align 8 .b8[{}]", faults::ARGUMENT));
+        }
         if self.tape.place == TapePlace::Argument {
             types.extend([".u64", ".u32", ".u64"].map(String::from));
         }
@@ -333,12 +346,7 @@ impl<'a> Emitter<'a> {
     fn begin(&mut self) {
         let grid = u32::from(self.kernel.grid);
         let wide = self.is_wide();
-        let special = ["%ctaid.x", "%ntid.x", "%tid.x"].map(|name| {
-            let register = self.asm.reg(Class::Word);
-            put!(self.asm, "mov.u32 {register},{name};");
-            register
-        });
-        let [block, length, place] = special;
+        let [block, length, place] = self.special();
         let mut size = self.dim(0);
         if wide {
             let place = self.asm.make(Class::Long, "cvt.u64.u32", &[place]);
@@ -370,6 +378,15 @@ impl<'a> Emitter<'a> {
         if let Some((slot, stride)) = slots {
             self.open_records(slot, stride);
         }
+    }
+
+    /// The block's number, its threads, and the thread's place in it.
+    fn special(&mut self) -> [Operand; 3] {
+        ["%ctaid.x", "%ntid.x", "%tid.x"].map(|name| {
+            let register = self.asm.reg(Class::Word);
+            put!(self.asm, "mov.u32 {register},{name};");
+            register
+        })
     }
 
     /// Whether there may be more threads than an int counts.

@@ -1,10 +1,10 @@
-//! `print` and `assert`: the driver's `vprintf`, which takes a format and a buffer with the arguments as C passes them.
+//! `print`: the driver's `vprintf`, which takes a format and a buffer with the arguments as C passes them.
 
 use bullet_ops::DType;
 
 use super::Emitter;
 use super::asm::{Class, Operand, Place, put};
-use crate::ir::{Inst, Value};
+use crate::ir::Inst;
 
 /// What a module that prints declares.
 pub(super) const EXTERN: &str = ".extern .func (.param .b32 $r) vprintf(.param .b64 $f,.param .b64 $a);\n";
@@ -30,24 +30,8 @@ impl Emitter<'_> {
 
     pub(super) fn print(&mut self, inst: Inst, text: u32) {
         let kernel = self.kernel;
-        self.call_print(kernel.text(text).to_string(), &kernel.inst(inst).args);
-    }
-
-    /// Stops with a message unless a condition holds.
-    pub(super) fn assert(&mut self, inst: Inst, text: u32) {
-        let kernel = self.kernel;
-        let test = self.get(kernel.inst(inst).args[0]);
-        let on = self.asm.label();
-        self.asm.branch(true, test, on);
-        let message = format!("{}: {}\n", kernel.name, kernel.text(text)).replace('%', "%%");
-        self.call_print(message, &[]);
-        put!(self.asm, "trap;");
-        self.asm.place(on);
-    }
-
-    fn call_print(&mut self, format: String, args: &[Value]) {
         let mut bytes = 0;
-        for &arg in args {
+        for &arg in &kernel.inst(inst).args {
             let dtype = self.kernel.dtype(arg);
             let x = self.bits_of(arg);
             let x = match dtype {
@@ -64,7 +48,7 @@ impl Emitter<'_> {
         }
         self.printed = self.printed.max(bytes.max(8));
         let number = self.first_text + self.texts.len();
-        self.texts.push(format);
+        self.texts.push(kernel.text(text).to_string());
         let text = self.generic("global", Operand::Name("text", number as u32));
         let buffer = self.generic("local", BUFFER);
         put!(self.asm, "{{\n.param .b64 $f;\n.param .b64 $a;\n.param .b32 $r;");

@@ -54,7 +54,7 @@ impl Tape {
 impl Emitter<'_> {
     /// The parameter of this place behind the kernel's own.
     fn behind(&self, place: u32) -> u32 {
-        u32::from(self.kernel.grid) + self.kernel.params.len() as u32 + place
+        self.faults_param() + u32::from(!self.sites.all.is_empty()) + place
     }
 
     /// The registers of the tape, if there is one in memory.
