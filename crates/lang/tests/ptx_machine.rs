@@ -398,6 +398,32 @@ fn kinds_do_what_the_interpreter_says() {
     }
 }
 
+#[test]
+fn a_thread_that_cannot_go_on_says_why_and_stops() {
+    let text = "import warp as wp\n\n@wp.kernel\ndef k(x: wp.array2d(dtype=float), n: int):\n    i = wp.tid()\n    assert n > 2\n    \
+                x[1, i] = 7.0\n";
+    let kernel = &compile("k.py", text, Options::default()).unwrap_or_else(|e| panic!("{e}"))[0];
+    let options = CudaOptions { checks: Checks::All, ..CudaOptions::default() };
+    let text = module(&[kernel], options, Target::Sm80).unwrap_or_else(|e| panic!("{e}"));
+    let parsed = Module::parse(&text);
+    for (n, expected) in [(3, [42, 5, 1005, 9, 2, 5]), (2, [40, 0, 1000, 9, 0, 0])] {
+        let mut machine = Machine::new(&parsed);
+        let (x, cell) = (machine.alloc(&[0; 40]), machine.alloc(&[0; 64]));
+        let mut packed = Packed::default();
+        packed.push(&7i32.to_le_bytes(), 4);
+        packed.push(&x.to_le_bytes(), 8);
+        [2i32, 5, n].iter().for_each(|x| packed.push(&x.to_le_bytes(), 4));
+        let head = [cell.to_le_bytes(), 1000u64.to_le_bytes()].concat();
+        let grid = [40, 9, 1, 1, 1, 0].map(i32::to_le_bytes).concat();
+        packed.push(&[head, grid].concat(), 8);
+        machine.launch("k", 7, &packed.0);
+        let word = |at: u64| i32::from_le_bytes(machine.read(cell + at, 4).try_into().expect("a word"));
+        assert_eq!([0, 8, 24, 32, 48, 52].map(word), expected, "{text}");
+        let written = of_bytes(DType::F32, machine.read(x + 20, 20));
+        assert_eq!(written, [if n > 2 { 7.0 } else { 0.0 }; 5]);
+    }
+}
+
 /// Kernels of every type: arithmetic of the type itself, and conversions to all others.
 fn typed(name: &str, float: bool) -> String {
     let mut text = String::from("import warp as wp\n\n@wp.kernel\ndef f(");
