@@ -353,6 +353,10 @@ class TestHost:
             wp.config.fast_math = True
         with pytest.raises(AttributeError, match="has no 'vebrose'"):
             wp.config.vebrose = True
+        with pytest.raises(ValueError, match="kernel_compiler cannot be 'nvcc': expected 'nvrtc', 'bullet' or None"):
+            wp.config.kernel_compiler = "nvcc"
+        wp.config.kernel_compiler = "bullet"
+        wp.config.kernel_compiler = None
 
     def test_arrays_of_warp(self):
         x = wp.zeros(3, dtype=wp.vec3, device="cpu", requires_grad=True)

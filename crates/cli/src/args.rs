@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::compile::{Arch, Emit, arch};
+use crate::commands::compile::{Arch, Emit, PtxBy, arch};
 use crate::numbers;
 use crate::settings::Settings;
 
@@ -281,6 +281,7 @@ pub(crate) struct ConvertArgs {
   bullet compile kernels.py --emit cuda --adjoint
   bullet compile kernels.py --kernel step --emit ptx,cubin --arch sm_90 --out build
   bullet compile kernels.py --diff cpu,cuda
+  bullet compile kernels.py --emit ptx --ptx-by bullet --arch sm_60
 
 Kernels are functions with `@wp.kernel`; docs/kernel-language.md says what they may hold. The file is read, not run.")]
 pub(crate) struct CompileArgs {
@@ -295,6 +296,10 @@ pub(crate) struct CompileArgs {
     /// The GPU that ptx and cubin are for, from sm_35 to sm_121; PTX is for its virtual architecture
     #[arg(long, value_name = "ARCH", default_value = "sm_80", value_parser = arch)]
     pub(crate) arch: Arch,
+
+    /// Whose PTX: NVRTC's, or Bullet's own, which needs no NVRTC and takes microseconds
+    #[arg(long, value_name = "WHO", value_enum, default_value = "nvrtc")]
+    pub(crate) ptx_by: PtxBy,
 
     /// Each kernel with its adjoint
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! The kernel language: Python functions become a typed IR, CUDA C++ and an exact adjoint. Pure: no device, no Python.
+//! The kernel language: Python functions become a typed IR, CUDA C++ or PTX, and an exact adjoint. Pure: no device, no Python.
 //!
 //! ```text
 //! source text
@@ -8,7 +8,7 @@
 //!   lower     names, types, inlined functions, structured control flow      -> ir::Kernel
 //!   passes    folding, common subexpressions, dead code, unrolling
 //!   adjoint   IR -> IR: the primal sweep, then everything backwards         -> another ir::Kernel
-//!   emit      CUDA C++
+//!   emit      CUDA C++; or PTX of our own
 //! fault       what may stop a thread, where, and the words for it, the same on every device
 //! host        one call of a function on the host, interpreted
 //! interp      runs IR slowly and exactly, in f64 or with derivatives: the oracle of all of it

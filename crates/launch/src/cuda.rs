@@ -1,9 +1,9 @@
-//! Kernels on a GPU: CUDA C++ through NVRTC, arguments as [`cuda`](bullet_lang::emit::cuda) says.
+//! Kernels on a GPU: compiled by [`compiler`](crate::compiler), arguments as [`cuda`](bullet_lang::emit::cuda) says.
 
 use std::sync::Arc;
 
 use bullet_lang::adjoint::Tape;
-use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, source, symbol, takes_tape};
+use bullet_lang::emit::cuda::{CudaOptions, Layout, alignment, symbol, takes_tape};
 use bullet_lang::ir::{self, Type};
 use bullet_lang::link::Linked;
 use bullet_tensor::runtime::jit::Program;
@@ -12,6 +12,7 @@ use bullet_tensor::runtime::{
 };
 use bullet_tensor::{Device, Tensor};
 
+use crate::compiler;
 use crate::error::{Error, Result, argument};
 use crate::faults::Faults;
 use crate::kernel::{Arg, types};
@@ -109,15 +110,19 @@ impl Function {
         name: &str,
         linked: &Arc<Linked>,
     ) -> Result<Function> {
-        let text = source(&[kernel], options);
-        let mut function = Function::load(device, &symbol(&kernel.name), &text, options)?;
+        let module = compiler::load(device, kernel, options)?;
+        let mut function = Function::of(device, module, &symbol(&kernel.name), options)?;
         function.faults = Faults::of(device, kernel, options, name, linked)?;
         Ok(function)
     }
 
-    /// The one of this name in a source.
+    /// The one of this name in a source of CUDA C++.
     pub(crate) fn load(device: &Device, name: &str, text: &str, options: CudaOptions) -> Result<Function> {
         let module = device.load(&Program { name, source: text, minimal: true })?;
+        Function::of(device, module, name, options)
+    }
+
+    fn of(device: &Device, module: ModuleId, name: &str, options: CudaOptions) -> Result<Function> {
         let function = device.driver().function(module, name)?;
         Ok(Function { device: device.clone(), options, module, function, faults: None })
     }

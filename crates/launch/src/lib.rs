@@ -24,6 +24,7 @@
 //! next reads a tensor there, or waits, gets the error.
 
 mod code;
+mod compiler;
 mod cpu;
 mod cuda;
 mod error;
@@ -36,6 +37,7 @@ mod tape;
 mod tests;
 
 pub use bullet_jit::FaultKind;
+pub use compiler::{KernelCompiler, set_kernel_compiler};
 pub use error::{Error, Result};
 pub use kernel::{Arg, Kernel, LaunchOptions, Param};
 pub use tape::{Gradient, Tape};

@@ -7,6 +7,7 @@
 mod dtype;
 mod error;
 pub mod expr;
+pub mod fits;
 mod infer;
 mod op;
 pub mod random;

@@ -184,6 +184,16 @@ impl Device {
         self.0.driver.load_module(&image)
     }
 
+    /// Loads PTX, which the driver compiles; it keeps what it made in a cache of its own.
+    ///
+    /// # Errors
+    /// The driver refuses the text (the message holds its log), or this is not a GPU.
+    pub fn load_ptx(&self, text: &str) -> Result<ModuleId> {
+        let mut image = text.as_bytes().to_vec();
+        image.push(0);
+        self.0.driver.load_module(&image)
+    }
+
     /// What another layer keeps for this device (its loaded kernels): made at the first call with this type.
     pub fn extension<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
         let mut all = self.0.extensions.lock().unwrap_or_else(|e| e.into_inner());

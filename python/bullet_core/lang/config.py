@@ -10,6 +10,7 @@ import types
 from typing import Any
 
 import bullet_core
+from bullet_core import _core
 
 
 class DeterministicMode(enum.IntEnum):
@@ -31,6 +32,9 @@ enable_graph_capture_module_load_by_default = True
 enable_mempools_at_init = True
 fast_math = False
 kernel_cache_dir = None
+#: What compiles kernels for GPUs: "nvrtc"; "bullet", which needs nothing but the driver; None for what BULLET_KERNEL_COMPILER says, or
+#: NVRTC where there is one. Kernels that were launched keep their code.
+kernel_compiler: str | None = None
 launch_array_access_mode = None
 line_directives = True
 lineinfo = False
@@ -67,6 +71,8 @@ class _Settings(types.ModuleType):
                 raise AttributeError(f"wp.config has no {name!r}")
             if name in _REFUSED and value != self.__dict__[name]:
                 raise ValueError(f"wp.config.{name} cannot be {value!r}: {_REFUSED[name]}")
+            if name == "kernel_compiler":
+                _core._lang.set_kernel_compiler(value)
         super().__setattr__(name, value)
 
 

@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`, in the order they run: cheap checks first.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::binaries::{self, Binary};
 use super::libtest::Counts;
@@ -19,6 +20,8 @@ const NVRTC_TESTS: &[(&str, &str, &str)] = &[
 
 /// As above, with nvcc.
 const NVCC_TEST: (&str, &str, &str) = ("bullet-lang", "tests/nvcc", "");
+/// As above, with the `ptxas` beside nvcc.
+const PTXAS_TEST: (&str, &str, &str) = ("bullet-lang", "tests/ptx", "");
 
 /// How long each fuzz test of the fuzz stage runs.
 const FUZZ_SECONDS: &str = "10";
@@ -149,9 +152,11 @@ fn cuda(session: &mut Session) -> Result<(), String> {
     let mut variables: Vec<_> = variables.chain([("RUST_TEST_NOCAPTURE", "1")]).collect();
     let mut tests = NVRTC_TESTS.to_vec();
     let nvcc = wheels::nvcc()?.map(|path| path.display().to_string());
+    let ptxas = nvcc.as_ref().map(|nvcc| Path::new(nvcc).with_file_name("ptxas").display().to_string());
     let programs = wheels::programs()?.display().to_string();
-    if let Some(nvcc) = &nvcc {
-        tests.push(NVCC_TEST);
+    if let (Some(nvcc), Some(ptxas)) = (&nvcc, &ptxas) {
+        tests.extend([NVCC_TEST, PTXAS_TEST]);
+        variables.push(("BULLET_PTXAS", ptxas.as_str()));
         variables.extend([("BULLET_NVCC", nvcc.as_str()), ("BULLET_NVCC_OUT", programs.as_str())]);
     }
     let mut failures = Vec::new();

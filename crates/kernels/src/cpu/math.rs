@@ -5,7 +5,7 @@
 //! Errors are a few units in the last place over the whole range (the tests state them), with infinities, NaN and
 //! denormals as IEEE functions have them. [`Real`] gives f32 and f64 the same names; f64 is the standard library's.
 
-use bullet_ops::{Compute, scalar};
+use bullet_ops::{Compute, fits, scalar};
 
 use super::simd::{FusedMulAdd, Target};
 
@@ -39,7 +39,7 @@ fn reduce_exp<T: Target>(x: f32) -> (f32, u32) {
 /// `e^r - 1` for |r| <= ln 2 / 2.
 #[inline(always)]
 fn expm1_small<T: Target>(r: f32) -> f32 {
-    let q = poly::<T, 5>(r, [0.5, 0.166_665_37, 0.041_666_266, 0.008_367_234, 0.001_394_757_4]);
+    let q = poly::<T, _>(r, fits::EXPM1);
     T::fma(r * r, q, r)
 }
 
@@ -76,19 +76,7 @@ fn log_parts<T: Target>(x: f32) -> (f32, f32, f32) {
     let bits = scaled.to_bits().wrapping_sub(0x3f35_04f3);
     let e = (bits as i32 >> 23) as f32 - if denormal { 23.0 } else { 0.0 };
     let f = f32::from_bits((bits & 0x007f_ffff) + 0x3f35_04f3) - 1.0;
-    let q = poly::<T, 8>(
-        f,
-        [
-            0.333_333_16,
-            -0.250_008_08,
-            0.200_022_86,
-            -0.166_245_97,
-            0.141_812_13,
-            -0.131_284_04,
-            0.128_814_06,
-            -0.078_602_046,
-        ],
-    );
+    let q = poly::<T, _>(f, fits::LOG1P);
     let z = f * f;
     (e, f, T::fma(z * f, q, -0.5 * z))
 }
@@ -215,7 +203,7 @@ pub fn atan<T: Target>(x: f32) -> f32 {
     };
     let t = over / under;
     let z = t * t;
-    let q = poly::<T, 5>(z, [-0.333_333_3, 0.199_995_38, -0.142_638_97, 0.107_430_995, -0.064_498_35]);
+    let q = poly::<T, _>(z, fits::ATAN);
     let y = T::fma(z * t, q, t);
     let part = if far {
         1.0
@@ -235,10 +223,7 @@ fn asin_parts<T: Target>(x: f32) -> (bool, f32) {
     let far = a > 0.5;
     let z = if far { 0.5 * (1.0 - a) } else { a * a };
     let t = if far { z.sqrt() } else { a };
-    let q = poly::<T, 6>(
-        z,
-        [0.166_666_66, 0.075_000_95, 0.044_599_194, 0.031_103_328, 0.017_135_426, 0.033_715_554],
-    );
+    let q = poly::<T, _>(z, fits::ASIN);
     (far, T::fma(z * t, q, t))
 }
 
@@ -294,18 +279,7 @@ pub fn sigmoid<T: Target>(x: f32) -> f32 {
 pub fn erf<T: Target>(x: f32) -> f32 {
     let a = x.abs();
     let z = x * x;
-    let small = x * poly::<T, 7>(
-        z,
-        [
-            std::f32::consts::FRAC_2_SQRT_PI,
-            -0.376_126_26,
-            0.112_836,
-            -0.026_854_444,
-            0.005_189_535,
-            -0.000_802_084_16,
-            7.889_12e-5,
-        ],
-    );
+    let small = x * poly::<T, _>(z, fits::ERF);
     let b = if a > 4.0 { 4.0 } else { a };
     let log_erfc = poly::<T, 7>(
         b,
@@ -337,8 +311,8 @@ fn reduce_trig<T: Target>(x: f32) -> (f32, f32, u32) {
     let n = t - ROUND64;
     let r = ((wide - n * PIO2_HI) - n * PIO2_LO) as f32;
     let z = r * r;
-    let s = T::fma(z * r, poly::<T, 3>(z, [-0.166_666_54, 0.008_332_131, -0.000_195_108_4]), r);
-    let c = poly::<T, 3>(z, [0.041_666_646, -0.001_388_730_6, 2.443_120_7e-5]);
+    let s = T::fma(z * r, poly::<T, _>(z, fits::SIN), r);
+    let c = poly::<T, _>(z, fits::COS);
     let c = T::fma(z * z, c, T::fma(z, -0.5, 1.0));
     (s, c, t.to_bits() as u32)
 }

@@ -1,3 +1,4 @@
-//! Source text from the IR.
+//! Text for compilers from the IR.
 
 pub mod cuda;
+pub mod ptx;

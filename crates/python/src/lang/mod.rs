@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bullet_lang::Options;
 use bullet_lang::link::{Binding, Definition, Kind, link};
-use bullet_launch::{Error, FaultKind, Kernel, LaunchOptions};
+use bullet_launch::{
+    Error, FaultKind, Kernel, KernelCompiler, LaunchOptions, set_kernel_compiler as set_compiler,
+};
 use bullet_tensor::Device;
 use pyo3::exceptions::{PyAssertionError, PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -35,9 +37,25 @@ pub(crate) fn add(parent: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyKernel>()?;
     module.add_class::<PyTape>()?;
     module.add_function(wrap_pyfunction!(compile, &module)?)?;
+    module.add_function(wrap_pyfunction!(set_kernel_compiler, &module)?)?;
     module.add_function(wrap_pyfunction!(host::evaluate, &module)?)?;
     module.add("CompileError", parent.py().get_type::<CompileError>())?;
     parent.add_submodule(&module)
+}
+
+/// What compiles kernels for GPUs from now on: `nvrtc`, `bullet`, or with none what the environment or the machine says.
+#[pyfunction]
+fn set_kernel_compiler(name: Option<&str>) -> PyResult<()> {
+    let parse = |name: &str| {
+        let wrong = || {
+            PyValueError::new_err(format!(
+                "wp.config.kernel_compiler cannot be '{name}': expected 'nvrtc', 'bullet' or None"
+            ))
+        };
+        KernelCompiler::parse(name).ok_or_else(wrong)
+    };
+    set_compiler(name.map(parse).transpose()?);
+    Ok(())
 }
 
 /// The exception for an error of `bullet_launch`, with its text.

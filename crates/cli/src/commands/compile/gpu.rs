@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bullet_lang::emit::ptx;
 use bullet_runtime::jit::cache::Cache;
 use bullet_runtime::jit::nvrtc::{Nvrtc, Target};
 use bullet_runtime::jit::{Compiler, Program};
@@ -53,6 +54,12 @@ impl Arch {
     fn package(self) -> &'static str {
         let knows = |&&(_, major, archs): &&(&str, u32, &[u32])| self.is_known_to((major, 9), archs);
         PACKAGES.iter().find(knows).map_or("nvidia-cuda-nvrtc", |(package, ..)| package)
+    }
+
+    /// The instructions that Bullet's own PTX has for it.
+    pub(super) fn target(self) -> ptx::Target {
+        // The parser knows no architecture below 3.5.
+        ptx::Target::of((self.number / 10, self.number % 10)).unwrap_or(ptx::Target::Sm35)
     }
 
     fn suffix(self) -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bullet_lang::adjoint::{Adjoint, AdjointOptions, adjoint};
 use bullet_lang::emit::cuda::{Checks, CudaOptions, source, standalone};
+use bullet_lang::emit::ptx;
 use bullet_lang::ir::Kernel;
 use bullet_lang::{Diagnostics, Options};
 use clap::ValueEnum;
@@ -37,6 +38,15 @@ pub(crate) enum Emit {
     /// Instructions of this machine's CPU, also called cpu
     #[value(alias = "cpu")]
     Asm,
+}
+
+/// Who makes PTX of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum PtxBy {
+    /// NVIDIA's run-time compiler
+    Nvrtc,
+    /// The kernel language itself
+    Bullet,
 }
 
 impl Emit {
@@ -263,11 +273,20 @@ impl Maker<'_> {
             }
             Emit::Cuda => text(&mut self.times, &cuda),
             Emit::Cu => text(&mut self.times, &|| standalone(&unit.kernel, unit.adjoint.as_ref(), options)),
+            Emit::Ptx if self.args.ptx_by == PtxBy::Bullet => self.own_ptx(functions, options)?,
             Emit::Ptx => self.image(Image::Ptx, &unit.kernel.name, &cuda)?,
             Emit::Cubin => self.image(Image::Cubin, &unit.kernel.name, &cuda)?,
             Emit::Clif => timed(&mut self.times.emit, || cpu(functions, bullet_jit::clif))?,
             Emit::Asm => timed(&mut self.times.emit, || cpu(functions, bullet_jit::asm))?,
         })
+    }
+
+    /// PTX of our own.
+    fn own_ptx(&mut self, functions: &[&Kernel], options: CudaOptions) -> Result<Vec<u8>, Failure> {
+        let target = self.args.arch.target();
+        let made = timed(&mut self.times.emit, || ptx::module(functions, options, target));
+        let failed = |e: ptx::Unsupported| Failure::failed(e.to_string()).or_hint("--ptx-by nvrtc");
+        made.map(String::into_bytes).map_err(failed)
     }
 
     /// By NVRTC, which is looked for when it is first needed.

@@ -52,12 +52,12 @@ pub fn sites(kernel: &Kernel, options: CudaOptions) -> Vec<Site> {
 }
 
 /// The instructions of a plain kernel that put down records.
-pub(super) fn recorded(kernel: &Kernel, options: CudaOptions) -> Vec<bool> {
+pub(crate) fn recorded(kernel: &Kernel, options: CudaOptions) -> Vec<bool> {
     let distinct = options.records.map(|sharing| sharing == Sharing::Distinct);
     distinct.map_or(vec![], |distinct| order::recorded_sums(kernel, distinct))
 }
 
-pub(super) fn sites_of(kernel: &Kernel, options: CudaOptions, recorded: &[bool]) -> Sites {
+pub(crate) fn sites_of(kernel: &Kernel, options: CudaOptions, recorded: &[bool]) -> Sites {
     let all = |_| true;
     let unrecorded = |inst: Inst| recorded.get(inst.index()) != Some(&true);
     let checked: Option<&dyn Fn(Inst) -> bool> = match options.checks {

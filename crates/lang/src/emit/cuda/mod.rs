@@ -49,9 +49,12 @@ mod stmt;
 mod warp;
 
 pub use faults::sites;
+pub(crate) use faults::{recorded, sites_of};
 pub use names::symbol;
+pub(crate) use records::number as record_number;
 pub use records::{CHUNK, FOLD, fold_source};
 pub use standalone::standalone;
+pub(crate) use warp::summed as warp_sums;
 
 /// How arrays lie in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -113,7 +116,7 @@ pub(crate) enum TapePlace {
 }
 
 /// Where a kernel's tape is, and so whether it takes arguments for it.
-fn tape_place(kernel: &Kernel) -> TapePlace {
+pub(crate) fn tape_place(kernel: &Kernel) -> TapePlace {
     match Tape::of(kernel) {
         Tape::Words(0) => TapePlace::None,
         Tape::Words(words) if words <= OWN_TAPE => TapePlace::Own(words),
@@ -166,7 +169,7 @@ pub fn alignment(array: ArrayType) -> usize {
 }
 
 /// How many scalars of a contiguous array's elements are read or written at once: 4, 2 or 1, in at most 16 bytes.
-fn at_once(array: ArrayType) -> usize {
+pub(crate) fn at_once(array: ArrayType) -> usize {
     let fits = |width: u16| {
         array.pitch == array.lanes
             && array.lanes.is_multiple_of(width)
@@ -382,7 +385,7 @@ impl<'a> Emitter<'a> {
 }
 
 /// The parameters that no thread of a launch writes to.
-fn constant(kernel: &Kernel) -> FxHashSet<Value> {
+pub(crate) fn constant(kernel: &Kernel) -> FxHashSet<Value> {
     if !kernel.noalias {
         return FxHashSet::default();
     }

@@ -340,6 +340,7 @@ const OUTER: &[&str] = &[
     "strncpy",
     "system",
     "time",
+    "vprintf",
     "write",
 ];
 

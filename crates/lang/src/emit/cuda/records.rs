@@ -45,7 +45,7 @@ struct Records {
 ";
 
 /// The number of a type of elements.
-pub(super) fn number(dtype: DType) -> u32 {
+pub(crate) fn number(dtype: DType) -> u32 {
     match dtype {
         DType::F64 => 1,
         DType::F16 => 2,

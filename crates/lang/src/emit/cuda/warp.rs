@@ -26,7 +26,7 @@ __device__ __forceinline__ bool leads_sum(const void* cell, T& x) {
 ";
 
 /// Which instructions, by their number, add what a warp sums first. Of int and unsigned the compiler does it itself.
-pub(super) fn summed(kernel: &Kernel) -> Vec<bool> {
+pub(crate) fn summed(kernel: &Kernel) -> Vec<bool> {
     let mut summed = sums::shared(kernel);
     for inst in kernel.instructions() {
         let by_compiler = || matches!(kernel.dtype(kernel.inst(inst).args[0]), DType::I32 | DType::U32);
