@@ -1,4 +1,7 @@
 //! The error function, its complement and its inverse.
+//!
+//! The forms, with fits of our own: M. M. Shepherd and J. G. Laframboise, Chebyshev approximation of (1 + 2x) exp(x^2) erfc x (1981);
+//! M. Giles, Approximating the erfinv function (2012).
 
 use bullet_ops::fits;
 
