@@ -22,7 +22,7 @@ pub fn shared(kernel: &Kernel) -> Vec<bool> {
     shared
 }
 
-/// The [shared](shared) sums that may be added at any later time, as nobody uses the old value, and the kernel does nothing else
+/// The [shared] sums that may be added at any later time, as nobody uses the old value, and the kernel does nothing else
 /// to the array than add to it. Only those that one thread adds to the same element again, or the next thread does.
 pub fn postponable(kernel: &Kernel) -> Vec<Inst> {
     let shared = shared(kernel);
