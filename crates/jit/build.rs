@@ -1,13 +1,15 @@
-//! A name for this version of the compiler: a hash of its sources. Kernels kept on disk are those of one version, and must not
-//! outlive it, also while it is being developed.
+//! A name for this version of the compiler: a hash of its sources, and of those of the language, whose analyses it asks. Kernels
+//! kept on disk are those of one version, and must not outlive it, also while it is being developed.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    println!("cargo::rerun-if-changed=src");
     let mut files = vec![];
-    collect(Path::new("src"), &mut files)?;
+    for sources in ["src", "../lang/src"] {
+        println!("cargo::rerun-if-changed={sources}");
+        collect(Path::new(sources), &mut files)?;
+    }
     files.sort();
     // FNV-1a, of 64 bits.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

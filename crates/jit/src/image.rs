@@ -1,8 +1,8 @@
 //! Compiled kernels as bytes, and the cache of them on disk.
 //!
-//! An image says what it was made for: the sources of this crate (`build.rs`), Cranelift's version, the CPU's features, the
-//! options. One made for anything else is not loaded. Its code is run as it is, so an image must come from a place that only the user can write to, as the
-//! cache's folder is; the cache checks that a file is whole.
+//! An image says what it was made for: the sources of this crate and of the language (`build.rs`), Cranelift's version, the CPU's
+//! features, the options. One made for anything else is not loaded. Its code is run as it is, so an image must come from a place that
+//! only the user can write to, as the cache's folder is; the cache checks that a file is whole.
 
 use bullet_lang::diag::Span;
 use bullet_lang::fault::{Place, Site};
