@@ -2,11 +2,7 @@
 
 use super::asm::{Class, Operand, arithmetic, moves, put};
 use super::{Emitter, Key};
-use crate::ir::{Binary, Block, Const, Inst, Op, Unary, Value};
-
-/// How many rounds of a [short](Emitter::is_short) loop are written one behind the other, and how many instructions it has at most.
-const AT_ONCE: u64 = 4;
-const SHORT: usize = 16;
+use crate::ir::{Block, Const, Inst, Op, Value};
 
 impl Emitter<'_> {
     /// The instructions of a block. What was found out on the way is forgotten behind it.
@@ -147,59 +143,19 @@ impl Emitter<'_> {
         let ty = arithmetic(kernel.dtype(body.args[0]));
         let runs = kernel.trips(&data.args);
         if runs != Some(0) {
-            let round = |this: &mut Self| {
-                this.block(data.blocks[0]);
-                this.advance(&carried, &body.yields);
-                this.asm.set(index, &format!("add.{ty}"), &[index, step]);
-            };
             if runs.is_none() {
                 let goes = self.goes_on(index, high, step, sign, ty);
                 self.asm.branch(false, goes, end);
             }
-            if runs.is_none_or(|runs| runs >= AT_ONCE) && self.is_short(inst) {
-                self.several(index, high, step, ty, round);
-                let goes = self.goes_on(index, high, step, sign, ty);
-                self.asm.branch(false, goes, end);
-            }
             self.asm.place(again);
-            round(self);
+            self.block(data.blocks[0]);
+            self.advance(&carried, &body.yields);
+            self.asm.set(index, &format!("add.{ty}"), &[index, step]);
             let goes = self.goes_on(index, high, step, sign, ty);
             self.asm.branch(true, goes, again);
             self.asm.place(end);
         }
         self.finish(&carried, &data.results);
-    }
-
-    /// Rounds of a loop by one up or down that has begun, [`AT_ONCE`] without a test between them, while there are as many.
-    fn several(&mut self, index: Operand, high: Operand, step: Operand, ty: &str, round: impl Fn(&mut Self)) {
-        let Operand::Reg(class, _) = index else { return };
-        let (again, rest) = (self.asm.label(), self.asm.label());
-        self.asm.place(again);
-        // Of what is left the sign is known, so that it fits without one.
-        let ends = if step == Operand::Int(1) { [high, index] } else { [index, high] };
-        let left = self.asm.make(class, &format!("sub.{ty}"), &ends);
-        let unsigned = if class == Class::Long { "ge.u64" } else { "ge.u32" };
-        let enough = self.asm.test(unsigned, left, Operand::Int(AT_ONCE as i64));
-        self.asm.branch(false, enough, rest);
-        (0..AT_ONCE).for_each(|_| round(self));
-        put!(self.asm, "bra {again};");
-        self.asm.place(rest);
-    }
-
-    /// Whether several rounds of a loop may stand one behind the other: so short that its test and what a load waits for count.
-    fn is_short(&self, inst: Inst) -> bool {
-        let kernel = self.kernel;
-        let data = kernel.inst(inst);
-        let by_one =
-            kernel.as_const(data.args[2]).and_then(Const::as_int).is_some_and(|step| step.abs() == 1);
-        let insts = &kernel.block(data.blocks[0]).insts;
-        let is_cheap = |op: Op| match op {
-            Op::Unary(op) => matches!(op, Unary::Neg | Unary::Abs | Unary::Sqrt),
-            Op::Binary(op) => !matches!(op, Binary::Pow | Binary::Atan2 | Binary::Mod),
-            Op::Load | Op::Store => true,
-            op => op.is_pure(),
-        };
-        by_one && insts.len() <= SHORT && insts.iter().all(|&inst| is_cheap(kernel.inst(inst).op))
     }
 
     /// Whether a loop runs for this index.

@@ -11,12 +11,11 @@
 //! by an instruction from sm_80 on.
 //!
 //! # Text
-//! Registers are as many as there are values: `ptxas`, or the driver, allocates them and schedules. They have no type but a
+//! Registers are as many as there are values: `ptxas`, or the driver, allocates them, schedules, and unrolls. They have no type but a
 //! width (`asm::Class`), so that a bitcast is nothing. Integers of 8 and 16 bits lie extended in 32; floats of 16 bits are
 //! computed with as f32 and rounded behind each operation. A loop's and a branch's results are registers that several places assign
-//! to, which is all that is left of SSA. Short loops are written four rounds at a time. A product that is used once, in a sum, is
-//! one instruction with it, as NVRTC has it; the others say no rounding, so that `ptxas` may do the same with differences.
-//! Mathematical functions say `.rn` everywhere and mean it.
+//! to, which is all that is left of SSA. A product that is used once, in a sum, is one instruction with it, as NVRTC has it; the others
+//! say no rounding, so that `ptxas` may do the same with differences. Mathematical functions say `.rn` everywhere and mean it.
 //!
 //! Parameters and what follows from them alone (addresses of arrays, strides in bytes, the thread's place) are read and computed at the
 //! head of the function, where all of it sees them. Addresses of elements are computed once in a block and those within.
