@@ -73,6 +73,7 @@ def test_functions_of_ones_own():
 
 
 def test_what_cannot_be_is_an_error():
+    assert not hasattr(wp.vec3(1, 2, 3), "w") and getattr(wp.vec2(), "z", None) is None
     for call, message in [
         (lambda: wp.normalize(1.0), "`normalize` does not take a float"),
         (lambda: wp.normalize(), "`normalize` needs arguments"),
@@ -83,6 +84,9 @@ def test_what_cannot_be_is_an_error():
         (lambda: wp.atomic_add(1, 2, 3), "is called in kernels"),
         (lambda: wp.vec3() * wp.vec2(), "cannot be applied to vec3 of float32 and vec2 of float32"),
         (lambda: wp.Float(1.0), "stands for several types"),
+        (lambda: wp.vec3i(1, 2, 3) * 2.5, "not converted unasked"),
+        (lambda: wp.vec3() + wp.vec3d(), "not converted unasked"),
+        (lambda: wp.types.matrix((2, 2), int)() @ wp.vec2(), "not converted unasked"),
     ]:
         with pytest.raises(TypeError, match=message.replace("(", r"\(")):
             call()

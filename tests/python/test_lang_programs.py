@@ -318,3 +318,18 @@ def test_random_numbers_are_warps():
     assert inside.list() == [160542]
     assert bins.list() == [138, 126, 129, 123, 125, 115, 134, 137, 131, 125, 119, 132, 132, 138, 107, 137]
     assert np.allclose(last.numpy()[0], [0.7917104959487915, 0.9668039083480835], rtol=0, atol=0) and np.allclose(g.numpy()[:3], [0.8603675961494446, 0.22605258226394653, -0.5336866974830627], rtol=1e-6)
+
+
+def test_threads_of_a_cpu_may_wait_for_each_other():
+    """A lock by atomic_cas, taken in a loop: threads that ran side by side would wait for ever."""
+
+    @wp.kernel
+    def count(counter: wp.array(dtype=int), lock: wp.array(dtype=int)):
+        while wp.atomic_cas(lock, 0, 0, 1) == 1:
+            pass
+        counter[0] = counter[0] + 1
+        wp.atomic_exch(lock, 0, 0)
+
+    counter, lock = wp.zeros(1, dtype=int, device="cpu"), wp.zeros(1, dtype=int, device="cpu")
+    wp.launch(count, dim=1000, inputs=[counter, lock], device="cpu")
+    assert counter.list() == [1000] and lock.list() == [0]

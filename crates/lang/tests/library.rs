@@ -350,6 +350,52 @@ fn frames_of_twists_and_wrenches() {
 }
 
 #[test]
+fn quaternions_without_a_turn() {
+    let body = "q = wp.normalize(wp.quatd(x[0], x[1], x[2], x[3]))\nout[0] = q[0]\nout[1] = q[3]\n\
+                t = wp.quat_twist(wp.vec3d(0.0, 0.0, 1.0), wp.quatd(1.0, 0.0, 0.0, 0.0))\nout[2] = t[3]\n\
+                a = wp.quat_from_axis_angle(wp.vec3d(0.0, 0.0, 2.0), wp.float64(1.0))\nout[3] = a[2]";
+    close(&values(DType::F64, body, &[0.0; 4])[..4], &[0.0, 1.0, 1.0, 2.0 * 0.5f64.sin()], 1e-15);
+    for body in [
+        "v, a = wp.quat_to_axis_angle(wp.quatd(x[0], x[1], x[2], x[3]))\nout[0] = v[0] + v[1] + v[2] + a",
+        "e = wp.quat_to_euler(wp.quatd(x[0], x[1], x[2], x[3]), 0, 1, 2)\nout[0] = e[1]",
+    ] {
+        let made = adjoint(&kernel(DType::F64, body), AdjointOptions::default()).expect("an adjoint");
+        let empty = padded(DType::F64, &[]);
+        let x = if body.contains("euler") {
+            [0.0, 0.5f64.sqrt(), 0.0, 0.5f64.sqrt()]
+        } else {
+            [0.0, 0.0, 0.0, 1.0]
+        };
+        let mut arrays = vec![padded(DType::F64, &x), empty.clone(), empty, padded(DType::F64, &[1.0])];
+        let args: Vec<Arg<f64>> = (0..4).map(Arg::Array).collect();
+        run(&made.kernel, &[1], &args, &mut arrays, Run::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(arrays[2].as_floats().iter().all(|x| x.is_finite()), "{body}: {:?}", arrays[2].as_floats());
+    }
+}
+
+#[test]
+fn the_overload_that_fits_best_is_called() {
+    let text = "from typing import Any\nimport bullet_core.lang as wp\n@wp.func\ndef f(x: Any):\n    return 1.0\n@wp.func\ndef f(x: \
+                wp.Float):\n    return 2.0\n@wp.func\ndef f(x: wp.float64):\n    return 3.0\n@wp.func\ndef f(x: float):\n    return \
+                4.0\n@wp.func\ndef f(x: int):\n    return 5.0\n@wp.func\ndef f(x: wp.vec2):\n    return 6.0\n@wp.kernel\ndef k(x: \
+                wp.array(dtype=float), out: wp.array(dtype=float)):\n    out[0] = f(1)\n    out[1] = f(1.0)\n    out[2] = f(x[0])\n    \
+                out[3] = f(wp.float64(x[0]))\n    out[4] = f(wp.vec2(1.0))\n    out[5] = f(wp.float16(x[0]))\n    out[6] = \
+                f(wp.vec3(1.0))\n    out[7] = f(wp.int64(3))\n";
+    let kernel = compile("test.py", text, Options::default()).unwrap_or_else(|e| panic!("{e}")).remove(0);
+    assert_eq!(stored(&kernel, DType::F32, &[1.0])[..8], [5.0, 4.0, 4.0, 3.0, 6.0, 2.0, 1.0, 1.0]);
+}
+
+#[test]
+fn options_of_decorators_are_not_read() {
+    let text = "\u{feff}import bullet_core.lang as wp\n@wp.kernel(module_options={\"mode\": {1: [2]}}, enable_backward=False)\ndef k(x: \
+                wp.array(dtype=float), out: wp.array(dtype=float)):\n    out[0] = 2.0\n";
+    let kernel = compile("test.py", text, Options::default()).unwrap_or_else(|e| panic!("{e}")).remove(0);
+    assert_eq!(stored(&kernel, DType::F32, &[])[0], 2.0);
+    let open = text.replace("]}}", "]}");
+    assert!(compile("test.py", &open, Options::default()).is_err());
+}
+
+#[test]
 fn functions_may_have_other_names() {
     let text = "from bullet_core.lang import kernel, array, norm_l1 as size, vec2\n@kernel\ndef k(x: array(dtype=float), out: \
                 array(dtype=float)):\n    out[0] = size(vec2(x[0], x[1]))\n";

@@ -105,9 +105,13 @@ class Compound(tuple):
         if isinstance(other, Compound):
             if other.dims != self.dims:
                 return NotImplemented
+            if other.scalar is not self.scalar:
+                raise TypeError(f"types are not converted unasked: {type(self).__name__} and {type(other).__name__}")
             other = other.numpy()
         elif not _is_number(other):
             return NotImplemented
+        elif self.scalar.name.startswith(("int", "uint")) and not isinstance(other, (int, np.integer)):
+            raise TypeError(f"types are not converted unasked: {type(self).__name__} and a number that is no integer")
         return type(self)(*op(self.numpy(), other).ravel())
 
     def __add__(self, other):
@@ -142,7 +146,12 @@ class Compound(tuple):
 
 
 def _component(index):
-    return property(lambda self: self[index])
+    def get(self):
+        if index >= len(self):
+            raise AttributeError(f"a {type(self).__name__} has no component {'xyzw'[index]!r}")
+        return self[index]
+
+    return property(get)
 
 
 class Vector(Compound):
@@ -162,6 +171,8 @@ class Matrix(Compound):
     def __matmul__(self, other):
         if not isinstance(other, (Matrix, Vector)):
             return NotImplemented
+        if other.scalar is not self.scalar:
+            raise TypeError(f"types are not converted unasked: {type(self).__name__} and {type(other).__name__}")
         product = self.numpy() @ other.numpy()
         made = vector(product.shape[0], self.scalar) if product.ndim == 1 else matrix(product.shape, self.scalar)
         return made(*product.ravel())

@@ -3,7 +3,7 @@
 //! Side by side are threads that differ in the last dimension of the grid only. A value is uniform if it follows from uniform values
 //! where control flow is uniform; a loop that lanes leave at different times makes all that it carries varying.
 
-use bullet_lang::ir::{Atomic, Binary, Block, Kernel, Op, Unary, Value};
+use bullet_lang::ir::{Atomic, Binary, Block, Inst, Kernel, Op, Unary, Value};
 use bullet_ops::DType;
 
 use super::lanes::LANES;
@@ -24,6 +24,9 @@ struct Analysis<'a> {
     kernel: &'a Kernel,
     shapes: Vec<Shape>,
     changed: bool,
+    uses: Vec<u32>,
+    /// Whether this is inside of a `while` loop.
+    waiting: bool,
     /// Whether something cannot be done side by side.
     refused: bool,
 }
@@ -162,7 +165,8 @@ impl Cost<'_> {
 /// The shapes of all values, or none if threads cannot run side by side.
 fn analyze(kernel: &Kernel) -> Option<Vec<Shape>> {
     let shapes = vec![Shape::Uniform; kernel.value_count()];
-    let mut analysis = Analysis { kernel, shapes, changed: true, refused: false };
+    let uses = kernel.use_counts();
+    let mut analysis = Analysis { kernel, shapes, changed: true, uses, waiting: false, refused: false };
     while analysis.changed && !analysis.refused {
         analysis.changed = false;
         analysis.block(kernel.body, true);
@@ -210,6 +214,8 @@ impl Analysis<'_> {
                     }
                 }
                 Op::Atomic(_) | Op::CompareExchange => {
+                    // Who waits in a loop for what a lane beside it does would wait for ever.
+                    self.refused |= self.waits(inst);
                     data.results.iter().for_each(|&result| self.raise(result, Shape::Varying));
                 }
                 Op::Push(_) => self.refused |= !together,
@@ -232,6 +238,12 @@ impl Analysis<'_> {
                 _ => self.refused = true,
             }
         }
+    }
+
+    /// Whether an update tells what was there, inside of a loop that may wait for another answer.
+    fn waits(&self, inst: Inst) -> bool {
+        let uses = |result: &Value| self.uses[result.index()] > 0;
+        self.waiting && self.kernel.inst(inst).results.iter().any(uses)
     }
 
     /// Whether a sum or difference counts up.
@@ -262,7 +274,10 @@ impl Analysis<'_> {
             self.merge(arg, initial[i], uniform);
             self.merge(arg, yields[i], uniform);
         }
+        let outer = self.waiting;
+        self.waiting |= !counted;
         self.block(data.blocks[0], together && uniform);
+        self.waiting = outer;
         for (i, &result) in data.results.iter().enumerate() {
             self.merge(result, initial[i], uniform);
             self.merge(result, yields[i], uniform);

@@ -210,8 +210,8 @@ impl Kernel {
         }
     }
 
-    /// How often each value is an operand or yielded.
-    pub(crate) fn use_counts(&self) -> Vec<u32> {
+    /// How often each value is an operand or yielded, by its number.
+    pub fn use_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.values.len()];
         self.count_uses(self.body, &mut counts);
         counts

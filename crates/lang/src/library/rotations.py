@@ -20,6 +20,15 @@ def quat_from_euler(e: wp.types.vector(length=3, dtype=wp.Float), i: int, j: int
 
 
 @wp.func
+def _hypotenuse(a: Any, b: Any):
+    """sqrt(a^2 + b^2), with slope 0 where both are 0."""
+    square = a * a + b * b
+    if square > 0.0:
+        return wp.sqrt(square)
+    return square
+
+
+@wp.func
 def quat_to_euler(q: wp.types.quaternion(dtype=wp.Float), i: int, j: int, k: int):
     """Angles about the fixed axes i, j and k, each where its axis is; where i is k the third about the axis that is left.
 
@@ -37,8 +46,8 @@ def quat_to_euler(q: wp.types.quaternion(dtype=wp.Float), i: int, j: int, k: int
     d = v[last] * handed
     if i != k:
         a, b, c, d = a - c, b + d, c + a, d - b
-    lower = wp.length(wp.types.vector(length=2, dtype=q.dtype)(a, b))
-    upper = wp.length(wp.types.vector(length=2, dtype=q.dtype)(c, d))
+    lower = _hypotenuse(a, b)
+    upper = _hypotenuse(c, d)
     middle = 2.0 * wp.atan2(upper, lower)
     half_sum = wp.atan2(b, a)
     half_difference = wp.atan2(d, c)

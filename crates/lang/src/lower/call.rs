@@ -1,6 +1,6 @@
 //! Calls: of the module's functions, which are lowered into the caller, of types, and of built-in functions.
 
-use super::value::{Data, Form, Literal, Open, Ty, Val};
+use super::value::{Data, Element, Form, Literal, Open, Ty, Val};
 use super::{Env, Lower, Result};
 use crate::diag::Span;
 use crate::library;
@@ -256,16 +256,63 @@ impl<'a> Lower<'a> {
             let env = self.bind_arguments(span, overloads[0], &values)?;
             return self.inline_or_custom(span, overloads[0], env);
         }
+        // The first of those that fit best.
+        let mut best: Option<(u32, &'a Function, Env)> = None;
         for function in overloads {
             let known = self.errors.len();
             match self.bind_arguments(span, function, &values) {
-                Ok(_) if self.is_being_lowered(function) => return self.recursion(span, text),
-                Ok(env) => return self.inline_or_custom(span, function, env),
+                Ok(env) => {
+                    let distance = self.distance(function, &values);
+                    if best.as_ref().is_none_or(|best| distance < best.0) {
+                        best = Some((distance, function, env));
+                    }
+                }
                 Err(_) => self.errors.truncate(known),
             }
         }
+        if let Some((_, function, env)) = best {
+            if self.is_being_lowered(function) {
+                return self.recursion(span, text);
+            }
+            return self.inline_or_custom(span, function, env);
+        }
         let types: Vec<String> = values.iter().map(|value| self.type_name(&value.2)).collect();
         self.error(span, format!("no `{text}` takes {}", types.join(", ")))
+    }
+
+    /// How far the types of a function's parameters are from those of values that it takes: exact types come before a number of the
+    /// source in another type than it has by itself, then types that leave something open, then any.
+    fn distance(&mut self, function: &'a Function, values: &[(Option<Symbol>, Span, Val)]) -> u32 {
+        let mut sum = 0;
+        for (number, (name, _, value)) in values.iter().enumerate() {
+            let param = match name {
+                Some(name) => function.params.iter().find(|param| param.name == *name),
+                None => function.params.get(number),
+            };
+            let Some(param) = param else { continue };
+            let ty = self.in_scope(function.scope, |lower| match lower.annotation(param) {
+                Some(annotation) => lower.resolve_type(annotation),
+                None => Ok(Ty::Any),
+            });
+            sum += match (value, ty) {
+                (Val::Literal(literal), Ok(Ty::Data(data))) => {
+                    let own = match literal {
+                        Literal::Int(_) => DType::I32,
+                        Literal::Float(_) => DType::F32,
+                        Literal::Bool(_) => DType::Bool,
+                    };
+                    let is_whole = matches!(literal, Literal::Int(_)) != data.dtype.is_float();
+                    u32::from(data.dtype != own) + u32::from(!is_whole)
+                }
+                (Val::Literal(Literal::Int(_)), Ok(Ty::Open(open))) => {
+                    3 + u32::from(!open.takes(Data::scalar(DType::I32)))
+                }
+                (_, Ok(Ty::Open(_) | Ty::Array(Element::Any, _))) => 3,
+                (_, Ok(Ty::Any)) => 5,
+                _ => 0,
+            };
+        }
+        sum
     }
 
     fn is_being_lowered(&self, function: &'a Function) -> bool {

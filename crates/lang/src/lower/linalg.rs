@@ -97,9 +97,10 @@ impl<'a> Lower<'a> {
             ("length", []) if matches!(form, Form::Vec(_) | Form::Quat) && is_float => {
                 self.scalar_val(|l| l.length(&a))
             }
-            ("normalize", []) if matches!(form, Form::Vec(_) | Form::Quat) && is_float => {
+            ("normalize", []) if matches!(form, Form::Vec(_)) && is_float => {
                 Val::Data(first, self.normalize(&a))
             }
+            ("normalize", []) if form == Form::Quat && is_float => Val::Data(first, self.normalize_quat(&a)),
             ("cross", [(y, b)]) if *y == first && form == Form::Vec(3) => Val::Data(first, self.cross(&a, b)),
             ("cw_mul", [(y, b)]) if *y == first => self.pairs(first, &a, b, Binary::Mul),
             ("cw_div", [(y, b)]) if *y == first => self.pairs(first, &a, b, Binary::Div),
@@ -158,6 +159,17 @@ impl<'a> Lower<'a> {
         // One choice for all parts, and for their gradients.
         let inverse = self.b.select(positive, inverse, zero);
         a.iter().map(|&part| self.b.mul(part, inverse)).collect()
+    }
+
+    /// Of length 1; 0 becomes the rotation that does nothing.
+    fn normalize_quat(&mut self, q: &[Value]) -> Values {
+        let mut unit = self.normalize(q);
+        let square = self.dot(q, q);
+        let dtype = self.b.kernel.dtype(square);
+        let (zero, one) = (self.b.float(dtype, 0.0), self.b.float(dtype, 1.0));
+        let none = self.b.compare(Compare::Eq, square, zero);
+        unit[3] = self.b.select(none, one, unit[3]);
+        unit
     }
 
     pub(super) fn cross(&mut self, a: &[Value], b: &[Value]) -> Values {

@@ -131,8 +131,7 @@ impl<'a> Lower<'a> {
             }
             ("quat_to_matrix", [Form::Quat]) => (Form::Mat(3, 3), self.quat_to_matrix(parts[0])),
             ("quat_from_axis_angle", [Form::Vec(3), Form::Scalar]) => {
-                let axis = self.normalize(parts[0]);
-                (Form::Quat, self.quat_from_axis_angle(&axis, parts[1][0]))
+                (Form::Quat, self.quat_from_axis_angle(parts[0], parts[1][0]))
             }
             ("quat_rpy", [Form::Scalar, Form::Scalar, Form::Scalar]) => {
                 (Form::Quat, self.quat_rpy([parts[0][0], parts[1][0], parts[2][0]]))

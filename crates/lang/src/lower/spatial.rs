@@ -172,7 +172,10 @@ impl<'a> Lower<'a> {
                 self.b.select(negative, other, part)
             })
             .collect();
-        let (length, real) = (self.length(&q[..3]), self.b.unary(Unary::Abs, q[3]));
+        // The slope of the length at 0, where it has none, is 0.
+        let (square, real) = (self.dot(&q[..3], &q[..3]), self.b.unary(Unary::Abs, q[3]));
+        let (turns, length) = (self.b.compare(Compare::Gt, square, zero), self.b.unary(Unary::Sqrt, square));
+        let length = self.b.select(turns, length, zero);
         let half = self.b.binary(Binary::Atan2, length, real);
         (axis, self.b.mul(two, half))
     }

@@ -172,7 +172,12 @@ impl<'a> Lower<'a> {
             Ty::Data(data) => Ok(Element::Data(data)),
             Ty::Struct(id) => Ok(Element::Struct(id)),
             Ty::Any => Ok(Element::Any),
-            Ty::Array(..) | Ty::Open(_) => self.error(
+            Ty::Open(open) => self.error_hint(
+                expr.span,
+                format!("the elements of an array have one type, and `{}` stands for several", open.name()),
+                "name the type, or leave it to the argument by `dtype=Any`",
+            ),
+            Ty::Array(..) => self.error(
                 expr.span,
                 "arrays hold numbers, vectors, matrices, quaternions, transforms or structs of these",
             ),

@@ -320,6 +320,7 @@ impl Parser<'_> {
                 node(span, ExprKind::Float(value?))
             }
             Token::Str => self.strings(),
+            Token::Op("{") if self.in_decorator => self.braces(),
             Token::Op("(") => self.sequence(")"),
             Token::Op("[") => self.sequence("]"),
             Token::Bad => None,
@@ -367,6 +368,23 @@ impl Parser<'_> {
             }
         }
         node(start.to(self.last_span()), ExprKind::Str(value))
+    }
+
+    /// A dictionary, unread.
+    fn braces(&mut self) -> Option<Expr> {
+        let (start, mut depth) = (self.span(), 0);
+        loop {
+            match self.peek() {
+                Token::Op("{") => depth += 1,
+                Token::Op("}") => depth -= 1,
+                Token::End => return self.expect("}").and(None),
+                _ => {}
+            }
+            let span = self.bump();
+            if depth == 0 {
+                return Some(Expr { span: start.to(span), kind: ExprKind::None });
+            }
+        }
     }
 
     /// A parenthesis, tuple or list.

@@ -78,6 +78,10 @@ impl Lexer<'_> {
 
     fn run(&mut self) {
         let mut line_start = true;
+        // The mark that some editors put in front of UTF-8.
+        if self.text.starts_with('\u{feff}') {
+            self.at = '\u{feff}'.len_utf8();
+        }
         while self.at < self.text.len() {
             if line_start && self.depth == 0 {
                 line_start = false;

@@ -11,6 +11,8 @@ pub(super) struct Parser<'a> {
     at: usize,
     pub(super) names: Names,
     pub(super) errors: Vec<Diagnostic>,
+    /// Whether this is a decorator, whose options may be a dictionary that nothing here asks for.
+    pub(super) in_decorator: bool,
     /// How deep expressions and blocks nest, so that hostile input ends in a diagnostic and not in a crash.
     pub(super) depth: usize,
 }
@@ -72,7 +74,7 @@ pub(crate) fn parse_expression(text: &str, span: Span, names: &mut Names) -> Opt
 impl<'a> Parser<'a> {
     fn new(text: &'a str, names: Names) -> Parser<'a> {
         let (tokens, errors) = tokens(text);
-        Parser { text, tokens, at: 0, names, errors, depth: 0 }
+        Parser { text, tokens, at: 0, names, errors, in_decorator: false, depth: 0 }
     }
 
     pub(super) fn peek(&self) -> Token {
@@ -189,7 +191,10 @@ impl<'a> Parser<'a> {
     fn item(&mut self, module: &mut Module) {
         let mut decorators = vec![];
         while self.eat("@") {
-            match self.expression() {
+            self.in_decorator = true;
+            let decorator = self.expression();
+            self.in_decorator = false;
+            match decorator {
                 Some(decorator) => decorators.push(decorator),
                 None => return self.skip_statement(),
             }

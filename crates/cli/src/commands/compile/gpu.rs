@@ -128,7 +128,7 @@ fn missing(arch: Arch, installed: &[Nvrtc]) -> Failure {
         format!("there is {}, which does not know it", versions.join(", "))
     };
     Failure::failed(format!("ptx and cubin need NVRTC for {arch}: {found}")).or_hint(format_args!(
-        "`pip install {}`, or set BULLET_NVRTC to the path of libnvrtc.so; ir, cuda and cu need none",
+        "`pip install {}`, or set BULLET_NVRTC to the path of libnvrtc.so; --ptx-by bullet, and all kinds but ptx and cubin, need none",
         arch.package()
     ))
 }
