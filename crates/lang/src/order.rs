@@ -29,7 +29,7 @@
 //! often as the arguments say, what a launch of the [counting] kernel finds, which has the same control flow
 //! and no effects. Large grids are run in slices of a fixed size, each with its records applied before the next.
 
-use crate::adjoint::{Accesses, collect, is_own};
+use crate::adjoint::{Accesses, collect, is_local, is_own};
 use crate::diag::Diagnostic;
 use crate::ir::{Atomic, Const, Def, Inst, Kernel, Op, Space, Value};
 use crate::passes;
@@ -72,8 +72,7 @@ pub fn order(kernel: &Kernel, distinct: bool) -> Order {
 
 /// Whether no other thread touches what this one updates.
 fn is_private(kernel: &Kernel, array: Value, found: &Accesses, distinct: bool) -> bool {
-    let is_local = kernel.ty(array).array().is_some_and(|array| array.space == Space::Local);
-    is_local || (distinct && is_own(kernel, found))
+    is_local(kernel, array) || (distinct && is_own(kernel, found))
 }
 
 /// How a kernel sees when an update is made.

@@ -1,8 +1,8 @@
 //! Sums of many threads to one element: totals, and gradients of what all threads read. Emitters make partial sums of them, as
 //! atomic updates of one element by many threads come one by one.
 
-use crate::adjoint::collect;
-use crate::ir::{Atomic, Block, Def, Inst, Kernel, Op, Space, Value};
+use crate::adjoint::{collect, is_local};
+use crate::ir::{Atomic, Block, Def, Inst, Kernel, Op, Value};
 
 /// Which instructions, by their number, are sums that threads side by side, in the last dimension of the grid, likely add to
 /// one element.
@@ -15,9 +15,7 @@ pub fn shared(kernel: &Kernel) -> Vec<bool> {
     let mut varying = vec![false; kernel.value_count()];
     vary(kernel, kernel.body, &mut varying);
     for inst in sums {
-        let args = &kernel.inst(inst).args;
-        let ndim = kernel.ty(args[0]).array().map_or(0, |array| usize::from(array.ndim));
-        shared[inst.index()] = args[1..=ndim].iter().all(|index| !varying[index.index()]);
+        shared[inst.index()] = kernel.indices(inst).iter().all(|index| !varying[index.index()]);
     }
     shared
 }
@@ -46,10 +44,9 @@ pub fn postponable(kernel: &Kernel) -> Vec<Inst> {
     nest(kernel, kernel.body, 0, &mut depths, &mut places);
     let may = |inst: &Inst| {
         let array = kernel.inst(*inst).args[0];
-        let ndim = kernel.ty(array).array().map_or(0, |array| usize::from(array.ndim));
         let depth = places[inst.index()];
         let stays = |index: &Value| depth == 0 || depths[index.index()] < depth;
-        is_param(array) && only_added_to(array) && kernel.inst(*inst).args[1..=ndim].iter().all(stays)
+        is_param(array) && only_added_to(array) && kernel.indices(*inst).iter().all(stays)
     };
     sums.into_iter().filter(may).collect()
 }
@@ -71,8 +68,7 @@ fn nest(kernel: &Kernel, block: Block, depth: u32, depths: &mut [u32], places: &
 /// Whether an instruction adds to what several threads see.
 fn is_sum(kernel: &Kernel, inst: Inst) -> bool {
     let data = kernel.inst(inst);
-    let seen = |array: Value| kernel.ty(array).array().is_some_and(|array| array.space != Space::Local);
-    data.op == Op::Atomic(Atomic::Add) && seen(data.args[0])
+    data.op == Op::Atomic(Atomic::Add) && !is_local(kernel, data.args[0])
 }
 
 /// Notes which values may differ from lane to lane. What loops carry and branches give is taken to.
@@ -82,11 +78,7 @@ fn vary(kernel: &Kernel, block: Block, varying: &mut [bool]) {
         let any = |values: &[Value], varying: &[bool]| values.iter().any(|value| varying[value.index()]);
         let own = match data.op {
             Op::Tid(axis) => axis + 1 == kernel.grid,
-            Op::Load => {
-                let is_local =
-                    kernel.ty(data.args[0]).array().is_some_and(|array| array.space == Space::Local);
-                is_local || any(&data.args, varying)
-            }
+            Op::Load => is_local(kernel, data.args[0]) || any(&data.args, varying),
             op if op.is_pure() => any(&data.args, varying),
             _ => true,
         };

@@ -4,6 +4,8 @@
 #[path = "random/generate.rs"]
 #[allow(dead_code)]
 mod generate;
+#[allow(dead_code)]
+mod sources;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
@@ -295,13 +297,11 @@ fn emitted_sources_compile() {
         return;
     };
     let mut sources = vec![];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
-    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
-        let text = fs::read_to_string(entry.path()).expect("a readable file");
+    for (name, text) in sources::kinds() {
         for (layout, sharing) in [(Layout::Contiguous, Sharing::Distinct), (Layout::Strided, Sharing::Any)] {
             for records in [None, Some(sharing)] {
                 let options = CudaOptions { layout, records, ..CudaOptions::default() };
-                sources.push(emitted(&entry.file_name().to_string_lossy(), &text, options));
+                sources.push(emitted(&name, &text, options));
             }
         }
     }

@@ -4,9 +4,9 @@
 #[path = "random/generate.rs"]
 #[allow(dead_code)]
 mod generate;
+#[allow(dead_code)]
+mod sources;
 
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bullet_lang::adjoint::{AdjointOptions, adjoint};
@@ -80,9 +80,7 @@ const PIECES: &[&str] = &[
 ];
 
 fn sources() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
-    let files = fs::read_dir(folder).expect("examples/kernels/kinds").flatten();
-    let mut all: Vec<String> = files.map(|entry| fs::read_to_string(entry.path()).expect("a file")).collect();
+    let mut all: Vec<String> = sources::kinds().into_iter().map(|(_, text)| text).collect();
     all.sort();
     all.extend((1..20).map(generate::module));
     all

@@ -1,33 +1,21 @@
 //! The kinds of kernels in `examples/kernels/kinds`: their IR and CUDA, forward and adjoint, are what `tests/golden` says
 //! (`BLESS=1` writes it), and their gradients are what forward-mode derivatives say.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod sources;
 
 use bullet_lang::adjoint::{Adjoint, AdjointOptions, Use, adjoint};
 use bullet_lang::emit::cuda::{self, Checks, CudaOptions};
 use bullet_lang::interp::{Arg, Array, Cells, Dual, Options as Run, Real, run};
 use bullet_lang::ir::{Kernel, Type};
 use bullet_lang::{Options, compile};
+use sources::compare;
 
 /// The length of each dimension of arrays and of the grid.
 const LENGTH: usize = 6;
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
 /// The kernels of each file, with their adjoints.
 fn kinds() -> Vec<(String, Vec<(Kernel, Adjoint)>)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("../../../examples/kernels/kinds"))
-        .expect("examples/kernels/kinds")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "py"))
-        .collect();
-    files.sort();
-    let kernels = |path: &PathBuf| {
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        let text = fs::read_to_string(path).expect("a readable file");
+    let kernels = |(name, text): (String, String)| {
         let kernels =
             compile(&format!("{name}.py"), &text, Options::default()).unwrap_or_else(|e| panic!("{e}"));
         let made = kernels.into_iter().map(|kernel| {
@@ -35,19 +23,10 @@ fn kinds() -> Vec<(String, Vec<(Kernel, Adjoint)>)> {
                 adjoint(&kernel, AdjointOptions::default()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             (kernel, adjoint)
         });
-        (name.clone(), made.collect())
+        let made = made.collect();
+        (name, made)
     };
-    files.iter().map(kernels).collect()
-}
-
-fn compare(path: &Path, text: &str) {
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(path, text).expect("tests/golden can be written");
-        return;
-    }
-    let golden = fs::read_to_string(path).unwrap_or_default();
-    let name = path.display();
-    assert!(golden == text, "the text differs from {name}: run with BLESS=1 and read the difference");
+    sources::kinds().into_iter().map(kernels).collect()
 }
 
 #[test]
@@ -56,12 +35,12 @@ fn ir_and_cuda_are_as_recorded() {
         let all: Vec<&Kernel> =
             kernels.iter().flat_map(|(kernel, adjoint)| [kernel, &adjoint.kernel]).collect();
         let ir: Vec<String> = all.iter().map(|kernel| kernel.to_string()).collect();
-        compare(&folder("golden").join(format!("{name}.ir")), &ir.join("\n"));
+        compare(&format!("{name}.ir"), &ir.join("\n"));
         for kernel in &all {
             let again = Kernel::parse(&kernel.to_string()).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(again.to_string(), kernel.to_string());
         }
-        compare(&folder("golden").join(format!("{name}.cu")), &cuda::source(&all, CudaOptions::default()));
+        compare(&format!("{name}.cu"), &cuda::source(&all, CudaOptions::default()));
     }
 }
 
@@ -92,7 +71,7 @@ fn checks_are_as_recorded() {
     let kernels: Vec<&Kernel> = kernels.iter().collect();
     for (name, checks) in [("faults", Checks::Off), ("faults_checked", Checks::All)] {
         let text = cuda::source(&kernels, CudaOptions { checks, ..CudaOptions::default() });
-        compare(&folder("golden").join(format!("{name}.cu")), &text);
+        compare(&format!("{name}.cu"), &text);
     }
 }
 

@@ -5,8 +5,8 @@
 #[path = "random/generate.rs"]
 #[allow(dead_code)]
 mod generate;
+mod sources;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -15,25 +15,7 @@ use bullet_lang::emit::cuda::{CudaOptions, Layout, Sharing};
 use bullet_lang::emit::ptx::{Target, module};
 use bullet_lang::ir::Kernel;
 use bullet_lang::{Options, compile};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
-}
-
-/// The kinds of kernels: names and sources.
-fn kinds() -> Vec<(String, String)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder("../../../examples/kernels/kinds"))
-        .expect("examples/kernels/kinds")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "py"))
-        .collect();
-    files.sort();
-    let read = |path: &PathBuf| {
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-        (name, fs::read_to_string(path).expect("a readable file"))
-    };
-    files.iter().map(read).collect()
-}
+use sources::{compare, kinds};
 
 /// The kernels of a source, and their adjoints.
 fn kernels(name: &str, text: &str) -> Vec<Kernel> {
@@ -63,12 +45,7 @@ fn modules_are_small_and_as_recorded() {
         if !["arithmetic", "conditional", "math"].contains(&&*name) {
             continue;
         }
-        let path = folder("golden").join(format!("{name}.ptx"));
-        if env::var_os("BLESS").is_some() {
-            fs::write(&path, &ptx).expect("tests/golden can be written");
-        }
-        let golden = fs::read_to_string(&path).unwrap_or_default();
-        assert!(golden == ptx, "{}: run with BLESS=1 and read the difference", path.display());
+        compare(&format!("{name}.ptx"), &ptx);
     }
 }
 

@@ -6,9 +6,10 @@ mod arguments;
 #[path = "random/generate.rs"]
 mod generate;
 mod machine;
+#[allow(dead_code)]
+mod sources;
 
-use std::path::Path;
-use std::{env, fs};
+use std::env;
 
 use arguments::Given;
 use bullet_lang::adjoint::{AdjointOptions, Tape, Use, adjoint};
@@ -350,10 +351,7 @@ fn number(counter: &mut u64) -> f64 {
 #[test]
 fn kinds_do_what_the_interpreter_says() {
     const LENGTH: usize = 6;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kernels/kinds");
-    for entry in fs::read_dir(folder).expect("examples/kernels/kinds").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let text = fs::read_to_string(entry.path()).expect("a readable file");
+    for (name, text) in sources::kinds() {
         for kernel in compile(&name, &text, Options::default()).unwrap_or_else(|e| panic!("{e}")) {
             let made = adjoint(&kernel, AdjointOptions::default()).unwrap_or_else(|e| panic!("{e:?}"));
             for (kernel, uses) in [(&kernel, &[][..]), (&made.kernel, &made.uses[..])] {

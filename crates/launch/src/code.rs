@@ -131,7 +131,7 @@ impl Code {
                 let way = if options.deterministic { self.way(args) } else { self.free(args) };
                 match self.program(way) {
                     Ok(program) => program
-                        .launch(grid, args, options.deterministic && way != Way::Free)
+                        .launch(grid, args, matches!(way, Way::Records | Way::Serial))
                         .map_err(|fault| self.explain(fault)),
                     Err(e) => Err(e.clone()),
                 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from bullet_core import _core
 
-from ._types import ALIAS, SCALARS, Compound, Scalar, is_compound, of_description, scalar_of
+from ._types import ALIAS, SCALARS, Compound, Scalar, is_compound, of_description, scalar_of, spell
 
 _lang = _core._lang
 
@@ -43,10 +43,8 @@ def _spelled(arg: Any, values: list[tuple], name: str) -> str:
         values.append((arg.kind, list(arg.dims), arg.scalar.name, list(arg)))
     elif isinstance(arg, np.generic) and arg.dtype.name in SCALARS:
         values.append(("number", [], arg.dtype.name, [arg.item()]))
-    elif isinstance(arg, (bool, int)):
-        return repr(arg)
-    elif isinstance(arg, float):
-        return repr(arg) if np.isfinite(arg) else "wp.nan" if arg != arg else "wp.inf" if arg > 0 else "-wp.inf"
+    elif isinstance(arg, (bool, int, float)):
+        return (spell(arg) or "").replace(ALIAS, "wp")
     elif isinstance(arg, Scalar) or is_compound(arg) or arg in (float, int, bool):
         return (arg if hasattr(arg, "spelling") else scalar_of(arg)).spelling.replace(ALIAS, "wp")
     else:

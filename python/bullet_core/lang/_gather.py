@@ -19,7 +19,7 @@ import numpy as np
 from bullet_core import _core
 
 from ._builtins import NAMES, Builtin
-from ._types import ALIAS, SCALARS, ArrayType, Compound, OpenType, Scalar, Struct, is_compound, scalar_of
+from ._types import ALIAS, ArrayType, Compound, OpenType, Scalar, Struct, is_compound, scalar_of, spell
 
 
 class Definition(NamedTuple):
@@ -330,24 +330,4 @@ def _path(node: ast.AST) -> list[str] | None:
     if isinstance(node, ast.Attribute):
         base = _path(node.value)
         return [*base, node.attr] if base else None
-    return None
-
-
-def spell(value) -> str | None:
-    """A constant as an expression; None if it is none."""
-    if isinstance(value, Compound):
-        return f"{value.spelling}({', '.join(spell(x) or '' for x in value)})"
-    if isinstance(value, tuple):
-        items = [spell(item) for item in value]
-        return None if None in items else f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-    if isinstance(value, (bool, int)):
-        return repr(value)
-    if isinstance(value, np.generic) and value.dtype.name in SCALARS:
-        return f"{SCALARS[value.dtype.name].spelling}({spell(value.item())})"
-    if isinstance(value, float):
-        if value != value:
-            return f"{ALIAS}.nan"
-        if value in (float("inf"), float("-inf")):
-            return f"{ALIAS}.inf" if value > 0 else f"-{ALIAS}.inf"
-        return repr(value)
     return None

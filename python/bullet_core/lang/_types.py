@@ -101,12 +101,15 @@ class Compound(tuple):
         """The numbers as an array of the type's shape, in float64 or int64."""
         return np.array(tuple(self)).reshape(self.dims)
 
+    def _check_scalar(self, other: Compound) -> None:
+        if other.scalar is not self.scalar:
+            raise TypeError(f"types are not converted unasked: {type(self).__name__} and {type(other).__name__}")
+
     def _with(self, other, op):
         if isinstance(other, Compound):
             if other.dims != self.dims:
                 return NotImplemented
-            if other.scalar is not self.scalar:
-                raise TypeError(f"types are not converted unasked: {type(self).__name__} and {type(other).__name__}")
+            self._check_scalar(other)
             other = other.numpy()
         elif not _is_number(other):
             return NotImplemented
@@ -171,8 +174,7 @@ class Matrix(Compound):
     def __matmul__(self, other):
         if not isinstance(other, (Matrix, Vector)):
             return NotImplemented
-        if other.scalar is not self.scalar:
-            raise TypeError(f"types are not converted unasked: {type(self).__name__} and {type(other).__name__}")
+        self._check_scalar(other)
         product = self.numpy() @ other.numpy()
         made = vector(product.shape[0], self.scalar) if product.ndim == 1 else matrix(product.shape, self.scalar)
         return made(*product.ravel())
@@ -205,6 +207,13 @@ _SUFFIX = {
 }  # fmt: skip
 
 
+def _spelled(kind: str, dims: tuple, numbers: str) -> str:
+    """A type as an expression; lengths may be Any."""
+    lengths = ", ".join("Any" if dim is Any else str(dim) for dim in dims)
+    shape = {"vector": f"length={lengths}, ", "matrix": f"shape=({lengths}), "}.get(kind, "")
+    return f"{ALIAS}.types.{kind}({shape}dtype={numbers})"
+
+
 class OpenType:
     """What a parameter takes that leaves something of its type to the argument: `Float`, `vector(length=Any, dtype=Float)`."""
 
@@ -214,11 +223,7 @@ class OpenType:
     @property
     def spelling(self) -> str:
         numbers = self.numbers.spelling if isinstance(self.numbers, Scalar) else f"{ALIAS}.{self.numbers}" if self.numbers != "Any" else "Any"
-        if self.kind == "number":
-            return numbers
-        lengths = ", ".join("Any" if dim is Any else str(dim) for dim in self.dims)
-        shape = {"vector": f"length={lengths}, ", "matrix": f"shape=({lengths}), "}.get(self.kind, "")
-        return f"{ALIAS}.types.{self.kind}({shape}dtype={numbers})"
+        return numbers if self.kind == "number" else _spelled(self.kind, self.dims, numbers)
 
     def takes(self, given: Any) -> bool:
         """Whether a type is one of these."""
@@ -260,13 +265,13 @@ def _make(kind: str, dims: tuple[int, ...], dtype) -> type[Compound] | OpenType:
         raise ValueError(f"vectors and matrices have 1 to 64 elements a dimension, not {dims}")
     key = (kind, dims, scalar.name)
     if key not in _MADE:
-        base, stem, spelling = {
-            "vector": (Vector, f"vec{dims[0]}", f"types.vector(length={dims[0]}, dtype={scalar.spelling})"),
-            "matrix": (Matrix, "mat" + "".join(map(str, dims)), f"types.matrix(shape={dims}, dtype={scalar.spelling})"),
-            "quaternion": (Quaternion, "quat", f"types.quaternion(dtype={scalar.spelling})"),
-            "transformation": (Transformation, "transform", f"types.transformation(dtype={scalar.spelling})"),
+        base, stem = {
+            "vector": (Vector, f"vec{dims[0]}"),
+            "matrix": (Matrix, "mat" + "".join(map(str, dims))),
+            "quaternion": (Quaternion, "quat"),
+            "transformation": (Transformation, "transform"),
         }[kind]
-        members = {"__slots__": (), "scalar": scalar, "dims": dims, "spelling": f"{ALIAS}.{spelling}", "kind": kind}
+        members = {"__slots__": (), "scalar": scalar, "dims": dims, "spelling": _spelled(kind, dims, scalar.spelling), "kind": kind}
         _MADE[key] = type(stem + _SUFFIX.get(scalar.name, f"_{scalar.name}"), (base,), members)
     return _MADE[key]
 
@@ -504,3 +509,23 @@ def type_of(value, annotation):
 def name_of(dtype) -> str:
     """As a person calls it."""
     return dtype.__name__ if isinstance(dtype, (Struct, type)) else repr(dtype)
+
+
+def spell(value) -> str | None:
+    """A constant as an expression; None if it is none."""
+    if isinstance(value, Compound):
+        return f"{value.spelling}({', '.join(spell(x) or '' for x in value)})"
+    if isinstance(value, tuple):
+        items = [spell(item) for item in value]
+        return None if None in items else f"({', '.join(items)}{',' if len(items) == 1 else ''})"
+    if isinstance(value, (bool, int)):
+        return repr(value)
+    if isinstance(value, np.generic) and value.dtype.name in SCALARS:
+        return f"{SCALARS[value.dtype.name].spelling}({spell(value.item())})"
+    if isinstance(value, float):
+        if value != value:
+            return f"{ALIAS}.nan"
+        if value in (float("inf"), float("-inf")):
+            return f"{ALIAS}.inf" if value > 0 else f"-{ALIAS}.inf"
+        return repr(value)
+    return None

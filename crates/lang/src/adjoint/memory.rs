@@ -204,11 +204,7 @@ fn is_reloaded(found: &Accesses) -> bool {
 /// that holds the thread's place in every dimension of the grid.
 pub(crate) fn is_own(kernel: &Kernel, found: &Accesses) -> bool {
     let all: Vec<&Access> = found.loads.iter().chain(&found.stores).chain(&found.atomics).collect();
-    let indices = |access: &Access| {
-        let data = kernel.inst(access.inst);
-        let ndim = kernel.ty(data.args[0]).array().map_or(0, |array| usize::from(array.ndim));
-        data.args[1..=ndim].to_vec()
-    };
+    let indices = |access: &Access| kernel.indices(access.inst);
     if all.first().is_some_and(|access| is_local(kernel, kernel.inst(access.inst).args[0])) {
         return true;
     }

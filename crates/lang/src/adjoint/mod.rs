@@ -174,7 +174,7 @@ fn differentiated(kernel: &Kernel, active: &[usize]) -> Vec<Value> {
 }
 
 /// Whether a value is an array that no other thread sees.
-fn is_local(kernel: &Kernel, value: Value) -> bool {
+pub(crate) fn is_local(kernel: &Kernel, value: Value) -> bool {
     kernel.ty(value).array().is_some_and(|array| array.space == Space::Local)
 }
 

@@ -210,6 +210,13 @@ impl Kernel {
         }
     }
 
+    /// The indices of an op that accesses memory.
+    pub(crate) fn indices(&self, inst: Inst) -> &[Value] {
+        let args = &self.inst(inst).args;
+        let ndim = self.ty(args[0]).array().map_or(0, |array| usize::from(array.ndim));
+        &args[1..=ndim]
+    }
+
     /// How often each value is an operand or yielded, by its number.
     pub fn use_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.values.len()];

@@ -389,14 +389,8 @@ pub(crate) fn constant(kernel: &Kernel) -> FxHashSet<Value> {
     if !kernel.noalias {
         return FxHashSet::default();
     }
-    let mut constant: FxHashSet<Value> = kernel.params.iter().copied().collect();
-    for inst in kernel.instructions() {
-        let data = kernel.inst(inst);
-        if matches!(data.op, Op::Store | Op::Atomic(_) | Op::CompareExchange) {
-            constant.remove(&data.args[0]);
-        }
-    }
-    constant
+    let effects = kernel.effects();
+    kernel.params.iter().zip(effects).filter(|(_, effect)| !effect.writes).map(|(&param, _)| param).collect()
 }
 
 /// The one block that uses each value; those that several use are `shared`.
